@@ -1,0 +1,1 @@
+"""Language models and classical models side by side: one SDK, one gateway, one way to ship them."""

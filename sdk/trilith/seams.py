@@ -1,0 +1,145 @@
+"""One Protocol per neighbour: what Trilith asks of the things it stands beside.
+
+Every seam has a real implementation in the package that owns it and an in-memory twin in
+`trilith.testing`; both pass the same contract tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from trilith.types import Chunk, Finding, Hit, RegisteredModel
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request on its way to an upstream."""
+
+    path: str
+    """OpenAI's path (`/v1/chat/completions`) or the Open Inference Protocol's (`/v2/models/m/infer`)."""
+    body: bytes
+    """JSON, UTF-8."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Lower-case names; never the caller's credentials."""
+    timeout_s: float = 600.0
+
+
+class Reply(Protocol):
+    """An upstream's answer whose body is still arriving."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Lower-case names."""
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives; raises `APIConnectionError` when the upstream breaks off."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give the answer up. If it is not complete, the upstream's work is aborted at once."""
+        ...
+
+
+class Upstream(Protocol):
+    """Something that can answer calls: a vLLM replica, a provider, or in-process code."""
+
+    async def send(self, call: Call) -> Reply:
+        """Send one call; returns when the answer's headers are known.
+
+        Cancelling the task aborts the upstream's work.
+
+        Raises:
+            APIConnectionError: nothing answered.
+            APITimeoutError: nothing answered within `call.timeout_s`.
+        """
+        ...
+
+    async def ready(self) -> bool:
+        """Say whether a call would be answered now."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release connections and memory."""
+        ...
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors."""
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Names model and settings; two embedders with one fingerprint give the same vectors."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Return `(len(texts), dimension)` unit-length vectors. Blocking and CPU-bound."""
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """Return how many tokens the model reads for these texts, special tokens included."""
+        ...
+
+
+class VectorIndex(Protocol):
+    """Stores chunks with their vectors and finds them again."""
+
+    def upsert(self, chunks: Sequence[Chunk], vectors: Sequence[Sequence[float]]) -> None:
+        """Add or replace chunks by id; on return they can be found."""
+        ...
+
+    def delete(self, chunk_ids: Sequence[str]) -> None:
+        """Remove chunks by id; unknown ids are ignored."""
+        ...
+
+    def ids(self) -> dict[str, str]:
+        """Return every stored chunk id with its document id, read from the index itself."""
+        ...
+
+    def search(self, vector: Sequence[float], text: str, *, limit: int) -> list[Hit]:
+        """Return at most `limit` hits, best first, by hybrid (dense and BM25) search."""
+        ...
+
+    def close(self) -> None:
+        """Flush to disk and release the files."""
+        ...
+
+
+class ModelRegistry(Protocol):
+    """Versions of classical models, and which of them an alias names."""
+
+    def register(self, name: str, folder: str, *, tags: Mapping[str, str]) -> RegisteredModel:
+        """Store the artefacts in `folder` as the next version of `name`."""
+        ...
+
+    def set_alias(self, name: str, alias: str, version: str) -> None:
+        """Point `alias` at `version`."""
+        ...
+
+    def resolve(self, name: str, alias: str) -> RegisteredModel:
+        """Return what `alias` names, with its files on local disk.
+
+        Raises:
+            DataError: no such model or alias.
+        """
+        ...
+
+
+class Scanner(Protocol):
+    """Finds personal data in a text."""
+
+    def scan(self, text: str, entities: Sequence[str]) -> list[Finding]:
+        """Return non-overlapping findings in order of `start`. Blocking and CPU-bound."""
+        ...

@@ -1,0 +1,1 @@
+"""One settings file, one table, one order of precedence."""

@@ -1,0 +1,317 @@
+"""Every setting, its type, its default and its meaning: the one table that all else is made from.
+
+The reference page, the JSON schema and the environment variables' names derive from these classes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from trilith.money import Price, pico_usd
+from trilith.types import Kind
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
+"""A public name: letters, digits, `. _ / -`, at most 128 characters."""
+
+_MTOK = 1_000_000
+_KROW = 1_000
+
+
+class Section(BaseModel):
+    """A frozen mapping that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class GatewaySettings(Section):
+    """The HTTP server."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(8080, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+    max_body_bytes: int = Field(8 * 1024 * 1024, ge=1024)
+    """Largest request body that is read (bytes)."""
+    request_timeout_s: float = Field(600, gt=0)
+    """Longest time that one request may take (seconds)."""
+    drain_s: float = Field(20, ge=0)
+    """How long a stopping gateway lets open answers finish (seconds)."""
+
+
+class TelemetrySettings(Section):
+    """Traces and metrics."""
+
+    store_spans: bool = True
+    """Keep finished spans in `<home>/traces.db`, for `trilith traces`."""
+    otlp_endpoint: str | None = None
+    """Also send spans to this OTLP/HTTP collector, for example `http://127.0.0.1:4318/v1/traces`."""
+    content: bool = False
+    """Record prompts and answers on spans. Off: no text of a caller is ever recorded."""
+
+
+class EngineSettings(Section):
+    """A local vLLM that `trilith up` starts and keeps alive."""
+
+    engine: Literal["vllm"] = "vllm"
+    """Which engine."""
+    model: str = "smollm2-135m-instruct"
+    """`smollm2-135m-instruct` (comes inside a package, no model hub needed), a folder, or a hub id."""
+    port: int = Field(8100, ge=1, le=65535)
+    """Port on 127.0.0.1."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format; auto takes float32 on processors without bfloat16 instructions."""
+    max_model_len: int = Field(2048, ge=128)
+    """Longest sequence, prompt and answer together (tokens)."""
+    kv_cache_gib: float = Field(1, gt=0)
+    """Memory for the key-value cache on CPU (GiB)."""
+    args: tuple[str, ...] = ()
+    """Further arguments for vLLM's server, as on its command line."""
+    ready_timeout_s: float = Field(600, gt=0)
+    """How long a start may take before it counts as failed (seconds)."""
+
+
+class PiiSettings(Section):
+    """What a policy does about personal data."""
+
+    action: Literal["mask", "block", "allow"] = "mask"
+    """mask: placeholders go to the model and the originals return to the caller; block: refuse; allow: do not look."""
+    entities: tuple[str, ...] = ("PERSON", "EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD")
+    """Which kinds, by Presidio's names."""
+    block_entities: tuple[str, ...] = ()
+    """Kinds that refuse the request whatever `action` says."""
+    min_score: float = Field(0.4, ge=0, le=1)
+    """Findings below this confidence are ignored."""
+    on_error: Literal["closed", "open"] = "closed"
+    """When detection itself fails: closed refuses the request, open lets it pass unmasked. Both are audited."""
+
+
+class PolicySettings(Section):
+    """A named governance rule; models point at it."""
+
+    pii: PiiSettings = PiiSettings()
+    """Personal data."""
+
+
+class PriceSettings(Section):
+    """What a call costs, in decimal US dollars. At most 6 decimals per million tokens, 9 per thousand rows."""
+
+    input_usd_per_mtok: Decimal = Decimal(0)
+    """Per million input tokens."""
+    output_usd_per_mtok: Decimal = Decimal(0)
+    """Per million output tokens, reasoning included."""
+    cached_input_usd_per_mtok: Decimal | None = None
+    """Per million input tokens that were served from a prefix cache; without it they cost as the others."""
+    usd_per_krow: Decimal = Decimal(0)
+    """Per thousand rows scored."""
+    usd_per_request: Decimal = Decimal(0)
+    """Per request that was answered."""
+
+    @model_validator(mode="after")
+    def _whole_pico(self) -> PriceSettings:
+        self.exact()
+        return self
+
+    def exact(self) -> Price:
+        """Return the same price in integer pico-USD per unit."""
+        cached = self.cached_input_usd_per_mtok
+        return Price(
+            input_token=pico_usd(self.input_usd_per_mtok, per=_MTOK, what="input_usd_per_mtok"),
+            output_token=pico_usd(self.output_usd_per_mtok, per=_MTOK, what="output_usd_per_mtok"),
+            cached_input_token=None
+            if cached is None
+            else pico_usd(cached, per=_MTOK, what="cached_input_usd_per_mtok"),
+            row=pico_usd(self.usd_per_krow, per=_KROW, what="usd_per_krow"),
+            request=pico_usd(self.usd_per_request, what="usd_per_request"),
+        )
+
+
+class UpstreamSettings(Section):
+    """Where a chat or embedding release is answered: exactly one of `engine`, `url`, `provider`, `local`."""
+
+    engine: str | None = None
+    """Name of an entry under `engines`."""
+    url: str | None = None
+    """Base URL of an OpenAI-compatible server, with `/v1`, for example `http://gpu1:8000/v1`."""
+    provider: str | None = None
+    """A model as litellm writes it, for example `anthropic/claude-sonnet-4-5`; needs the extra `providers`."""
+    local: Literal["all-minilm-l6-v2"] | None = None
+    """A sentence-transformers model that runs in the gateway's process (embedding models only)."""
+    model: str | None = None
+    """The upstream's own name of the model, where it differs from the public one."""
+    api_base: str | None = None
+    """With `provider`: another base URL than the provider's own."""
+    api_key: SecretStr | None = None
+    """The upstream's credential. Write it as `${VARIABLE}` and keep the value in the environment."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> UpstreamSettings:
+        named = [n for n in ("engine", "url", "provider", "local") if getattr(self, n) is not None]
+        if len(named) != 1:
+            found = " and ".join(named) or "none"
+            raise ValueError(f"expected exactly one of engine, url, provider, local; found {found}")
+        return self
+
+    @field_validator("url", "api_base")
+    @classmethod
+    def _http(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"^https?://[^/\s]+", value):
+            raise ValueError(f"{value!r} is not an http(s) URL")
+        return value.rstrip("/") if value else value
+
+
+class _Model(Section):
+    policy: str | None = None
+    """Name of an entry under `policies`; none means no protection."""
+    price: PriceSettings | None = None
+    """What callers pay. Without it the model is listed as unpriced and keys with a budget may not call it."""
+
+
+class ChatModel(_Model):
+    """A language model."""
+
+    kind: Literal[Kind.CHAT]
+    """`chat`."""
+    upstream: UpstreamSettings
+    """Where it is answered."""
+    max_output_tokens: int = Field(1024, ge=1)
+    """Longest answer when the caller sets no `max_tokens`; also what is reserved from the budget."""
+    context_tokens: int | None = Field(None, ge=1)
+    """The model's window, for `/v1/models`; None: as the engine says."""
+
+
+class EmbeddingModel(_Model):
+    """A model that turns texts into vectors."""
+
+    kind: Literal[Kind.EMBEDDING]
+    """`embedding`."""
+    upstream: UpstreamSettings
+    """Where it is answered."""
+
+
+class RagModel(_Model):
+    """Answers questions from an index, with citations."""
+
+    kind: Literal[Kind.RAG]
+    """`rag`."""
+    index: str
+    """Name of an entry under `indexes`."""
+    generator: str
+    """Name of the chat model that writes the answer."""
+    top_k: int = Field(4, ge=1, le=50)
+    """How many passages the generator reads."""
+    max_output_tokens: int = Field(256, ge=1)
+    """Longest answer when the caller sets no `max_tokens`."""
+
+
+class PredictorModel(_Model):
+    """A classical model, served from ONNX."""
+
+    kind: Literal[Kind.PREDICTOR]
+    """`predictor`."""
+    registered_model: str
+    """Its name in the registry."""
+    alias: str = "champion"
+    """Which registered version answers."""
+
+
+ModelSettings = Annotated[ChatModel | EmbeddingModel | RagModel | PredictorModel, Field(discriminator="kind")]
+
+
+class IndexSettings(Section):
+    """A searchable index over a folder of documents."""
+
+    source: Path
+    """Folder that `trilith ingest` reads (.md, .html, .pdf, .txt), relative to the settings file."""
+    embedder: Literal["all-minilm-l6-v2"] = "all-minilm-l6-v2"
+    """Sentence-transformers model."""
+    chunk_chars: int = Field(800, ge=100, le=8000)
+    """Longest passage (characters)."""
+    chunk_overlap_chars: int = Field(100, ge=0)
+    """How much neighbouring passages share (characters)."""
+    qdrant_url: str | None = None
+    """A Qdrant server; none: the Rust engine in this process, under `<home>/indexes`."""
+    qdrant_api_key: SecretStr | None = None
+    """The server's credential. Write it as `${VARIABLE}`."""
+
+    @model_validator(mode="after")
+    def _overlap(self) -> IndexSettings:
+        if self.chunk_overlap_chars >= self.chunk_chars:
+            raise ValueError("chunk_overlap_chars must be smaller than chunk_chars")
+        return self
+
+
+class TrainingSettings(Section):
+    """How `trilith train` makes one registered model."""
+
+    data: Path
+    """Parquet or CSV file, relative to the settings file."""
+    contract: Path
+    """Data contract (YAML), relative to the settings file; checked before anything is trained."""
+    target: str
+    """Column to predict."""
+    time_column: str | None = None
+    """Column that orders the rows; the last part in time becomes the test set."""
+    numeric: tuple[str, ...] = ()
+    """Columns used as numbers."""
+    categorical: tuple[str, ...] = ()
+    """Columns used as categories."""
+    test_share: float = Field(0.2, gt=0, lt=1)
+    """Share of the rows that is held out."""
+    seed: int = 0
+    """Seed of every random choice."""
+    max_abs_difference: float = Field(1e-3, gt=0)
+    """Largest allowed |ONNX - scikit-learn| relative to the target's standard deviation."""
+
+
+class Settings(Section):
+    """A whole platform."""
+
+    home: Path = Path(".trilith")
+    """Folder for everything that is stored, relative to the settings file."""
+    gateway: GatewaySettings = GatewaySettings()
+    """The HTTP server."""
+    telemetry: TelemetrySettings = TelemetrySettings()
+    """Traces and metrics."""
+    engines: dict[Name, EngineSettings] = {}
+    """Local vLLM engines by name."""
+    policies: dict[Name, PolicySettings] = {}
+    """Governance rules by name."""
+    models: dict[Name, ModelSettings] = {}
+    """Public models by name."""
+    indexes: dict[Name, IndexSettings] = {}
+    """Document indexes by name."""
+    training: dict[Name, TrainingSettings] = {}
+    """Classical models to train, by registered name."""
+
+    @model_validator(mode="after")
+    def _references(self) -> Settings:
+        for name, model in self.models.items():
+            at = f"models.{name}"
+            if model.policy is not None:
+                _known(f"{at}.policy", model.policy, "policies", self.policies)
+            if isinstance(model, ChatModel | EmbeddingModel) and model.upstream.engine is not None:
+                _known(f"{at}.upstream.engine", model.upstream.engine, "engines", self.engines)
+            if isinstance(model, ChatModel) and model.upstream.local is not None:
+                raise ValueError(
+                    f"{at}.upstream.local: local models only embed; expected engine, url or provider"
+                )
+            if isinstance(model, RagModel):
+                _known(f"{at}.index", model.index, "indexes", self.indexes)
+                chats = {n: m for n, m in self.models.items() if isinstance(m, ChatModel)}
+                _known(f"{at}.generator", model.generator, "chat models", chats)
+        ports = [e.port for e in self.engines.values()]
+        if len(set(ports)) != len(ports):
+            raise ValueError(f"engines: two engines share a port, found {sorted(ports)}")
+        return self
+
+
+def _known(key: str, value: str, where: str, table: Mapping[str, object]) -> None:
+    if value not in table:
+        names = ", ".join(sorted(table)) or "none is declared"
+        raise ValueError(f"{key}: {value!r} is not among the {where} ({names})")
