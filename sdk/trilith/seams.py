@@ -13,6 +13,26 @@ from typing import Protocol
 from trilith.types import Chunk, Finding, Hit, RegisteredModel
 
 
+class Shield(Protocol):
+    """One request's protection of personal data: reversible, and consistent within the request."""
+
+    def mask(self, text: str) -> str:
+        """Find personal data in `text` and put placeholders in its place. Blocking and CPU-bound.
+
+        Raises:
+            PermissionDeniedError: the policy refuses a kind of data that the text holds.
+        """
+        ...
+
+    def mask_known(self, text: str) -> str:
+        """Replace only values that `mask` has found before, by the same placeholders; does not search."""
+        ...
+
+    def restore(self, text: str) -> str:
+        """Put the originals back."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request on its way to an upstream."""
@@ -24,6 +44,11 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     """Lower-case names; never the caller's credentials."""
     timeout_s: float = 600.0
+    shield: Shield | None = None
+    """For upstreams that build a prompt of their own (rag): `body` is then as the caller wrote it, and
+    whatever goes on to a language model passes the shield first. None: `body` is already masked, or no
+    policy asks for masking.
+    """
 
 
 class Reply(Protocol):

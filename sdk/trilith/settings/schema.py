@@ -88,7 +88,7 @@ class PiiSettings(Section):
     min_score: float = Field(0.4, ge=0, le=1)
     """Findings below this confidence are ignored."""
     on_error: Literal["closed", "open"] = "closed"
-    """When detection itself fails: closed refuses the request, open lets it pass unmasked. Both are audited."""
+    """When detection itself fails: closed refuses the request, open lets it pass as it is. Both are audited."""
 
 
 class PolicySettings(Section):
@@ -99,7 +99,7 @@ class PolicySettings(Section):
 
 
 class PriceSettings(Section):
-    """What a call costs, in decimal US dollars. At most 6 decimals per million tokens, 9 per thousand rows."""
+    """What a call costs, in decimal US dollars. At most 6 decimals per Mtok, 9 per krow."""
 
     input_usd_per_mtok: Decimal = Decimal(0)
     """Per million input tokens."""
@@ -139,7 +139,7 @@ class UpstreamSettings(Section):
     url: str | None = None
     """Base URL of an OpenAI-compatible server, with `/v1`, for example `http://gpu1:8000/v1`."""
     provider: str | None = None
-    """A model as litellm writes it, for example `anthropic/claude-sonnet-4-5`; needs the extra `providers`."""
+    """A model in litellm's spelling, such as `anthropic/claude-sonnet-4-5`; needs the extra `providers`."""
     local: Literal["all-minilm-l6-v2"] | None = None
     """A sentence-transformers model that runs in the gateway's process (embedding models only)."""
     model: str | None = None
