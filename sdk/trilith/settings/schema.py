@@ -170,6 +170,8 @@ class _Model(Section):
     """Name of an entry under `policies`; none means no protection."""
     price: PriceSettings | None = None
     """What callers pay. Without it the model is listed as unpriced and keys with a budget may not call it."""
+    cache_ttl_s: float | None = Field(None, gt=0)
+    """Keep answers to identical requests of one team this long (seconds), in memory; none: no cache."""
 
 
 class ChatModel(_Model):

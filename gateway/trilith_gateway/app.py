@@ -1,0 +1,56 @@
+"""The ASGI application: routes around one platform."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from trilith.seams import Upstream
+from trilith.settings.schema import Settings
+from trilith_gateway import platform as platforms
+from trilith_gateway.platform import Platform
+from trilith_gateway.routes import feedback, inference, model, openai, operation
+
+
+def create_app(
+    settings: Settings,
+    engine_urls: Mapping[str, str] | None = None,
+    *,
+    given: Mapping[str, Upstream] | None = None,
+) -> FastAPI:
+    """Build the gateway for `settings`; arguments as in `platform.build`."""
+    return assemble(platforms.build(settings, engine_urls, given=given))
+
+
+def assemble(platform: Platform) -> FastAPI:
+    """Put the routes around a platform. The application closes the platform when its lifespan ends."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        background = [asyncio.create_task(platform.follow_keys()), asyncio.create_task(platform.warm())]
+        try:
+            yield
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            await platform.aclose()
+
+    app = FastAPI(
+        title="Trilith gateway",
+        version=version("trilith"),
+        summary="Language models, answers from documents, and classical models behind one gate.",
+        lifespan=lifespan,
+        docs_url="/docs",
+        redoc_url=None,
+    )
+    app.include_router(openai.router(platform))
+    app.include_router(inference.router(platform))
+    app.include_router(model.router(platform))
+    app.include_router(feedback.router(platform))
+    app.include_router(operation.router(platform))
+    return app

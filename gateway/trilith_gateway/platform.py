@@ -1,0 +1,133 @@
+"""Everything that one gateway is made of, built once and passed in; closed in the opposite order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import Tracer
+
+import trilith_governance as governance
+from trilith.seams import Upstream
+from trilith.settings.schema import Settings
+from trilith.telemetry import tracer as tracer_of
+from trilith_gateway import key, tracing
+from trilith_gateway.budget import Budgets
+from trilith_gateway.key import Key, KeyRing
+from trilith_gateway.limit import RateLimiter
+from trilith_gateway.metric import Metrics
+from trilith_gateway.opening import open_releases
+from trilith_gateway.pipeline import Pipeline
+from trilith_gateway.release import ReleaseTable
+from trilith_gateway.stages.admit import Admit
+from trilith_gateway.stages.call import Call
+from trilith_gateway.stages.identify import Identify
+from trilith_gateway.stages.protect_in import ProtectIn
+from trilith_gateway.stages.protect_out import ProtectOut, Remember
+from trilith_gateway.stages.recall import Cache, Recall
+from trilith_gateway.stages.record import Record
+from trilith_gateway.stages.route import Route
+from trilith_gateway.stages.settle import Settle
+from trilith_gateway.store.sqlite import SqliteStore
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """The collaborators of one gateway process."""
+
+    settings: Settings
+    store: SqliteStore
+    keys: KeyRing
+    releases: ReleaseTable
+    protector: governance.Protector
+    metrics: Metrics
+    provider: TracerProvider
+    tracer: Tracer
+    pipeline: Pipeline
+
+    async def warm(self) -> None:
+        """Load what the first request would otherwise wait for."""
+        await asyncio.gather(
+            asyncio.to_thread(self.protector.warm), *(release.upstream.ready() for release in self.releases)
+        )
+
+    async def follow_keys(self) -> None:
+        """Take up keys that other processes create and revoke, until cancelled."""
+        while True:
+            await asyncio.sleep(0.2)
+            if self.store.keys_changed.is_set():
+                self.store.keys_changed.clear()
+                await asyncio.to_thread(self.keys.reload)
+
+    async def aclose(self) -> None:
+        """Close upstreams, send the last spans, write the last facts."""
+        for release in self.releases:
+            with contextlib.suppress(
+                Exception
+            ):  # one that fails to close must not keep the ledger from closing
+                await release.upstream.aclose()
+        await asyncio.to_thread(self.provider.shutdown)
+        await asyncio.to_thread(self.store.close)
+
+
+def build(
+    settings: Settings,
+    engine_urls: Mapping[str, str] | None = None,
+    *,
+    given: Mapping[str, Upstream] | None = None,
+    protector: governance.Protector | None = None,
+    provider: TracerProvider | None = None,
+    fixed_keys: tuple[Key, ...] = (),
+) -> Platform:
+    """Build a gateway's collaborators.
+
+    Args:
+        settings: The platform, with absolute paths.
+        engine_urls: Where engines answer; those left out are expected on the port that they declare.
+        given: Upstreams to use instead of the declared ones, by model name.
+        protector: Governance to use instead of the one that the policies ask for.
+        provider: Where spans go, instead of the one that the settings ask for.
+        fixed_keys: Keys that live in memory only.
+
+    Raises:
+        SettingsError: another gateway has the same home.
+    """
+    declared = {name: f"http://127.0.0.1:{engine.port}/v1" for name, engine in settings.engines.items()}
+    releases = open_releases(settings, {**declared, **(engine_urls or {})}, given=given)
+    protector = protector or governance.open_protector(settings.policies)
+    store = SqliteStore(settings.home)
+    provider = provider or tracing.provider(settings.telemetry, settings.home)
+    tracer = tracer_of(provider)
+    keys = KeyRing(lambda: _read_keys(store), fixed=fixed_keys)
+    budgets = Budgets(lambda key_id, since: _spent(store, key_id, since))
+    metrics, cache = Metrics(), Cache()
+    pipeline = Pipeline(
+        before=(
+            Identify(keys),
+            Admit(releases, RateLimiter(), budgets, store.append, settings.gateway.max_body_bytes),
+            ProtectIn(protector, tracer),
+            Recall(cache),
+            Route(settings.gateway.request_timeout_s),
+            Call(tracer),
+        ),
+        over=(Remember(cache), ProtectOut()),
+        closing=(Settle(budgets, store.append), Record(store.append, metrics)),
+    )
+    return Platform(settings, store, keys, releases, protector, metrics, provider, tracer, pipeline)
+
+
+def _read_keys(store: SqliteStore) -> list[Key]:
+    with store.reading() as connection:
+        return key.load(connection)
+
+
+def _spent(store: SqliteStore, key_id: str, since: float) -> int:
+    store.flush()
+    with store.reading() as connection:
+        row = connection.execute(
+            "select sum(amount_pico_usd) from ledger where key_id = ? and at >= ?", (key_id, since)
+        ).fetchone()
+    return int(row[0] or 0)

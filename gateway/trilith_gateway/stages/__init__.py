@@ -1,0 +1,1 @@
+"""The nine stages of a request, one file each."""

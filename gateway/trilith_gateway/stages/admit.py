@@ -1,0 +1,117 @@
+"""Stage 2, admit: rate limit, size and shape of the request, and the reservation of its upper bound."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from trilith.errors import PermissionDeniedError, RateLimitError
+from trilith.money import Price, cost
+from trilith.types import Kind, Usage
+from trilith_gateway import request
+from trilith_gateway.budget import Budgets
+from trilith_gateway.exchange import Api, Exchange, model_not_found, store_unavailable
+from trilith_gateway.limit import RateLimiter
+from trilith_gateway.release import Release, ReleaseTable
+from trilith_gateway.store.journal import Record
+
+Append = Callable[[Record], None]
+
+
+class Admit:
+    """Lets a request in, or says why not."""
+
+    def __init__(
+        self,
+        releases: ReleaseTable,
+        limiter: RateLimiter,
+        budgets: Budgets,
+        append: Append,
+        max_body_bytes: int,
+    ) -> None:
+        self._releases = releases
+        self._limiter = limiter
+        self._budgets = budgets
+        self._append = append
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Read and check the body, find the release, hold the money."""
+        self._limit(exchange)
+        raw = await exchange.receive_body(self._max_body_bytes)
+        exchange.body_bytes = len(raw)
+        exchange.body = request.parse(exchange.api, raw)
+        name = exchange.model_in_path or exchange.body["model"]
+        release = self._releases.find(name)
+        if release is None or release.kind not in exchange.api.kinds or not exchange.caller.allows(name):
+            raise model_not_found(name, exchange.api)
+        exchange.model, exchange.release = name, release
+        exchange.stream = exchange.body.get("stream") is True
+        exchange.usage_wanted = (exchange.body.get("stream_options") or {}).get("include_usage") is True
+        self._reserve(exchange, release)
+
+    def _limit(self, exchange: Exchange) -> None:
+        key = exchange.caller
+        if key.requests_per_minute is None:
+            return
+        exchange.allowance = self._limiter.take(key.id, key.requests_per_minute, time.monotonic())
+        if not exchange.allowance.allowed:
+            raise RateLimitError(
+                f"This key may send {key.requests_per_minute} requests per minute. "
+                f"Try again in {exchange.allowance.retry_after_s:.1f} s.",
+                status_code=429,
+                code="rate_limit_exceeded",
+                type="rate_limit_exceeded",
+                retry_after_s=exchange.allowance.retry_after_s,
+            )
+
+    def _reserve(self, exchange: Exchange, release: Release) -> None:
+        key = exchange.caller
+        if release.price is None:
+            if key.budget_pico_usd is not None:
+                raise PermissionDeniedError(
+                    f"The model {release.model!r} has no price, so it cannot be held to this key's budget. "
+                    "Give it a `price` in the settings, or use a key without a budget.",
+                    status_code=403,
+                    code="model_unpriced",
+                )
+            return
+        bound = upper_bound(exchange, release, release.price)
+        now = time.time()
+        self._budgets.reserve(key, bound, now)
+        exchange.reserved = bound
+        record: Record = {
+            "t": "reserve",
+            "id": exchange.id,
+            "key_id": key.id,
+            "amount_pico_usd": bound,
+            "at": now,
+        }
+        try:
+            self._append(record)
+        except OSError as error:
+            self._budgets.settle(key, bound, 0, now)
+            exchange.reserved = None
+            raise store_unavailable() from error
+
+
+def upper_bound(exchange: Exchange, release: Release, price: Price) -> int:
+    """Return the most that this request can cost (pico-USD).
+
+    A token is at least one byte of the request as it is sent on, and a request asks for at most
+    `max_tokens` per choice. A RAG request grows by its passages: they are covered by its own allowance.
+    """
+    body = exchange.body
+    if exchange.api is Api.PREDICT:
+        return cost(Usage(rows=request.rows(body)), price)
+    if exchange.api is Api.EMBEDDING:
+        return cost(Usage(input_tokens=exchange.body_bytes), price)
+    wanted = body.get("max_completion_tokens") or body.get("max_tokens") or release.max_output_tokens
+    passages = _RAG_PROMPT_TOKENS if release.kind is Kind.RAG else 0
+    return cost(
+        Usage(input_tokens=exchange.body_bytes + passages, output_tokens=wanted * (body.get("n") or 1)), price
+    )
+
+
+_RAG_PROMPT_TOKENS = 8192
+"""More than the passages and the instructions of a RAG prompt can come to."""

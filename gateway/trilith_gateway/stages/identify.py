@@ -1,0 +1,27 @@
+"""Stage 1, identify: key -> team and limits. Nothing else of the request is read before."""
+
+from __future__ import annotations
+
+from trilith.errors import AuthenticationError
+from trilith_gateway.exchange import Exchange
+from trilith_gateway.key import KeyRing
+
+
+class Identify:
+    """Finds out who calls."""
+
+    def __init__(self, keys: KeyRing) -> None:
+        self._keys = keys
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Set `exchange.key`, or refuse with 401."""
+        scheme, _, token = exchange.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise _refused("No API key given. Send it as `Authorization: Bearer tl_...`.")
+        exchange.key = self._keys.find(token.strip())
+        if exchange.key is None:
+            raise _refused("This API key is not known, or it was revoked. `trilith keys create` makes one.")
+
+
+def _refused(message: str) -> AuthenticationError:
+    return AuthenticationError(message, status_code=401, code="invalid_api_key", type="invalid_request_error")

@@ -1,0 +1,74 @@
+"""Stage 3, protect in: personal data in the request is masked, or the request refused, as the policy says."""
+
+from __future__ import annotations
+
+import asyncio
+
+from opentelemetry.trace import Span as TraceSpan
+from opentelemetry.trace import Tracer
+
+import trilith_governance as governance
+from trilith.errors import APIStatusError, PermissionDeniedError
+from trilith.telemetry import names, span
+from trilith.types import Kind, Verdict
+from trilith_gateway.exchange import Api, Exchange
+
+
+class ProtectIn:
+    """Keeps personal data away from models that need not see it."""
+
+    def __init__(self, protector: governance.Protector, tracer: Tracer) -> None:
+        self._protector = protector
+        self._tracer = tracer
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Set `exchange.protection` and replace texts in `exchange.body`.
+
+        A RAG request keeps its text: retrieval runs in this process and needs the words. Its upstream masks
+        what goes on to the language model, by the same protection (`Call.shield`); looking at the question
+        here already gives the refusal and the audit entry.
+        """
+        protection = self._protector.protect(exchange.target.policy)
+        if protection is None:
+            return
+        exchange.protection = protection
+        attributes = {
+            names.GUARDRAIL_NAME: "pii",
+            names.GUARDRAIL_STAGE: "input",
+            names.GUARDRAIL_VERDICT: "allow",
+        }
+        with span("guardrail", "pii", attributes, using=self._tracer) as current:
+            try:
+                body = await asyncio.to_thread(_mask, exchange, protection)
+            except PermissionDeniedError:
+                _describe(current, protection, Verdict.BLOCK)
+                raise
+            except APIStatusError:
+                _describe(current, protection, Verdict.ERROR)
+                raise
+            _describe(current, protection, protection.verdict)
+        if exchange.target.kind is not Kind.RAG:
+            exchange.body = body
+
+
+def _mask(exchange: Exchange, protection: governance.Protection) -> dict[str, object]:
+    match exchange.api:
+        case Api.CHAT:
+            return governance.mask_chat(exchange.body, protection)
+        case Api.COMPLETION:
+            return governance.mask_completion(exchange.body, protection)
+        case Api.EMBEDDING:
+            return governance.mask_embedding_input(exchange.body, protection)
+        case Api.PREDICT:
+            governance.check_tabular(exchange.body, protection)
+            return exchange.body
+
+
+def _describe(current: TraceSpan, protection: governance.Protection, verdict: Verdict) -> None:
+    current.set_attributes(
+        {
+            names.GUARDRAIL_VERDICT: verdict.value,
+            names.GUARDRAIL_ENTITY_TYPES: sorted(protection.counts),
+            names.GUARDRAIL_ENTITY_COUNT: sum(protection.counts.values()),
+        }
+    )

@@ -1,0 +1,61 @@
+"""Stage 7, protect out: the caller's own data goes back where its placeholders stand, streamed or not."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+
+import trilith_governance as governance
+from trilith_gateway import sse
+from trilith_gateway.exchange import Api, Exchange
+from trilith_gateway.stages.recall import Cache
+
+
+class Remember:
+    """Keeps an answer for stage 4, as the upstream gave it: masked."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+
+    def body(self, exchange: Exchange, body: bytes) -> bytes:
+        """Keep the answer where the model's settings allow it."""
+        ttl_s = exchange.target.cache_ttl_s
+        if exchange.cache_key is not None and ttl_s is not None and not exchange.recalled and exchange.answer:
+            content_type = exchange.answer.headers.get("content-type", "application/json")
+            self._cache.put(exchange.cache_key, body, content_type, time.monotonic() + ttl_s)
+        return body
+
+    def events(self, exchange: Exchange, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Streams are not kept."""
+        return events
+
+
+class ProtectOut:
+    """Restores what stage 3 masked."""
+
+    def body(self, exchange: Exchange, body: bytes) -> bytes:
+        """Return the answer with the originals in it; byte for byte the same when nothing was masked."""
+        protection = exchange.protection
+        if protection is None or not protection.counts or exchange.api not in (Api.CHAT, Api.COMPLETION):
+            return body
+        return sse.dump(governance.restore_chat(json.loads(body), protection))
+
+    def events(self, exchange: Exchange, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Return the stream with the originals in it; untouched when nothing was masked."""
+        protection = exchange.protection
+        if protection is None or not protection.counts:
+            return events
+        return _restored(events, governance.ChatStreamRestorer(protection))
+
+
+async def _restored(
+    events: AsyncIterator[bytes], restorer: governance.ChatStreamRestorer
+) -> AsyncIterator[bytes]:
+    async for event in events:
+        value = sse.decode(event)
+        if value is None:
+            yield event
+            continue
+        for restored in restorer.feed(value):
+            yield sse.encode(restored)

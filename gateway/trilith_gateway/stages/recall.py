@@ -1,0 +1,77 @@
+"""Stage 4, recall: answers to identical requests, kept in memory where a model allows it.
+
+The key is the request as the upstream would see it, after masking: two callers who differ only in the
+masked data share one answer, and each gets their own data restored into it. A team never sees another's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from trilith_gateway import sse
+from trilith_gateway.exchange import Answer, Exchange
+
+_MOST_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    body: bytes
+    content_type: str
+    expires_at: float
+
+
+class Cache:
+    """Whole answers by request, oldest use thrown out first."""
+
+    def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
+        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._most_bytes = most_bytes
+        self._bytes = 0
+
+    def get(self, key: bytes, now: float) -> tuple[bytes, str] | None:
+        """Return body and content type, or None."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if entry.expires_at <= now:
+            self._drop(key)
+            return None
+        self._entries.move_to_end(key)
+        return entry.body, entry.content_type
+
+    def put(self, key: bytes, body: bytes, content_type: str, expires_at: float) -> None:
+        """Keep one answer until `expires_at` (seconds, monotonic)."""
+        if len(body) > self._most_bytes // 16:
+            return
+        if key in self._entries:
+            self._drop(key)
+        self._entries[key] = _Entry(body, content_type, expires_at)
+        self._bytes += len(body)
+        while self._bytes > self._most_bytes:
+            self._drop(next(iter(self._entries)))
+
+    def _drop(self, key: bytes) -> None:
+        self._bytes -= len(self._entries.pop(key).body)
+
+
+class Recall:
+    """Answers from the cache where it can; streamed requests always go to the upstream."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Set `exchange.answer` on a hit, else the key under which the answer will be kept."""
+        release = exchange.target
+        if release.cache_ttl_s is None or exchange.stream:
+            return
+        identity = [exchange.caller.team, release.policy, release.digest, exchange.api.value, exchange.body]
+        exchange.cache_key = hashlib.sha256(sse.dump(identity)).digest()
+        found = self._cache.get(exchange.cache_key, time.monotonic())
+        if found is not None:
+            exchange.recalled = True
+            exchange.answer = Answer(200, {"content-type": found[1]}, found[0])

@@ -1,0 +1,74 @@
+"""An upstream that is opened when it is first needed, and says why it cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from trilith.errors import InternalServerError, TrilithError
+from trilith.seams import Call, Reply, Upstream
+
+_log = logging.getLogger(__name__)
+
+_RETRY_S = 2.0
+
+
+class LazyUpstream:
+    """Opens the real upstream in a thread: an index may not be built yet, a model not trained yet.
+
+    Until it opens, calls are refused with its reason; it is tried again with later calls, so that
+    `trilith ingest` or `trilith train` cure a running gateway.
+    """
+
+    def __init__(self, name: str, open: Callable[[], Upstream], *, cure: str) -> None:
+        """Take the opener and the sentence that tells how to make it succeed."""
+        self._name = name
+        self._open = open
+        self._cure = cure
+        self._upstream: Upstream | None = None
+        self._reason = ""
+        self._tried_at = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def send(self, call: Call) -> Reply:
+        """Send through the real upstream.
+
+        Raises:
+            InternalServerError: 503, it cannot be opened.
+        """
+        return await (await self._opened()).send(call)
+
+    async def ready(self) -> bool:
+        """Say whether the real upstream is open and ready."""
+        try:
+            return await (await self._opened()).ready()
+        except InternalServerError:
+            return False
+
+    async def aclose(self) -> None:
+        """Close the real upstream if it is open."""
+        if self._upstream is not None:
+            await self._upstream.aclose()
+
+    async def _opened(self) -> Upstream:
+        if self._upstream is not None:
+            return self._upstream
+        async with self._lock:
+            if self._upstream is None and time.monotonic() - self._tried_at >= _RETRY_S:
+                try:
+                    self._upstream = await asyncio.to_thread(self._open)
+                except TrilithError as error:
+                    self._reason = str(error)
+                    _log.warning("%s is not ready: %s", self._name, error)
+                self._tried_at = time.monotonic()
+            if self._upstream is None:
+                raise InternalServerError(
+                    f"The model {self._name!r} is not ready: {self._reason}. {self._cure}",
+                    status_code=503,
+                    code="model_not_ready",
+                    type="server_error",
+                    retry_after_s=_RETRY_S,
+                )
+            return self._upstream
