@@ -17,8 +17,9 @@ from trilith.telemetry import names
 
 _SCHEMA = """
 create table if not exists spans (
-    span_id text primary key, trace_id text not null, parent_id text, name text not null, service text not null,
-    started_ns integer not null, ended_ns integer not null, failed integer not null, request_id text,
+    span_id text primary key, trace_id text not null, parent_id text, name text not null,
+    service text not null, started_ns integer not null, ended_ns integer not null,
+    failed integer not null, request_id text,
     attributes text not null
 ) strict;
 create index if not exists spans_by_trace on spans (trace_id);

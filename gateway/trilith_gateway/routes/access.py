@@ -29,7 +29,7 @@ async def _nothing(most_bytes: int) -> bytes:
 
 
 def refusal(error: APIStatusError, *, text: bool = False) -> Response:
-    """Return the answer that tells of an error, as OpenAI's object or (`text`) as the inference protocol's string."""
+    """Return the answer to an error: OpenAI's object, or with `text` the inference protocol's string."""
     body = {"error": error.message} if text else answer.error_object(error)
     return reply(body, status=error.status_code)
 

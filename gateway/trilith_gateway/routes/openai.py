@@ -22,20 +22,18 @@ def router(platform: Platform) -> APIRouter:
             request, api, pipeline=platform.pipeline, tracer=platform.tracer, metrics=platform.metrics
         )
 
-    def post(path: str, body: dict[str, Any], summary: str) -> Any:
-        return routes.post(
-            path, response_class=Response, openapi_extra=schema.operation(body), summary=summary
-        )
+    def options(body: dict[str, Any]) -> dict[str, Any]:
+        return {"response_class": Response, "openapi_extra": schema.operation(body)}
 
-    @post("/v1/chat/completions", schema.CHAT, "Chat with a chat or rag model, streamed or not")
+    @routes.post("/v1/chat/completions", summary="Chat with a chat or rag model", **options(schema.CHAT))
     async def chat(request: Request) -> Response:
         return answer(request, Api.CHAT)
 
-    @post("/v1/completions", schema.COMPLETION, "Complete a text, streamed or not")
+    @routes.post("/v1/completions", summary="Complete a text", **options(schema.COMPLETION))
     async def completion(request: Request) -> Response:
         return answer(request, Api.COMPLETION)
 
-    @post("/v1/embeddings", schema.EMBEDDING, "Turn texts into vectors")
+    @routes.post("/v1/embeddings", summary="Turn texts into vectors", **options(schema.EMBEDDING))
     async def embedding(request: Request) -> Response:
         return answer(request, Api.EMBEDDING)
 

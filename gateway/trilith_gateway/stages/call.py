@@ -82,13 +82,24 @@ async def _watch(exchange: Exchange, reply: Reply) -> AsyncIterator[bytes]:
             yield event
             continue
         _note(exchange, value)
-        if "usage" not in value or exchange.usage_wanted and not (exchange.target.counts_stream_usage and value.get("choices")):
+        asked = _asked_for(exchange, value)
+        if asked is value:
             yield event
-        elif value.get("choices"):
-            del value["usage"]
-            yield sse.encode(value)
+        elif asked is not None:
+            yield sse.encode(asked)
     if not ended:
         raise APIConnectionError("the upstream ended its stream without [DONE]", request_id=exchange.id)
+
+
+def _asked_for(exchange: Exchange, value: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the chunk without usage that was not asked for: the same object, a copy, or None."""
+    if "usage" not in value:
+        return value
+    if value.get("choices"):  # usage beside text comes from `continuous_usage_stats`, which we asked for
+        if not exchange.target.counts_stream_usage:
+            return value
+        return {name: part for name, part in value.items() if name != "usage"}
+    return value if exchange.usage_wanted else None
 
 
 def _note(exchange: Exchange, value: dict[str, Any]) -> None:

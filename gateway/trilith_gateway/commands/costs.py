@@ -1,0 +1,98 @@
+"""`trilith costs`: what each key, model and kind spent, exact to the last pico-dollar."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from contextlib import closing
+from sqlite3 import Connection, Row
+
+from trilith.money import format_usd
+from trilith_gateway.commands.option import add_settings, read_settings, table
+from trilith_gateway.store import sqlite
+
+_GROUPS = {
+    "key": "ledger.key_id",
+    "team": "ledger.team",
+    "model": "ledger.model",
+    "kind": "ledger.kind",
+    "release": "ledger.release",
+    "rule": "ledger.rule",
+    "day": "date(ledger.at, 'unixepoch')",
+}
+
+
+class Costs:
+    """Report spending."""
+
+    help = "what each key, model and kind spent"
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options."""
+        parser.add_argument(
+            "--by",
+            default="key,model,kind",
+            metavar="A,B",
+            help=f"group by any of {', '.join(_GROUPS)} (%(default)s)",
+        )
+        parser.add_argument(
+            "--json", action="store_true", help="print JSON; amounts are integers of pico-USD"
+        )
+        add_settings(parser)
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Print the report."""
+        groups = [name for name in arguments.by.split(",") if name]
+        if unknown := [name for name in groups if name not in _GROUPS] or not groups:
+            print(f"trilith costs: --by {unknown} is not known; expected some of {', '.join(_GROUPS)}")
+            return 2
+        settings = read_settings(arguments)
+        with closing(sqlite.create(sqlite.database(settings.home))) as connection:
+            rows = spending(connection, groups)
+            names = {row["id"]: row["name"] for row in connection.execute("select id, name from keys")}
+            waiting = connection.execute("select count(*) from reservations where state = 'open'").fetchone()[
+                0
+            ]
+        if arguments.json:
+            print(json.dumps([dict(row) for row in rows], indent=2))
+            return 0
+        print(_report(rows, groups, names))
+        print(f"\n{waiting} reservations open" if waiting else "\nno reservation is open")
+        return 0
+
+
+def spending(connection: Connection, groups: list[str]) -> list[Row]:
+    """Return sums over the ledger, one row per combination of `groups`, dearest first."""
+    chosen = ", ".join(f"{_GROUPS[name]} as {name}" for name in groups)
+    return connection.execute(
+        f"select {chosen}, count(*) as requests, sum(input_tokens) as input_tokens,"
+        " sum(output_tokens) as output_tokens, sum(rows) as rows,"
+        " coalesce(sum(amount_pico_usd), 0) as amount_pico_usd, sum(amount_pico_usd is null) as unpriced"
+        f" from ledger group by {', '.join(str(n + 1) for n in range(len(groups)))}"
+        " order by amount_pico_usd desc"
+    ).fetchall()
+
+
+def _report(rows: list[Row], groups: list[str], names: dict[str, str]) -> str:
+    head = (*(name.upper() for name in groups), "REQUESTS", "INPUT", "OUTPUT", "ROWS", "USD", "UNPRICED")
+    sums = ("requests", "input_tokens", "output_tokens", "rows")
+    shown = [
+        (
+            *(names.get(row[name], row[name]) if name == "key" else str(row[name]) for name in groups),
+            *(f"{row[name]:,}" for name in sums),
+            format_usd(row["amount_pico_usd"]),
+            str(row["unpriced"]),
+        )
+        for row in rows
+    ]
+    total = (
+        "total",
+        *("" for _ in groups[1:]),
+        *(f"{sum(row[name] for row in rows):,}" for name in sums),
+        format_usd(sum(row["amount_pico_usd"] for row in rows)),
+        str(sum(row["unpriced"] for row in rows)),
+    )
+    return table(head, [*shown, total], right=range(len(groups), len(head)))
+
+
+command = Costs()

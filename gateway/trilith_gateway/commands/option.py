@@ -1,0 +1,40 @@
+"""Options and output that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from trilith.settings import load_settings
+from trilith.settings.schema import Settings
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add `--settings`."""
+    parser.add_argument(
+        "--settings",
+        type=Path,
+        metavar="PATH",
+        help="settings file (default: $TRILITH_SETTINGS or ./trilith.yaml)",
+    )
+
+
+def read_settings(arguments: argparse.Namespace, **overrides: object) -> Settings:
+    """Load the settings that the arguments name; overrides that are None do not count."""
+    given = {name.replace("__", "."): value for name, value in overrides.items() if value is not None}
+    return load_settings(arguments.settings, overrides=given).settings
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+    """Lay rows out under their heads; columns in `right` are set flush right."""
+    columns = list(zip(head, *rows, strict=True))
+    widths = [max(len(cell) for cell in column) for column in columns]
+    lines = []
+    for row in (head, *rows):
+        cells = [
+            cell.rjust(width) if at in right else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,39 @@
+"""`trilith serve`: the gateway alone; engines are started by someone else."""
+
+from __future__ import annotations
+
+import argparse
+
+from trilith_gateway.commands.option import add_settings, read_settings
+
+
+class Serve:
+    """Run the gateway."""
+
+    help = "run the gateway (engines are started elsewhere; `trilith up` starts everything)"
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options."""
+        parser.add_argument("--host", help="address to listen on")
+        parser.add_argument("--port", type=int, help="port to listen on; 0 takes a free one")
+        add_settings(parser)
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Serve until a signal."""
+        settings = read_settings(arguments, gateway__host=arguments.host, gateway__port=arguments.port)
+
+        from trilith_gateway import server
+        from trilith_gateway.app import create_app
+
+        listener = server.listen(settings.gateway)
+        app = create_app(settings)
+
+        async def main() -> int:
+            print(f"trilith gateway on {server.address(listener)}", flush=True)
+            await server.serve(app, listener, settings.gateway)
+            return 0
+
+        return server.run(main())
+
+
+command = Serve()

@@ -1,0 +1,105 @@
+"""Runs the ASGI application under uvicorn, with signals and draining."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+
+import uvicorn
+from fastapi import FastAPI
+
+from trilith.errors import SettingsError
+from trilith.settings.schema import GatewaySettings
+
+
+def listen(settings: GatewaySettings) -> socket.socket:
+    """Open the listening socket.
+
+    Raises:
+        SettingsError: the address is taken or not ours.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise SettingsError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. "
+            "Set gateway.port (or --port) to a free one"
+        ) from error
+    listener.listen(2048)
+    return listener
+
+
+def address(listener: socket.socket) -> str:
+    """Return the base URL that the socket answers on."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its own signal handling, which ends the process before anything else is cleaned up."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to `until_signal`."""
+        yield
+
+
+def make(app: FastAPI, settings: GatewaySettings) -> Server:
+    """Return a server for `app`; it stops when its `should_exit` is set."""
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+        lifespan="on",
+    )
+    return Server(config)
+
+
+async def serve(app: FastAPI, listener: socket.socket, settings: GatewaySettings) -> None:
+    """Serve until SIGINT or SIGTERM; open answers get `drain_s` to finish, a second signal ends them."""
+    server = make(app, settings)
+
+    def stop() -> None:
+        server.force_exit = server.should_exit
+        server.should_exit = True
+
+    with on_signals(stop):
+        await server.serve(sockets=[listener])
+
+
+@contextlib.contextmanager
+def on_signals(action: Callable[[], object]) -> Iterator[None]:
+    """Run `action` on the running loop for each SIGINT and SIGTERM within the block."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, action)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def run(main: Awaitable[int]) -> int:
+    """Run a command's coroutine on uvloop where there is one."""
+
+    async def body() -> int:
+        return await main
+
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(body())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(body())
