@@ -1,0 +1,153 @@
+"""The Python face: `run` and `arun` judge a target without a suite file."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from trilith.errors import DataError
+from trilith_evals.case import Case
+from trilith_evals.dataset import Columns, Dataset, from_rows, load
+from trilith_evals.gate import Threshold
+from trilith_evals.report import Report
+from trilith_evals.runner import Suite, run_suite
+from trilith_evals.scorer import AnyScorer, build, metric_name
+from trilith_evals.target import CallableTarget, ModelTarget, Target, Task
+
+
+async def arun(
+    target: str | Target | Callable[[Any], Any],
+    data: str | Path | Iterable[Case | Mapping[str, Any]],
+    scorers: Sequence[str | AnyScorer],
+    *,
+    name: str = "suite",
+    columns: Columns | None = None,
+    limit: int | None = None,
+    thresholds: Sequence[Threshold] = (),
+    min_coverage: float = 0.95,
+    max_abstained: float = 0.2,
+    concurrency: int = 4,
+    timeout_s: float = 120.0,
+    repeats: int = 1,
+    seed: int = 0,
+    task: Task = "chat",
+    system: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    base_url: str | None = None,
+    api_key: str | None = None,
+) -> Report:
+    """Run every case through a target and judge what comes out.
+
+    Args:
+        target: A function of a case's input (plain or async), a `Target`, or the name of a model.
+        data: A dataset's path, or cases, or rows that `columns` reads.
+        scorers: Names of scorers, or scorers: callables of (case, output), batch scorers, suite metrics.
+        name: Of the suite, in reports and spans.
+        columns: Which column of the data is what.
+        limit: Run the first so many cases only.
+        thresholds: Conditions on the metrics.
+        min_coverage: Smallest share of rows that every metric must be able to judge.
+        max_abstained: Largest share of rows on which a scorer may abstain.
+        concurrency: Cases under way at a time.
+        timeout_s: Longest time for one case (seconds).
+        repeats: How often every case is run.
+        seed: Of the bootstrap.
+        task: How a model is asked; only with a model's name.
+        system: System message; only with a model's name and the task chat.
+        parameters: Sent with every call; only with a model's name.
+        base_url: Gateway or OpenAI-compatible server; only with a model's name. None: as `AsyncClient`.
+        api_key: Credential there. None: as `AsyncClient`.
+
+    Returns:
+        The report; failing cases are rows in it, not exceptions.
+
+    Raises:
+        DataError: the data is wrong.
+        SettingsError: a scorer's name or a setting of the client is wrong.
+        MissingExtra: a scorer needs a library that is not installed.
+        ValueError: two scorers make one metric, or a threshold names none.
+    """
+    built = _by_metric(scorers)
+    for threshold in thresholds:
+        if threshold.metric not in built:
+            expected = ", ".join(built)
+            raise ValueError(f"a threshold names the metric {threshold.metric!r}, expected one of {expected}")
+    cases = _dataset(data, columns, limit)
+    opened = _target(target, task, system, parameters, base_url, api_key)
+    suite = Suite(
+        name=name,
+        target=opened,
+        data=cases,
+        scorers=built,
+        thresholds=tuple(thresholds),
+        min_coverage=min_coverage,
+        max_abstained=max_abstained,
+        concurrency=concurrency,
+        timeout_s=timeout_s,
+        repeats=repeats,
+        task=task if isinstance(target, str) else "callable",
+        parameters=dict(parameters or {}),
+        seed=seed,
+    )
+    started, clock = datetime.now(UTC), time.perf_counter()
+    try:
+        found = await run_suite(suite)
+    finally:
+        if opened is not target:
+            await opened.aclose()
+    return Report((found,), started, time.perf_counter() - clock)
+
+
+def run(
+    target: str | Target | Callable[[Any], Any],
+    data: str | Path | Iterable[Case | Mapping[str, Any]],
+    scorers: Sequence[str | AnyScorer],
+    **options: Any,
+) -> Report:
+    """Do what `arun` does, from code that is not async; the same arguments."""
+    return asyncio.run(arun(target, data, scorers, **options))
+
+
+def _by_metric(scorers: Sequence[str | AnyScorer]) -> dict[str, AnyScorer]:
+    built: dict[str, AnyScorer] = {}
+    for given in scorers:
+        scorer = build(given, {}) if isinstance(given, str) else given
+        metric = metric_name(scorer)
+        if metric in built:
+            raise ValueError(f"two scorers make the metric {metric!r}; give one another name")
+        built[metric] = scorer
+    if not built:
+        raise ValueError("no scorers, expected at least one")
+    return built
+
+
+def _dataset(
+    data: str | Path | Iterable[Case | Mapping[str, Any]], columns: Columns | None, limit: int | None
+) -> Dataset:
+    if isinstance(data, str | Path):
+        return load(Path(data), columns, limit=limit)
+    if isinstance(data, Mapping):
+        raise DataError("data is one mapping, expected a path, or a list of cases or rows")
+    return from_rows(data, columns, limit=limit)
+
+
+def _target(
+    target: str | Target | Callable[[Any], Any],
+    task: Task,
+    system: str | None,
+    parameters: Mapping[str, Any] | None,
+    base_url: str | None,
+    api_key: str | None,
+) -> Target:
+    if isinstance(target, str):
+        from trilith import AsyncClient
+
+        client = AsyncClient(base_url=base_url, api_key=api_key)
+        return ModelTarget(client, target, task=task, system=system, parameters=parameters)
+    if isinstance(target, Target):
+        return target
+    return CallableTarget(target)

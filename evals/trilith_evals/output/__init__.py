@@ -1,0 +1,1 @@
+"""Where a report goes: the console, JUnit XML, one HTML page, JSON, MLflow."""

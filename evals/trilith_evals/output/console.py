@@ -1,0 +1,75 @@
+"""What a run shows in a terminal: a line that counts while it lasts, and a table at its end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from trilith_evals.gate import Outcome
+from trilith_evals.report import Figure, Report, SuiteReport
+
+_MARKS = {
+    Outcome.PASS: "pass",
+    Outcome.FAIL: "FAIL",
+    Outcome.NO_EVIDENCE: "no evidence",
+    Outcome.COULD_NOT_RUN: "COULD NOT RUN",
+}
+
+
+class Meter:
+    """Counts finished cases on one line of stderr; silent where stderr is not a terminal."""
+
+    def __init__(self, name: str, stream: TextIO | None = None) -> None:
+        """Take the suite's name, and another stream than stderr for tests."""
+        self._name = name
+        self._stream = stream or sys.stderr
+        self._shown = False
+
+    def __enter__(self) -> Meter:
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show `done` of `total`."""
+        if self._stream.isatty():
+            print(f"\r{self._name}: {done}/{total} cases", end="", file=self._stream, flush=True)
+            self._shown = True
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            print("\r\x1b[K", end="", file=self._stream, flush=True)
+
+
+def table(report: Report) -> str:
+    """Write the whole report as text."""
+    parts = [_suite(suite, content=report.content) for suite in report.suites]
+    return "\n\n".join(
+        [*parts, f"{_MARKS[report.outcome]} (exit code {report.exit_code}, {report.duration_s:.1f} s)"]
+    )
+
+
+def _suite(suite: SuiteReport, *, content: bool) -> str:
+    times = f" x {suite.repeats}" if suite.repeats > 1 else ""
+    head = (
+        f"{suite.name}: {suite.target} ({suite.task}), {suite.cases} cases{times} of {suite.data}, "
+        f"{suite.duration_s:.1f} s"
+    )
+    if suite.stopped:
+        return f"{head}\n  {_MARKS[suite.outcome]}: {suite.stopped.told(content=content)}"
+    rows = [("metric", "figure", "95 % interval", "rows", "unscored", ""), *(_row(f) for f in suite.figures)]
+    checks = [f"  {_MARKS[check.outcome]:<13} {check.name}: {check.message}" for check in suite.checks]
+    return "\n".join([head, *_aligned(rows), *checks])
+
+
+def _row(figure: Figure) -> tuple[str, ...]:
+    value, _, interval = figure.text.partition(" ")
+    aside = f"abstained {figure.abstained}" if figure.abstained else ""
+    return (figure.metric, value, interval, f"{figure.scored}/{figure.total}", str(figure.unscored), aside)
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,88 @@
+"""JUnit XML, as CI systems read it: a testcase per check, and one per group of unscored rows."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree
+
+from trilith_evals.gate import Check, Outcome
+from trilith_evals.output.file import write_text
+from trilith_evals.report import Report, SuiteReport
+from trilith_evals.score import State
+
+# What XML 1.0 cannot hold, not even escaped.
+_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def junit(report: Report) -> str:
+    """Return the report as JUnit XML.
+
+    A failed check is a failure, one that could not run an error. No evidence is a failure too, of the type
+    `no evidence`: the run did not show what it was asked to. Unscored rows are skipped testcases; whether
+    they are too many is the coverage check's business.
+    """
+    root = ElementTree.Element("testsuites", name="trilith eval", time=f"{report.duration_s:.3f}")
+    for suite in report.suites:
+        root.append(_suite(suite, report))
+    _count(root)
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def write_junit(report: Report, path: Path) -> None:
+    """Write the report as JUnit XML."""
+    write_text(path, junit(report))
+
+
+def _suite(suite: SuiteReport, report: Report) -> ElementTree.Element:
+    element = ElementTree.Element("testsuite", name=suite.name, time=f"{suite.duration_s:.3f}")
+    element.set("timestamp", report.started.isoformat(timespec="seconds"))
+    for check in suite.checks:
+        element.append(_check(suite, check, content=report.content))
+    for group, count in _unscored(suite).items():
+        case = _case(suite, group)
+        ElementTree.SubElement(case, "skipped", message=f"{count} of {len(suite.rows)} rows")
+        element.append(case)
+    _count(element)
+    return element
+
+
+def _unscored(suite: SuiteReport) -> Counter[str]:
+    """Count the unscored rows by reason: once for a row without an answer, else once per metric."""
+    groups: Counter[str] = Counter()
+    for row in suite.rows:
+        if row.failure:
+            groups[f"no answer: {row.failure.reason}"] += 1
+            continue
+        for metric, score in row.scores.items():
+            if score.state is State.UNSCORED:
+                groups[f"{metric} unscored: {score.reason}"] += 1
+    return groups
+
+
+def _check(suite: SuiteReport, check: Check, *, content: bool) -> ElementTree.Element:
+    case = _case(suite, check.name)
+    message = _clean(suite.stopped.told(content=content) if suite.stopped else check.message)
+    if check.outcome is Outcome.PASS:
+        ElementTree.SubElement(case, "system-out").text = message
+    elif check.outcome is Outcome.COULD_NOT_RUN:
+        ElementTree.SubElement(case, "error", type=check.outcome.value, message=message)
+    else:
+        ElementTree.SubElement(case, "failure", type=check.outcome.value, message=message)
+    return case
+
+
+def _case(suite: SuiteReport, name: str) -> ElementTree.Element:
+    return ElementTree.Element("testcase", classname=_clean(f"eval.{suite.name}"), name=_clean(name))
+
+
+def _count(element: ElementTree.Element) -> None:
+    counted = {"tests": "testcase", "failures": "failure", "errors": "error", "skipped": "skipped"}
+    for attribute, tag in counted.items():
+        element.set(attribute, str(sum(1 for _ in element.iter(tag))))
+
+
+def _clean(text: str) -> str:
+    return _FORBIDDEN.sub("\ufffd", text)

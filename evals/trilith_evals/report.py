@@ -1,0 +1,252 @@
+"""What a run found: rows, figures, checks, and the outcome that they add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from trilith.types import Usage
+from trilith_evals.case import Case, Output
+from trilith_evals.estimate import Estimate
+from trilith_evals.gate import Check, Outcome, Threshold, worst
+from trilith_evals.score import Score, State
+
+
+class Cause(StrEnum):
+    """Whose doing it is that a case has no output."""
+
+    TARGET = "target"
+    """The target raised, refused, or gave no answer in time."""
+    INFRASTRUCTURE = "infrastructure"
+    """The network, the gateway or an engine failed; the same case may well be answered next time."""
+    SETUP = "setup"
+    """No case can succeed: a wrong key, an unknown model, an exhausted budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a case has no output."""
+
+    cause: Cause
+    reason: str
+    """Short, the same for the same cause, free of the case's content."""
+    detail: str = ""
+    """The error's message; may quote the case."""
+
+    def told(self, *, content: bool) -> str:
+        """Return the reason, with the detail where content may be shown."""
+        return f"{self.reason}: {self.detail}" if content and self.detail else self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One case, once."""
+
+    case: Case
+    repeat: int
+    """From 0."""
+    output: Output | None
+    failure: Failure | None = None
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    """By metric."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every scorer came to a result."""
+        return all(score.state is not State.UNSCORED for score in self.scores.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One metric over a suite, and what it rests on."""
+
+    metric: str
+    estimate: Estimate | None
+    """None when no row was scored, or when the figure is undefined."""
+    scored: int
+    abstained: int
+    unscored: int
+    infrastructure: int
+    """Of the unscored ones, those where the target is not to blame."""
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    """Why rows are unscored, with counts, most frequent first."""
+    higher_is_better: bool = True
+    over_suite: bool = False
+    """Whether it is one figure over all pairs; the rows' scores are then losses, larger is worse."""
+    problem: str = ""
+    """Why there is no estimate although rows were scored."""
+
+    @property
+    def total(self) -> int:
+        """All rows."""
+        return self.scored + self.abstained + self.unscored
+
+    @property
+    def coverage(self) -> float:
+        """Share of the rows that were scored or abstained, between 0 and 1."""
+        return (self.scored + self.abstained) / self.total
+
+    @property
+    def text(self) -> str:
+        """The figure with its interval, for example `0.83 [0.55, 0.95]`."""
+        if self.estimate is None:
+            return "n/a"
+        if self.estimate.low is None or self.estimate.high is None:
+            return brief(self.estimate.value)
+        return f"{brief(self.estimate.value)} [{brief(self.estimate.low)}, {brief(self.estimate.high)}]"
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteReport:
+    """One suite's run."""
+
+    name: str
+    target: str
+    task: str
+    """chat, rag, predictor or callable."""
+    data: str
+    """Name of the dataset's file."""
+    digest: str
+    """sha256 of the dataset, hexadecimal."""
+    cases: int
+    repeats: int
+    thresholds: tuple[Threshold, ...]
+    figures: tuple[Figure, ...]
+    checks: tuple[Check, ...]
+    rows: tuple[Row, ...]
+    """Worst first: what failed, then what scored lowest."""
+    duration_s: float
+    stopped: Failure | None = None
+    """Why the run was given up before its end; None when it was not."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the checks add up to."""
+        return worst(check.outcome for check in self.checks)
+
+    @property
+    def complete_rows(self) -> int:
+        """Rows on which every scorer came to a result."""
+        return sum(row.complete for row in self.rows)
+
+    @property
+    def usage(self) -> Usage:
+        """What all calls used, as far as the target says."""
+        used = (row.output.usage for row in self.rows if row.output and row.output.usage)
+        return sum(used, start=Usage(requests=0))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A whole run."""
+
+    suites: tuple[SuiteReport, ...]
+    started: datetime
+    duration_s: float
+    content: bool = True
+    """Whether inputs, answers and error messages may be written out."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the suites add up to."""
+        return worst(suite.outcome for suite in self.suites)
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass, 1 fail, 2 no evidence either way, 3 could not run."""
+        return self.outcome.exit_code
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain JSON values; without content where `content` is off."""
+        return {
+            "outcome": self.outcome.value,
+            "exit_code": self.exit_code,
+            "started": self.started.isoformat(),
+            "duration_s": round(self.duration_s, 3),
+            "suites": [suite_json(suite, content=self.content) for suite in self.suites],
+        }
+
+
+def brief(value: float) -> str:
+    """Write a figure with about three digits that count: `0.833`, `24.6`, `1,234`."""
+    size = abs(value)
+    decimals = 3 if size < 1 else 2 if size < 10 else 1 if size < 1000 else 0
+    return f"{value:,.{decimals}f}"
+
+
+def suite_json(suite: SuiteReport, *, content: bool) -> dict[str, Any]:
+    """Return one suite as plain JSON values."""
+    return {
+        "name": suite.name,
+        "outcome": suite.outcome.value,
+        "target": suite.target,
+        "task": suite.task,
+        "parameters": dict(suite.parameters),
+        "data": suite.data,
+        "digest": suite.digest,
+        "cases": suite.cases,
+        "repeats": suite.repeats,
+        "duration_s": round(suite.duration_s, 3),
+        "stopped": _failure_json(suite.stopped, content=content),
+        "usage": asdict(suite.usage),
+        "figures": [{**asdict(f), "coverage": f.coverage} for f in suite.figures],
+        "checks": [{**asdict(c), "outcome": c.outcome.value} for c in suite.checks],
+        "rows": [_row_json(row, content=content) for row in suite.rows],
+    }
+
+
+def _row_json(row: Row, *, content: bool) -> dict[str, Any]:
+    told: dict[str, Any] = {"id": row.case.id, "repeat": row.repeat, "cluster": row.case.cluster}
+    if row.failure:
+        told["failure"] = _failure_json(row.failure, content=content)
+    if row.output:
+        told |= {"latency_s": round(row.output.latency_s, 4), "request_id": row.output.request_id}
+    told["scores"] = {
+        metric: {"state": s.state.value, "value": s.value, "reason": s.reason}
+        for metric, s in row.scores.items()
+    }
+    if not content:
+        return told
+    told |= {"input": row.case.input, "expected": row.case.expected}
+    if row.output:
+        told["output"] = dict(row.output.values) or row.output.text
+        told["citations"] = [f"{c.path}:{c.start}-{c.end}" for c in row.output.citations]
+    return told
+
+
+def _failure_json(failure: Failure | None, *, content: bool) -> dict[str, str] | None:
+    if failure is None:
+        return None
+    told = {"cause": failure.cause.value, "reason": failure.reason}
+    return {**told, "detail": failure.detail} if content else told
+
+
+def worst_first(rows: Sequence[Row], figures: Sequence[Figure]) -> tuple[Row, ...]:
+    """Order rows: those without output, those not wholly scored, then by their mean standing from the bottom.
+
+    A row's standing in a metric is its place between the worst and the best value, from 0 to 1. Latency
+    counts only where nothing else does.
+    """
+    lower_is_better = {f.metric for f in figures if f.over_suite or not f.higher_is_better}
+    standings: dict[int, list[float]] = {id(row): [] for row in rows}
+    metrics = {figure.metric for figure in figures}
+    for metric in (metrics - {"latency_s"}) or metrics:
+        values = {id(row): row.scores[metric].value for row in rows if metric in row.scores}
+        known = [value for value in values.values() if value is not None]
+        if not known or min(known) == max(known):
+            continue
+        low, high = min(known), max(known)
+        for key, value in values.items():
+            if value is not None:
+                place = (value - low) / (high - low)
+                standings[key].append(1 - place if metric in lower_is_better else place)
+
+    def standing(row: Row) -> tuple[bool, bool, float]:
+        places = standings[id(row)]
+        return row.output is not None, row.complete, sum(places) / len(places) if places else 1.0
+
+    return tuple(sorted(rows, key=standing))

@@ -1,0 +1,309 @@
+"""Runs one suite: asks the target with bounded concurrency, scores, and adds up.
+
+Whatever goes wrong with a case becomes a row with a reason; only a wrong suite raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from trilith.errors import (
+    APIConnectionError,
+    APIStatusError,
+    AuthenticationError,
+    BudgetExceededError,
+    EngineError,
+    InternalServerError,
+    MissingExtra,
+    NotFoundError,
+    RateLimitError,
+    SettingsError,
+    TrilithError,
+)
+from trilith.telemetry import names, span
+from trilith_evals import estimate
+from trilith_evals.case import Case, Output
+from trilith_evals.dataset import Dataset
+from trilith_evals.gate import Threshold, judge
+from trilith_evals.report import Cause, Failure, Figure, Row, SuiteReport, worst_first
+from trilith_evals.score import Score, State, scored, unscored
+from trilith_evals.scorer import AnyScorer, BatchScorer, Scorer, SuiteMetric, higher_is_better
+from trilith_evals.target import Target
+
+Progress = Callable[[int, int], None]
+"""Told after every case how many are done, and of how many."""
+
+_SETUP = (AuthenticationError, NotFoundError, BudgetExceededError, SettingsError, MissingExtra)
+_INFRASTRUCTURE = (APIConnectionError, InternalServerError, RateLimitError, EngineError, ConnectionError)
+
+_PATIENCE = 5
+"""So many cases in a row without any answer, all for infrastructure's sake, end the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """Everything that one run needs."""
+
+    name: str
+    target: Target
+    data: Dataset
+    scorers: Mapping[str, AnyScorer]
+    """By the metric's name."""
+    thresholds: tuple[Threshold, ...] = ()
+    min_coverage: float = 0.95
+    """Smallest share of rows that every metric must be able to judge."""
+    max_abstained: float = 0.2
+    """Largest share of rows on which a scorer may abstain."""
+    concurrency: int = 4
+    """Cases under way at a time."""
+    timeout_s: float = 120.0
+    """Longest time for one case, the client's retries included (seconds)."""
+    repeats: int = 1
+    """How often every case is run; repeats of one case count as one cluster."""
+    task: str = "callable"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Shown in the report."""
+    seed: int = 0
+    """Of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "repeats"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        for name in ("min_coverage", "max_abstained"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a share from 0 to 1")
+        if self.timeout_s <= 0:
+            raise ValueError(f"timeout_s is {self.timeout_s}, expected more than 0")
+
+
+async def run_suite(suite: Suite, progress: Progress | None = None) -> SuiteReport:
+    """Run a suite to its end; closes nothing."""
+    started = time.perf_counter()
+    rows, stopped = await _Asking(suite, progress).rows()
+    rows = await _with_batches(rows, suite.scorers)
+    rows = [_with_losses(row, suite.scorers) for row in rows]
+    figures = await asyncio.to_thread(_figures, suite, rows)
+    checks = judge(
+        figures,
+        suite.thresholds,
+        min_coverage=suite.min_coverage,
+        max_abstained=suite.max_abstained,
+        stopped=stopped.reason if stopped else "",
+    )
+    return SuiteReport(
+        name=suite.name,
+        target=suite.target.name,
+        task=suite.task,
+        data=suite.data.label,
+        digest=suite.data.digest,
+        cases=len(suite.data.cases),
+        repeats=suite.repeats,
+        thresholds=suite.thresholds,
+        figures=figures,
+        checks=checks,
+        rows=worst_first(rows, figures),
+        duration_s=time.perf_counter() - started,
+        stopped=stopped,
+        parameters=suite.parameters,
+    )
+
+
+class _Asking:
+    """One pass over the cases: workers take them from one queue, in order."""
+
+    def __init__(self, suite: Suite, progress: Progress | None) -> None:
+        self._suite = suite
+        self._progress = progress
+        self._waiting = [(case, repeat) for repeat in range(suite.repeats) for case in suite.data.cases]
+        self._total = len(self._waiting)
+        self._queue = iter(self._waiting)
+        self._done: dict[tuple[str, int], Row] = {}
+        self._answered = False
+        self._stopped: Failure | None = None
+
+    async def rows(self) -> tuple[list[Row], Failure | None]:
+        """Return a row per case and repeat, and why the run was given up (None when it was not)."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self._suite.concurrency, self._total)):
+                group.create_task(self._work())
+        return [self._row(case, repeat) for case, repeat in self._waiting], self._stopped
+
+    def _row(self, case: Case, repeat: int) -> Row:
+        done = self._done.get((case.id, repeat))
+        if done is not None:
+            return done
+        failure = Failure(Cause.INFRASTRUCTURE, "not run, as the suite was given up")
+        return Row(case, repeat, None, failure, _all_unscored(self._suite.scorers, failure))
+
+    async def _work(self) -> None:
+        for case, repeat in self._queue:
+            if self._stopped:
+                return
+            row = await self._one(case, repeat)
+            self._done[case.id, repeat] = row
+            self._give_up_if_hopeless(row)
+            if self._progress:
+                self._progress(len(self._done), self._total)
+
+    async def _one(self, case: Case, repeat: int) -> Row:
+        suite = self._suite
+        attributes = {
+            names.EVALUATION_NAME: suite.name,
+            names.EVAL_SUITE: suite.name,
+            names.EVAL_CASE_ID: case.id,
+        }
+        try:
+            with span("evaluate", suite.name, attributes):
+                began = time.perf_counter()
+                output = await _in_time(suite.target.answer(case), suite.timeout_s)
+                output = replace(output, latency_s=time.perf_counter() - began)
+        except Exception as error:  # a target may raise anything; the row says what it was
+            failure = _failure(error, suite)
+            return Row(case, repeat, None, failure, _all_unscored(suite.scorers, failure))
+        scores = {
+            name: await _scored_by(scorer, case, output)
+            for name, scorer in suite.scorers.items()
+            if not isinstance(scorer, BatchScorer | SuiteMetric)
+        }
+        return Row(case, repeat, output, None, scores)
+
+    def _give_up_if_hopeless(self, row: Row) -> None:
+        if row.failure is None or row.failure.cause is Cause.TARGET:
+            self._answered = True
+            return
+        hopeless = not self._answered and len(self._done) >= min(_PATIENCE, self._total)
+        if row.failure.cause is Cause.SETUP or hopeless:
+            self._stopped = self._stopped or row.failure
+
+
+class _Late(Exception):
+    """The case's time is over; not a TimeoutError, which the target may raise itself."""
+
+
+async def _in_time(answer: Awaitable[Output], timeout_s: float) -> Output:
+    try:
+        async with asyncio.timeout(timeout_s) as deadline:
+            return await answer
+    except TimeoutError:
+        if deadline.expired():
+            raise _Late from None
+        raise
+
+
+def _failure(error: Exception, suite: Suite) -> Failure:
+    """Say whose doing an error is. Only its class is in the reason, as a message may quote the case."""
+    status = f" {error.status_code}" if isinstance(error, APIStatusError) else ""
+    reason, detail = f"{type(error).__name__}{status}", str(error)
+    if isinstance(error, _Late):
+        cause = Cause.INFRASTRUCTURE if suite.target.remote else Cause.TARGET
+        return Failure(cause, f"no answer within {suite.timeout_s:g} s")
+    if isinstance(error, _SETUP):
+        return Failure(Cause.SETUP, reason, detail)
+    if isinstance(error, _INFRASTRUCTURE):
+        return Failure(Cause.INFRASTRUCTURE, reason, detail)
+    return Failure(Cause.TARGET, reason, detail)
+
+
+def _all_unscored(scorers: Mapping[str, AnyScorer], failure: Failure) -> dict[str, Score]:
+    blameless = failure.cause is not Cause.TARGET
+    return dict.fromkeys(scorers, unscored(failure.reason, detail=failure.detail, infrastructure=blameless))
+
+
+async def _scored_by(scorer: Scorer, case: Case, output: Output) -> Score:
+    try:
+        result = scorer(case, output)
+        score = await result if inspect.isawaitable(result) else result
+        return score if isinstance(score, Score) else scored(score)
+    except Exception as error:  # a scorer's own fault must not lose the row, nor pass as a zero
+        return unscored(f"the scorer raised {type(error).__name__}", detail=str(error))
+
+
+async def _with_batches(rows: Sequence[Row], scorers: Mapping[str, AnyScorer]) -> list[Row]:
+    """Let the batch scorers judge all outputs, each in one thread."""
+    current = list(rows)
+    answered = [i for i, row in enumerate(rows) if row.output is not None]
+    pairs = [(row.case, row.output) for row in rows if row.output is not None]
+    for name, scorer in scorers.items():
+        if isinstance(scorer, BatchScorer) and pairs:
+            scores = await asyncio.to_thread(_scored_by_batch, scorer, pairs)
+            for i, score in zip(answered, scores, strict=True):
+                current[i] = replace(current[i], scores={**current[i].scores, name: score})
+    return current
+
+
+def _scored_by_batch(scorer: BatchScorer, pairs: Sequence[tuple[Case, Output]]) -> Sequence[Score]:
+    try:
+        scores = [s if isinstance(s, Score) else scored(s) for s in scorer.score_all(pairs)]
+    except TrilithError:  # a missing extra or a wrong param: the suite is wrong, not a row
+        raise
+    except Exception as error:  # as for a single row
+        return [unscored(f"the scorer raised {type(error).__name__}", detail=str(error))] * len(pairs)
+    if len(scores) != len(pairs):
+        return [unscored(f"the scorer returned {len(scores)} scores for {len(pairs)} rows")] * len(pairs)
+    return scores
+
+
+def _with_losses(row: Row, scorers: Mapping[str, AnyScorer]) -> Row:
+    """Show per row how wrong a prediction is; the figure itself is made over all pairs."""
+    losses = {
+        name: _loss(scorer, row.case, row.output)
+        for name, scorer in scorers.items()
+        if isinstance(scorer, SuiteMetric) and row.output is not None
+    }
+    return replace(row, scores={**row.scores, **losses}) if losses else row
+
+
+def _loss(scorer: SuiteMetric, case: Case, output: Output) -> Score:
+    try:
+        return scored(scorer.loss(*scorer.pair(case, output)))
+    except ValueError as error:
+        return unscored(str(error))
+    except Exception as error:  # as for a single row
+        return unscored(f"the scorer raised {type(error).__name__}", detail=str(error))
+
+
+def _figures(suite: Suite, rows: Sequence[Row]) -> tuple[Figure, ...]:
+    clustered = suite.repeats > 1 or any(row.case.cluster is not None for row in rows)
+    return tuple(_figure(suite, name, rows, clustered=clustered) for name in suite.scorers)
+
+
+def _figure(suite: Suite, name: str, rows: Sequence[Row], *, clustered: bool) -> Figure:
+    scorer = suite.scorers[name]
+    judged = [row for row in rows if row.scores[name].state is State.SCORED]
+    # A case without a cluster of its own stands alone; its repeats do not.
+    clusters = [_cluster(row.case) for row in judged] if clustered else None
+    found, problem = None, ""
+    if judged and isinstance(scorer, SuiteMetric):
+        pairs = [scorer.pair(row.case, row.output) for row in judged if row.output is not None]
+        truths, predictions = [t for t, _ in pairs], [p for _, p in pairs]
+        try:
+            found = estimate.bootstrap(scorer.value, truths, predictions, clusters, seed=suite.seed)
+        except ValueError as error:
+            problem = str(error)
+    elif judged:
+        values = [score.value for row in judged if (score := row.scores[name]).value is not None]
+        found = estimate.mean(values, clusters)
+    missing = [row.scores[name] for row in rows if row.scores[name].state is State.UNSCORED]
+    return Figure(
+        metric=name,
+        estimate=found,
+        scored=len(judged),
+        abstained=len(rows) - len(judged) - len(missing),
+        unscored=len(missing),
+        infrastructure=sum(score.infrastructure for score in missing),
+        reasons=dict(Counter(score.reason for score in missing).most_common()),
+        higher_is_better=higher_is_better(scorer),
+        over_suite=isinstance(scorer, SuiteMetric),
+        problem=problem,
+    )
+
+
+def _cluster(case: Case) -> tuple[str, str]:
+    return ("case", case.id) if case.cluster is None else ("cluster", case.cluster)

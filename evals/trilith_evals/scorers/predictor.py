@@ -1,0 +1,156 @@
+"""Figures over a whole suite of predictions, computed by scikit-learn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from trilith.extras import need
+from trilith.types import Json
+from trilith_evals.case import Case, Output
+
+
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    output: str | None = None
+    """Which of the predictor's outputs; None takes the first."""
+
+    def _predicted(self, output: Output) -> Json:
+        if self.output is None:
+            value = output.value
+        elif self.output in output.values:
+            value = output.values[self.output]
+        else:
+            raise ValueError(f"the target has no output {self.output!r}")
+        single: Json = value[0] if isinstance(value, list) and len(value) == 1 else value
+        return single
+
+
+class _Regression(_Figure):
+    """Truth and prediction are numbers."""
+
+    __slots__ = ()
+
+    def pair(self, case: Case, output: Output) -> tuple[float, float]:
+        """Return the expected and the predicted number."""
+        return _number(case.expected, "expected answer"), _number(self._predicted(output), "prediction")
+
+    def loss(self, truth: float, predicted: float) -> float:
+        """Return the absolute error, in the target's unit."""
+        return abs(truth - predicted)
+
+
+class Mae(_Regression):
+    """Mean absolute error, in the target's unit."""
+
+    __slots__ = ()
+    name: ClassVar[str] = "mae"
+    higher_is_better: ClassVar[bool] = False
+
+    def value(self, truths: Sequence[float], predictions: Sequence[float]) -> float:
+        """Return the figure."""
+        return float(_sklearn().mean_absolute_error(truths, predictions))
+
+
+class Rmse(_Regression):
+    """Root of the mean squared error, in the target's unit."""
+
+    __slots__ = ()
+    name: ClassVar[str] = "rmse"
+    higher_is_better: ClassVar[bool] = False
+
+    def value(self, truths: Sequence[float], predictions: Sequence[float]) -> float:
+        """Return the figure."""
+        return float(_sklearn().root_mean_squared_error(truths, predictions))
+
+
+class R2(_Regression):
+    """Share of the truth's variance that the predictions explain."""
+
+    __slots__ = ()
+    name: ClassVar[str] = "r2"
+    higher_is_better: ClassVar[bool] = True
+
+    def value(self, truths: Sequence[float], predictions: Sequence[float]) -> float:
+        """Return the figure."""
+        if len(set(truths)) < 2:
+            raise ValueError("R2 is undefined when all expected values are the same")
+        return float(_sklearn().r2_score(truths, predictions))
+
+
+class Accuracy(_Figure):
+    """Share of the predicted classes that are right."""
+
+    __slots__ = ()
+    name: ClassVar[str] = "accuracy"
+    higher_is_better: ClassVar[bool] = True
+
+    def pair(self, case: Case, output: Output) -> tuple[str, str]:
+        """Return the expected and the predicted class, compared as text (1 and 1.0 are one class)."""
+        return _label(case.expected, "expected answer"), _label(self._predicted(output), "prediction")
+
+    def loss(self, truth: str, predicted: str) -> float:
+        """Return 1 for a wrong class."""
+        return float(truth != predicted)
+
+    def value(self, truths: Sequence[str], predictions: Sequence[str]) -> float:
+        """Return the figure."""
+        return float(_sklearn().accuracy_score(truths, predictions))
+
+
+@dataclass(frozen=True, slots=True)
+class RocAuc(_Figure):
+    """Area under the ROC curve of the positive class's score; the expected answer is 0 or 1."""
+
+    column: int = 1
+    """Which number of the output is the positive class's, where the output has several."""
+    name: ClassVar[str] = "roc_auc"
+    higher_is_better: ClassVar[bool] = True
+
+    def pair(self, case: Case, output: Output) -> tuple[int, float]:
+        """Return the expected class and the positive class's score."""
+        truth = _number(case.expected, "expected answer")
+        if truth not in (0, 1):
+            raise ValueError("the expected answer is neither 0 nor 1")
+        value = self._predicted(output)
+        if isinstance(value, list):
+            if self.column >= len(value):
+                raise ValueError(f"the prediction has no column {self.column}")
+            value = value[self.column]
+        return int(truth), _number(value, "prediction")
+
+    def loss(self, truth: int, predicted: float) -> float:
+        """Return how far the score is from the truth."""
+        return abs(truth - predicted)
+
+    def value(self, truths: Sequence[int], predictions: Sequence[float]) -> float:
+        """Return the figure."""
+        if len(set(truths)) < 2:
+            raise ValueError("ROC AUC is undefined when only one class is expected")
+        return float(_sklearn().roc_auc_score(truths, predictions))
+
+
+def _number(value: Json, what: str) -> float:
+    try:
+        number = float(value) if isinstance(value, str | int | float) else math.nan
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"the {what} is not a finite number")
+    return number
+
+
+def _label(value: Json, what: str) -> str:
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise ValueError(f"the {what} is not a class")
+
+
+def _sklearn() -> Any:
+    return need("sklearn.metrics", extra="evals")
