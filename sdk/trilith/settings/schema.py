@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from trilith.money import Price, pico_usd
 from trilith.types import Kind
@@ -21,6 +21,12 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
 
 _MTOK = 1_000_000
 _KROW = 1_000
+_PER = {
+    "input_usd_per_mtok": _MTOK,
+    "output_usd_per_mtok": _MTOK,
+    "cached_input_usd_per_mtok": _MTOK,
+    "usd_per_krow": _KROW,
+}
 
 
 class Section(BaseModel):
@@ -80,7 +86,7 @@ class PiiSettings(Section):
     """What a policy does about personal data."""
 
     action: Literal["mask", "block", "allow"] = "mask"
-    """mask: placeholders go to the model and the originals return to the caller; block: refuse; allow: do not look."""
+    """mask: the model sees placeholders and the caller the originals; block: refuse; allow: do not look."""
     entities: tuple[str, ...] = ("PERSON", "EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD")
     """Which kinds, by Presidio's names."""
     block_entities: tuple[str, ...] = ()
@@ -88,7 +94,7 @@ class PiiSettings(Section):
     min_score: float = Field(0.4, ge=0, le=1)
     """Findings below this confidence are ignored."""
     on_error: Literal["closed", "open"] = "closed"
-    """When detection itself fails: closed refuses the request, open lets it pass as it is. Both are audited."""
+    """When detection itself fails: closed refuses the request, open lets it pass. Both are audited."""
 
 
 class PolicySettings(Section):
@@ -112,10 +118,16 @@ class PriceSettings(Section):
     usd_per_request: Decimal = Decimal(0)
     """Per request that was answered."""
 
-    @model_validator(mode="after")
-    def _whole_pico(self) -> PriceSettings:
-        self.exact()
-        return self
+    @field_validator("*")
+    @classmethod
+    def _whole_pico(cls, value: Decimal | None, info: ValidationInfo) -> Decimal | None:
+        per = _PER.get(info.field_name or "", 1)
+        try:
+            pico_usd(value or 0, per=per)
+        except (ValueError, ArithmeticError):
+            places = 12 - (len(str(per)) - 1)
+            raise ValueError(f"expected a decimal number >= 0 with at most {places} decimals") from None
+        return value
 
     def exact(self) -> Price:
         """Return the same price in integer pico-USD per unit."""
@@ -161,7 +173,7 @@ class UpstreamSettings(Section):
     @classmethod
     def _http(cls, value: str | None) -> str | None:
         if value is not None and not re.match(r"^https?://[^/\s]+", value):
-            raise ValueError(f"{value!r} is not an http(s) URL")
+            raise ValueError("expected an http(s) URL such as http://127.0.0.1:8000/v1")
         return value.rstrip("/") if value else value
 
 
@@ -293,27 +305,68 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _references(self) -> Settings:
-        for name, model in self.models.items():
-            at = f"models.{name}"
-            if model.policy is not None:
-                _known(f"{at}.policy", model.policy, "policies", self.policies)
-            if isinstance(model, ChatModel | EmbeddingModel) and model.upstream.engine is not None:
-                _known(f"{at}.upstream.engine", model.upstream.engine, "engines", self.engines)
-            if isinstance(model, ChatModel) and model.upstream.local is not None:
-                raise ValueError(
-                    f"{at}.upstream.local: local models only embed; expected engine, url or provider"
-                )
-            if isinstance(model, RagModel):
-                _known(f"{at}.index", model.index, "indexes", self.indexes)
-                chats = {n: m for n, m in self.models.items() if isinstance(m, ChatModel)}
-                _known(f"{at}.generator", model.generator, "chat models", chats)
-        ports = [e.port for e in self.engines.values()]
-        if len(set(ports)) != len(ports):
-            raise ValueError(f"engines: two engines share a port, found {sorted(ports)}")
+        faults = reference_faults(self.model_dump())
+        if faults:
+            raise ReferenceFaults(faults)
         return self
 
 
-def _known(key: str, value: str, where: str, table: Mapping[str, object]) -> None:
-    if value not in table:
-        names = ", ".join(sorted(table)) or "none is declared"
-        raise ValueError(f"{key}: {value!r} is not among the {where} ({names})")
+class ReferenceFaults(ValueError):
+    """Sections name entries that are not there; `faults` lists the key's path and what is wrong with it."""
+
+    def __init__(self, faults: list[tuple[tuple[str, ...], str]]) -> None:
+        super().__init__("; ".join(f"{'.'.join(path)}: {message}" for path, message in faults))
+        self.faults = faults
+
+
+def reference_faults(tree: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str]]:
+    """List what is wrong between sections: names that nothing declares, ports that two engines share.
+
+    Works on a plain tree that need not have passed any other check, so that a reader of a wrong file
+    hears of everything at once.
+
+    Returns:
+        The key's path and the message, for each fault.
+    """
+    models = _entries(tree, "models")
+    chats = {name: model for name, model in models.items() if model.get("kind") == Kind.CHAT}
+    faults: list[tuple[tuple[str, ...], str]] = []
+
+    def check(path: tuple[str, ...], value: object, what: str, table: Mapping[str, object]) -> None:
+        if isinstance(value, str) and value not in table:
+            names = ", ".join(sorted(table)) or "none is declared"
+            faults.append((path, f"found {value!r}, expected one of the {what} ({names})"))
+
+    for name, model in models.items():
+        at = ("models", name)
+        upstream = model.get("upstream")
+        upstream = upstream if isinstance(upstream, Mapping) else {}
+        check((*at, "policy"), model.get("policy"), "policies", _entries(tree, "policies"))
+        check((*at, "upstream", "engine"), upstream.get("engine"), "engines", _entries(tree, "engines"))
+        if name in chats and upstream.get("local") is not None:
+            message = "local models only embed; expected engine, url or provider"
+            faults.append(((*at, "upstream", "local"), message))
+        if model.get("kind") == Kind.RAG:
+            check((*at, "index"), model.get("index"), "indexes", _entries(tree, "indexes"))
+            check((*at, "generator"), model.get("generator"), "chat models", chats)
+    return faults + _shared_ports(_entries(tree, "engines"))
+
+
+def _shared_ports(engines: Mapping[str, Mapping[str, Any]]) -> list[tuple[tuple[str, ...], str]]:
+    default = EngineSettings.model_fields["port"].default
+    first: dict[str, str] = {}
+    faults: list[tuple[tuple[str, ...], str]] = []
+    for name, engine in engines.items():
+        port = str(engine.get("port", default))
+        if port in first:
+            message = f"found {port}, which engines.{first[port]} has; expected a port of its own"
+            faults.append((("engines", name, "port"), message))
+        first.setdefault(port, name)
+    return faults
+
+
+def _entries(tree: Mapping[str, Any], section: str) -> dict[str, Mapping[str, Any]]:
+    entries = tree.get(section)
+    if not isinstance(entries, Mapping):
+        return {}
+    return {name: entry if isinstance(entry, Mapping) else {} for name, entry in entries.items()}
