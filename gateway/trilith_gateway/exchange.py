@@ -101,6 +101,8 @@ class Exchange:
     """Public name; "-" until the request is known to name one that exists."""
     release: Release | None = None
     allowance: Allowance | None = None
+    admitted: bool = False
+    """Let in by the second stage; from here on the ledger gets a row, whatever happens."""
     reserved: int | None = None
     """Pico-USD held; None when nothing was reserved."""
     # protect in

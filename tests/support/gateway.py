@@ -37,7 +37,10 @@ class Gateway:
     platform: Platform
 
     def client(self, **options: Any) -> httpx.Client:
-        headers = {"authorization": f"Bearer {options.pop('token', self.token)}"}
+        headers = {
+            "authorization": f"Bearer {options.pop('token', self.token)}",
+            **options.pop("headers", {}),
+        }
         return httpx.Client(base_url=self.url, headers=headers, timeout=30, **options)
 
     def chat(self, text: str = "hello there", **fields: Any) -> httpx.Response:

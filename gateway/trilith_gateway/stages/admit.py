@@ -49,6 +49,7 @@ class Admit:
         exchange.stream = exchange.body.get("stream") is True
         exchange.usage_wanted = (exchange.body.get("stream_options") or {}).get("include_usage") is True
         self._reserve(exchange, release)
+        exchange.admitted = True
 
     def _limit(self, exchange: Exchange) -> None:
         key = exchange.caller

@@ -22,8 +22,8 @@ class Settle:
 
     def __call__(self, exchange: Exchange) -> None:
         """Put the charge on disk and into the key's account."""
-        if exchange.release is None:
-            return  # not admitted: nothing was reserved, nothing can be owed
+        if not exchange.admitted or exchange.release is None:
+            return  # nothing was reserved, nothing can be owed
         exchange.rule, usage = _rule(exchange)
         price = exchange.release.price
         if exchange.rule in (Rule.CACHED, Rule.FAILED):
