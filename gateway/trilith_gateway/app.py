@@ -47,6 +47,8 @@ def assemble(platform: Platform) -> FastAPI:
         lifespan=lifespan,
         docs_url="/docs",
         redoc_url=None,
+        # FastAPI's own spans and metrics would stand beside ours, with the route instead of the model.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.include_router(openai.router(platform))
     app.include_router(inference.router(platform))

@@ -34,9 +34,10 @@ _PLACEHOLDER = re.compile(r"<[A-Z_]+_\d+>")
 class PresidioScanner:
     """Scans English text; loads its models with the first scan or with `warm`.
 
-    E-mail addresses, cards and phone numbers are found by patterns with checks; everything else, names above
-    all, by Presidio's recognizers over the spaCy model. Findings are remembered by a keyed hash of the text,
-    in memory only, so that a growing conversation is not scanned again from its start.
+    E-mail addresses and cards are found by patterns with checks, phone numbers by patterns and Presidio, and
+    everything else, names above all, by Presidio's recognizers over the spaCy model. Findings are remembered
+    by a keyed hash of the text, in memory only, so that a growing conversation is not scanned again from its
+    start.
     """
 
     def __init__(self) -> None:
@@ -69,7 +70,7 @@ class PresidioScanner:
 
     def _search(self, text: str, entities: Sequence[str]) -> list[Finding]:
         found = pattern.find(text, entities)
-        rest = [entity for entity in entities if entity not in pattern.ENTITIES]
+        rest = [entity for entity in entities if entity not in pattern.COMPLETE]
         if rest:
             self.warm()
             results = self._engine.analyze(text=text, language="en", entities=rest)
