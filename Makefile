@@ -14,7 +14,8 @@ help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: ## Make .venv from the lock, or find that it is current
-	@command -v "$(PYTHON)" >/dev/null || { echo "Python 3.11 is missing; install it, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || \
+		{ echo "Python 3.11 is missing ($(PYTHON) is not it); install it, or say where: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@"$(PYTHON)" tools/bootstrap.py
 
 demo: env ## Run the whole platform on real data and print each step with its result, time and cost

@@ -254,13 +254,9 @@ def run(command: list[str]) -> None:
         Missing: it failed; the sentence says why as far as the output tells.
     """
     started = time.monotonic()
-    environment = {
-        **os.environ,
-        "UV_NO_PROGRESS": "1",
-        "UV_LINK_MODE": os.environ.get("UV_LINK_MODE", "hardlink"),
-    }
-    certificates = configured("cert") if VENV.exists() else []
-    if certificates:
+    # The certificates that the machine trusts, as pip does; uv has had two names for that switch.
+    environment = {**os.environ, "UV_NO_PROGRESS": "1", "UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"}
+    if VENV.exists() and (certificates := configured("cert")):
         environment.setdefault("SSL_CERT_FILE", certificates[0])
     TOOLS.mkdir(exist_ok=True)
     with LOG.open("w", encoding="utf-8") as log:
@@ -290,6 +286,10 @@ _REASONS = (
     (
         r"hash(es)? mismatch|DO NOT MATCH THE HASHES",
         "a package is not the one that the lock names (its hash differs).",
+    ),
+    (
+        r"UnknownIssuer|CERTIFICATE_VERIFY_FAILED",
+        "the package index's certificate is not trusted here; set SSL_CERT_FILE to your authority's.",
     ),
     (
         r"dns error|error sending request|Failed to fetch|NewConnectionError|Network is unreachable|timed out"
