@@ -9,6 +9,7 @@ import csv
 import hashlib
 import io
 import json
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,13 +54,16 @@ class Dataset:
 _Rows = Iterator[tuple[int, dict[str, Json]]]
 
 
-def load(path: Path, columns: Columns | None = None, *, limit: int | None = None) -> Dataset:
+def load(
+    path: Path, columns: Columns | None = None, *, limit: int | None = None, shuffle_seed: int | None = None
+) -> Dataset:
     """Read a dataset by its ending: `.jsonl`, `.csv` or `.parquet`.
 
     Args:
         path: The file.
         columns: Which column is what.
-        limit: Keep the first so many cases; the whole file is checked all the same.
+        limit: Keep so many cases; the whole file is checked all the same.
+        shuffle_seed: Draw them at random by this seed; None takes the first.
 
     Raises:
         DataError: the file cannot be read, is empty, lacks a column, or has two rows with one id; the
@@ -76,6 +80,9 @@ def load(path: Path, columns: Columns | None = None, *, limit: int | None = None
             f"{path}: cannot read the dataset: {(error.strerror or str(error)).lower()}"
         ) from error
     cases = _cases(reader(path, raw), columns or Columns(), str(path))
+    if shuffle_seed is not None:
+        # Files are often sorted by topic or time, and their first rows speak for one of them only.
+        cases = tuple(random.Random(shuffle_seed).sample(cases, len(cases)))
     return Dataset(cases[:limit], hashlib.sha256(raw).hexdigest(), path)
 
 

@@ -96,7 +96,9 @@ class SuiteSettings(_Section):
     parameters: dict[str, Any] = {}
     """Sent with every call, such as max_tokens and temperature."""
     limit: int | None = Field(None, ge=1)
-    """Run the first so many cases only."""
+    """Run so many cases only."""
+    shuffle: bool = False
+    """Draw them at random by `seed`, and run them in that order, instead of taking the first."""
     repeats: int = Field(1, ge=1)
     """How often every case is run."""
     concurrency: int = Field(4, ge=1, le=1000)
@@ -112,7 +114,7 @@ class SuiteSettings(_Section):
     max_abstained: float = Field(0.2, ge=0, le=1)
     """Largest share of rows on which a scorer may abstain."""
     seed: int = 0
-    """Of the bootstrap."""
+    """Of the bootstrap and of `shuffle`."""
 
     @model_validator(mode="after")
     def _system_is_for_chat(self) -> SuiteSettings:

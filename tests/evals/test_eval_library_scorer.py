@@ -156,3 +156,11 @@ def test_an_undefined_figure_gives_no_evidence_and_no_crash() -> None:
     )
     assert report.exit_code == 2
     assert "one class" in report.suites[0].checks[-1].message
+
+
+def test_ragas_can_judge_what_was_cited_instead_of_what_was_said() -> None:
+    scorer = Ragas(metric="StringPresence", response="citations")
+    cited = Output(text="I think so.", citations=(Citation(1, "d", "d", 0, 9, "It opened in 1889."),))
+    case = Case("1", "q", "1889")
+    found, nothing_cited = scorer.score_all([(case, cited), (case, Output(text="1889"))])
+    assert (found.value, nothing_cited.value) == (1, 0)

