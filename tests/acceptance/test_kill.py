@@ -75,9 +75,10 @@ def test_after_kill_9_every_answered_request_has_one_charge_and_no_reservation_i
         if len(answered) == 100:
             half.set()
 
-    with httpx.Client(
-        base_url=platform.url, headers={"authorization": f"Bearer {key}"}, timeout=30
-    ) as client, ThreadPoolExecutor(16) as pool:
+    with (
+        httpx.Client(base_url=platform.url, headers={"authorization": f"Bearer {key}"}, timeout=30) as client,
+        ThreadPoolExecutor(16) as pool,
+    ):
         work = [pool.submit(call, number) for number in range(200)]
         assert half.wait(timeout=60)
         assert platform.process is not None

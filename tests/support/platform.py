@@ -83,3 +83,15 @@ class Platform:
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(timeout=60)
+
+    def processes(self) -> list[str]:
+        """Return the command lines of running processes that belong to this platform."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            try:
+                environment = (folder / "environ").read_bytes()
+                if f"TRILITH_SETTINGS={self.path}".encode() in environment:
+                    found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            except OSError:
+                continue  # not a process, not ours to read, or gone meanwhile
+        return [line for line in found if line.strip()]
