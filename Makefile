@@ -27,7 +27,7 @@ test: env ## Run every test
 check: lint types floors test ## Format, lint, types, floors and tests: what CI runs
 
 bench: env ## Measure the figures that the documents quote
-	@$(BIN)/python tools/bench.py
+	@$(BIN)/python bench/start.py
 
 docs: env ## Write the generated pages under docs/reference
 	@$(BIN)/python tools/docs.py

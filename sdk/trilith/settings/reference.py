@@ -96,7 +96,7 @@ def _section_heading(top: str) -> str:
     assert place is not None  # it is among the table's keys
     assert place.field is not None
     if place.entry is None:
-        return f"## {top}\n\n{place.field.description}\n"
+        return f"## `{top}`\n\n{place.field.description}\n"
     entries = Place(place.entry)
     told = [f"{place.field.description}"]
     if entries.kinds:
@@ -105,7 +105,7 @@ def _section_heading(top: str) -> str:
             told.append(f"- `kind: {kind}`: {section.__doc__}")
     elif entries.sections[0].__doc__:
         told.append(entries.sections[0].__doc__)
-    return f"## {top}.{ENTRY}\n\n" + "\n".join(told) + "\n"
+    return f"## `{top}.{ENTRY}`\n\n" + "\n".join(told) + "\n"
 
 
 def _entry(setting: Setting, *, level: int) -> str:
@@ -119,7 +119,7 @@ def _entry(setting: Setting, *, level: int) -> str:
         facts.append(f"- Kinds: {', '.join(dict.fromkeys(setting.kinds))}")
     facts.append(f"- Default: {_default(setting.place)}")
     facts.append(f"- Environment: `{_variable(setting.key)}`")
-    return f"{'#' * level} {setting.key}\n\n{description}\n\n" + "\n".join(facts) + "\n"
+    return f"{'#' * level} `{setting.key}`\n\n{description}\n\n" + "\n".join(facts) + "\n"
 
 
 def _default(place: Place) -> str:
