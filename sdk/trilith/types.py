@@ -144,6 +144,8 @@ class Chunk:
     start: int
     end: int
     page: int | None = None
+    heading: str = ""
+    """Headings above the passage, outermost first; searched together with the text, never shown as part of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,9 @@ class Hit:
 
     chunk: Chunk
     score: float
+    """How it ranks among the hits of one query; not comparable between queries."""
+    similarity: float = 0.0
+    """Cosine of the query's and the chunk's vectors; comparable between queries of one embedder."""
 
 
 @dataclass(frozen=True, slots=True)
