@@ -55,7 +55,7 @@ class CallableTarget:
             function: Gets `case.input`; returns whatever `trilith_evals.case.as_output` reads.
             name: Shown in reports; the function's own name when None.
         """
-        self.name: str = name or getattr(function, "__qualname__", type(function).__name__)
+        self.name = name or str(getattr(function, "__qualname__", type(function).__name__))
         self._function = function
         call = getattr(function, "__call__", function)  # noqa: B004  # an object whose __call__ is async
         self._is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)

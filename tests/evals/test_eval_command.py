@@ -13,7 +13,7 @@ import pytest
 from trilith.cli import main
 
 if TYPE_CHECKING:
-    from tests.evals.conftest import LanguageServer
+    from evals.conftest import LanguageServer
 
 SUITE = """\
 suites:
