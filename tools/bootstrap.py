@@ -80,7 +80,7 @@ def make() -> None:
     """Create or bring up to date the environment, in four steps."""
     started = time.monotonic()
     require_disk()
-    step(1, "an empty environment in .venv")
+    step(1, "a virtual environment in .venv")
     create_venv()
     step(2, "uv, which installs the rest")
     uv = uv_command()
@@ -293,7 +293,7 @@ _REASONS = (
     ),
     (
         r"dns error|error sending request|Failed to fetch|NewConnectionError|Network is unreachable|timed out"
-        r"|Temporary failure in name resolution|Connection refused|tunnel",
+        r"|Temporary failure in name resolution|Connection refused|tunnel|from versions: none",
         "no package index can be reached; connect to a network, or point pip's configuration at a mirror.",
     ),
 )
