@@ -73,6 +73,8 @@ class Suite:
     """Of the bootstrap."""
 
     def __post_init__(self) -> None:
+        if not self.data.cases:
+            raise ValueError("no cases, expected at least one")
         for name in ("concurrency", "repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")

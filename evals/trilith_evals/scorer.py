@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from trilith.errors import SettingsError
+from trilith.errors import MissingExtra, SettingsError
 from trilith_evals.case import Case, Output
 from trilith_evals.score import Score
 
@@ -107,6 +108,17 @@ def metric_name(scorer: AnyScorer) -> str:
 def higher_is_better(scorer: AnyScorer) -> bool:
     """Say whether a larger score is a better one."""
     return bool(getattr(scorer, "higher_is_better", True))
+
+
+def require(*modules: str) -> None:
+    """Refuse a scorer whose libraries are not installed when it is made, not after the calls are paid for.
+
+    Raises:
+        MissingExtra: one of the modules cannot be found. Nothing is imported.
+    """
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtra(f"{module} is not installed; it comes with: pip install 'trilith[evals]'")
 
 
 def build(name: str, params: Mapping[str, Any]) -> AnyScorer:

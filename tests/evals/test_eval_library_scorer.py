@@ -164,3 +164,20 @@ def test_ragas_can_judge_what_was_cited_instead_of_what_was_said() -> None:
     case = Case("1", "q", "1889")
     found, nothing_cited = scorer.score_all([(case, cited), (case, Output(text="1889"))])
     assert (found.value, nothing_cited.value) == (1, 0)
+
+
+def test_batch_scorers_work_inside_a_run() -> None:
+    rows = [{"id": i, "input": i, "expected": str(i)} for i in range(3)]
+    report = trilith_evals.run(str, rows, ["semantic", "ragas", "exact"])
+    assert [round(f.estimate.value, 3) for f in report.suites[0].figures if f.estimate] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("scorer", "library"), [("ragas", "ragas"), ("mae", "sklearn")])
+def test_a_missing_library_is_said_before_anything_is_called(
+    monkeypatch: pytest.MonkeyPatch, scorer: str, library: str
+) -> None:
+    calls: list[object] = []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == library else object())
+    with pytest.raises(MissingExtra, match=library):
+        trilith_evals.run(calls.append, [{"input": 1}], [scorer])
+    assert calls == []

@@ -10,12 +10,16 @@ from typing import Any, ClassVar
 from trilith.extras import need
 from trilith.types import Json
 from trilith_evals.case import Case, Output
+from trilith_evals.scorer import require
 
 
 @dataclass(frozen=True, slots=True)
 class _Figure:
     output: str | None = None
     """Which of the predictor's outputs; None takes the first."""
+
+    def __post_init__(self) -> None:
+        require("sklearn")
 
     def _predicted(self, output: Output) -> Json:
         if self.output is None:

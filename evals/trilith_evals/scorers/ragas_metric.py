@@ -17,6 +17,7 @@ from trilith.errors import TrilithError
 from trilith.extras import need
 from trilith_evals.case import Case, Output
 from trilith_evals.score import Score, scored, unscored
+from trilith_evals.scorer import require
 
 RagasMetric: TypeAlias = Literal[
     "NonLLMStringSimilarity",
@@ -55,6 +56,7 @@ class Ragas:
             reference_contexts: Column with the gold passage, or a list of them.
             settings: Keyword arguments for the metric's constructor, such as `threshold`.
         """
+        require("ragas")
         self._metric = metric
         self._response = response
         self._column = reference_contexts

