@@ -108,7 +108,8 @@ class Exchange:
     # protect in
     protection: Protection | None = None
     # recall
-    cache_key: bytes | None = None
+    keep: list[tuple[bytes, float]] = field(default_factory=list)
+    """Under which keys the answer is to be kept, and how long (seconds)."""
     recalled: bool = False
     # call
     call: Call | None = None

@@ -315,6 +315,35 @@ class TestCache:
         assert len(upstream.calls) == 2
 
 
+class TestIdempotency:
+    def post(self, gateway: Gateway, text: str, name: str) -> httpx.Response:
+        body = {"model": "echo", "messages": [{"role": "user", "content": text}]}
+        with gateway.client(headers={"idempotency-key": name}) as client:
+            return client.post("/v1/chat/completions", json=body)
+
+    def test_a_retry_gets_the_first_answer_and_is_not_charged_again(
+        self, gateway: Gateway, echo: MemoryUpstream
+    ) -> None:
+        assert self.post(gateway, "x", "one").json() == self.post(gateway, "x", "one").json()
+        assert len(echo.calls) == 1
+        assert [row["rule"] for row in gateway.ledger()] == ["usage", "cached"]
+
+    def test_another_name_is_another_request(self, gateway: Gateway, echo: MemoryUpstream) -> None:
+        self.post(gateway, "x", "one")
+        self.post(gateway, "x", "two")
+        assert len(echo.calls) == 2
+
+    def test_a_name_stands_for_one_request_only(self, gateway: Gateway) -> None:
+        self.post(gateway, "x", "one")
+        response = self.post(gateway, "y", "one")
+        assert (response.status_code, response.json()["error"]["code"]) == (422, "idempotency_key_reused")
+
+    def test_a_failed_try_is_not_kept(self, start_gateway: StartGateway) -> None:
+        gateway = start_gateway({"echo": MemoryUpstream(fail_with=[500])})
+        assert self.post(gateway, "x", "one").status_code == 500
+        assert self.post(gateway, "x", "one").status_code == 200
+
+
 class TestPrivacy:
     PROMPT = "Ada Lovelace (ada@example.org) pays with 4111 1111 1111 1111"
 

@@ -19,11 +19,12 @@ class Remember:
         self._cache = cache
 
     def body(self, exchange: Exchange, body: bytes) -> bytes:
-        """Keep the answer where the model's settings allow it."""
-        ttl_s = exchange.target.cache_ttl_s
-        if exchange.cache_key is not None and ttl_s is not None and not exchange.recalled and exchange.answer:
-            content_type = exchange.answer.headers.get("content-type", "application/json")
-            self._cache.put(exchange.cache_key, body, content_type, time.monotonic() + ttl_s)
+        """Keep the answer for a retry, and for others where the model's settings allow it."""
+        if exchange.recalled or exchange.answer is None:
+            return body
+        content_type = exchange.answer.headers.get("content-type", "application/json")
+        for key, ttl_s in exchange.keep:
+            self._cache.put(key, body, content_type, time.monotonic() + ttl_s)
         return body
 
     def events(self, exchange: Exchange, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -1,6 +1,7 @@
-"""Stage 4, recall: answers to identical requests, kept in memory where a model allows it.
+"""Stage 4, recall: answers kept in memory, for retries and for identical requests.
 
-The key is the request as the upstream would see it, after masking: two callers who differ only in the
+A retry is a request with the same idempotency key; identical requests share answers where a model's settings
+allow it. The key is the request as the upstream would see it, after masking: two callers who differ only in the
 masked data share one answer, and each gets their own data restored into it. A team never sees another's.
 """
 
@@ -11,10 +12,14 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from trilith.errors import UnprocessableEntityError
 from trilith_gateway import sse
 from trilith_gateway.exchange import Answer, Exchange
 
 _MOST_BYTES = 64 * 1024 * 1024
+
+_IDEMPOTENT_S = 600.0
+"""How long a retry with the same idempotency key gets the first try's answer (seconds)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +70,39 @@ class Recall:
         self._cache = cache
 
     async def __call__(self, exchange: Exchange) -> None:
-        """Set `exchange.answer` on a hit, else the key under which the answer will be kept."""
-        release = exchange.target
-        if release.cache_ttl_s is None or exchange.stream:
+        """Set `exchange.answer` on a hit, else under which keys the answer will be kept.
+
+        Raises:
+            UnprocessableEntityError: the idempotency key was used for another request.
+        """
+        if exchange.stream:
             return
-        identity = [exchange.caller.team, release.policy, release.digest, exchange.api.value, exchange.body]
-        exchange.cache_key = hashlib.sha256(sse.dump(identity)).digest()
-        found = self._cache.get(exchange.cache_key, time.monotonic())
-        if found is not None:
-            exchange.recalled = True
-            exchange.answer = Answer(200, {"content-type": found[1]}, found[0])
+        release = exchange.target
+        parts = [exchange.caller.team, release.policy, release.digest, exchange.api.value, exchange.body]
+        request = hashlib.sha256(sse.dump(parts)).digest()
+        if name := exchange.headers.get("idempotency-key"):
+            exchange.keep.append((self._named(exchange.caller.id, name, request), _IDEMPOTENT_S))
+        if release.cache_ttl_s is not None:
+            exchange.keep.append((request, release.cache_ttl_s))
+        for key, _ in exchange.keep:
+            found = self._cache.get(key, time.monotonic())
+            if found is not None:
+                exchange.recalled = True
+                exchange.answer = Answer(200, {"content-type": found[1]}, found[0])
+                return
+
+    def _named(self, caller: str, name: str, request: bytes) -> bytes:
+        """Return the key for a request that its caller named; a name stands for one request only."""
+        used = hashlib.sha256(sse.dump(["idempotency", caller, name])).digest()
+        now = time.monotonic()
+        first = self._cache.get(used, now)
+        if first is not None and first[0] != request:
+            raise UnprocessableEntityError(
+                "This Idempotency-Key was used for another request. Use a new key for each request.",
+                status_code=422,
+                code="idempotency_key_reused",
+                param="Idempotency-Key",
+                type="invalid_request_error",
+            )
+        self._cache.put(used, request, "", now + _IDEMPOTENT_S)
+        return hashlib.sha256(used + request).digest()
