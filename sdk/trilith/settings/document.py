@@ -28,7 +28,8 @@ _PLAIN_TAGS = {
 
 _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
-_INT = re.compile(r"[-+]?[0-9]+")
+# Python refuses to read numbers of thousands of digits; those stay decimals, and no bound lets them pass.
+_INT = re.compile(r"[-+]?[0-9]{1,300}")
 _DECIMAL = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _VARIABLE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<fallback>:-[^}]*)?\}|\$\{")
 
@@ -63,6 +64,8 @@ def read_document(path: Path, environ: Mapping[str, str]) -> Document:
         raise SettingsError(f"{path}{line}: not YAML: {error.problem or error.context}{column}") from error
     except yaml.YAMLError as error:
         raise SettingsError(f"{path}: not YAML: {error}") from error
+    except RecursionError:
+        raise SettingsError(f"{path}: lists or mappings are nested too deeply to be settings") from None
     if root is None or (isinstance(root, yaml.ScalarNode) and _NULL.fullmatch(root.value)):
         return Document()
     if not isinstance(root, yaml.MappingNode):

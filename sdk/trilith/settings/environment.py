@@ -144,10 +144,15 @@ def _example(steps: list[str], place: Place, given: Mapping[str, Any]) -> str:
 
 
 def _resembles_a_setting(segment: str) -> bool:
-    """Whether a name without `__` is a setting, a slip for one, or none of our business."""
+    """Whether a name without `__` is a setting, a slip for one, or none of our business.
+
+    A section cannot be set as a whole, so `TRILITH_MODEL` is no slip for `TRILITH_MODELS`.
+    """
     folded = _folded(segment)
-    names = [_folded(name) for name in ROOT.names({})]
-    return any(folded == n or folded.startswith(f"{n}_") for n in names) or bool(did_you_mean(folded, names))
+    places = {_folded(name): ROOT.child(name, {}) for name in ROOT.names({})}
+    leaves = [name for name, place in places.items() if place is not None and place.is_leaf]
+    near_a_section = any(folded == name or folded.startswith(f"{name}_") for name in places)
+    return near_a_section or bool(did_you_mean(folded, leaves))
 
 
 def _service_link(name: str, text: str) -> bool:

@@ -19,7 +19,7 @@ from trilith.settings.environment import dotted_path, variables
 from trilith.settings.fault import Fault, KeyPath, Origin, refusal
 from trilith.settings.schema import Section, Settings
 from trilith.settings.shape import ROOT, Place
-from trilith.settings.verdict import faults_of
+from trilith.settings.verdict import faults_of, mistaken_faults
 
 DEFAULT_FILE = Path("trilith.yaml")
 FILE_VARIABLE = "TRILITH_SETTINGS"
@@ -74,6 +74,7 @@ def load_settings(
         except ValueError as error:
             faults.append(Fault(Origin("argument"), "", str(error)))
 
+    faults += mistaken_faults(data, origins)
     settings = _checked(data, origins, faults, file)
     folder = Path.cwd() if file is None else file.parent.absolute()
     absolute = _absolute(settings, (), origins, folder)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -10,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from trilith.settings.fault import Fault, KeyPath, Origin, did_you_mean, found
 from trilith.settings.schema import ReferenceFaults, reference_faults
-from trilith.settings.shape import Place, place_at
+from trilith.settings.shape import ROOT, Place, place_at, strip
 
 _NAME = "a name of letters, digits and . _ / -, at most 128 characters"
 
@@ -40,6 +42,22 @@ def faults_of(
     for path, message in reference_faults(data):
         faults.append(Fault(_origin(path, origins, fallback), ".".join(path), message))
     return faults
+
+
+def mistaken_faults(
+    data: Mapping[str, Any], origins: Mapping[KeyPath, Origin], at: KeyPath = (), place: Place = ROOT
+) -> Iterator[Fault]:
+    """Yield what Python would take for something else: true for 1, an empty text for the current folder."""
+    for name, value in data.items():
+        below, path = place.child(name, data), (*at, name)
+        if below is None:
+            continue
+        if isinstance(value, Mapping) and not below.is_leaf:
+            yield from mistaken_faults(value, origins, path, below)
+        bare = strip(below.annotation)
+        if (isinstance(value, bool) and bare in (int, float, Decimal)) or (value == "" and bare is Path):
+            message = f"found {found(value)}, expected {below.expected}"
+            yield Fault(origins.get(path, Origin("argument")), ".".join(path), message)
 
 
 def _path(loc: Sequence[int | str]) -> KeyPath:
@@ -102,4 +120,4 @@ def _kind(model: object, place: Place | None) -> str:
     kind = model.get("kind") if isinstance(model, Mapping) else None
     if kind is None:
         return f"is missing, {expected}"
-    return f"found {found(kind)}, {expected}{did_you_mean(str(kind), names)}"
+    return f"found {found(kind)}, {expected}{did_you_mean(kind, names) if isinstance(kind, str) else ''}"

@@ -128,6 +128,16 @@ def test_a_file_whose_sections_are_empty_is_all_defaults(at: SettingsFolder, tex
     assert at.load(text).settings.models == {}
 
 
+def test_a_file_that_is_nested_without_end_is_refused(at: SettingsFolder) -> None:
+    (fault,) = at.refuse("gateway: " + "[" * 5000 + "]" * 5000)
+    assert "nested too deeply" in fault
+
+
+def test_a_number_of_thousands_of_digits_is_refused_like_any_other(at: SettingsFolder) -> None:
+    (fault,) = at.refuse("gateway: {port: " + "1" * 5000 + "}")
+    assert fault.endswith("..., expected a whole number from 0 to 65535")
+
+
 def test_a_list_is_no_settings_file(at: SettingsFolder) -> None:
     assert at.refuse("- a\n- b\n")[0].startswith("trilith.yaml:1: expected a mapping")
 

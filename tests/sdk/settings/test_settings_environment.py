@@ -82,6 +82,8 @@ def test_what_kubernetes_says_of_a_service_called_trilith_gateway_is_no_setting(
     assert at.load("", {name: value}).settings.gateway.port == 8080
 
 
-@pytest.mark.parametrize("name", ["TRILITH_API_KEY", "TRILITH_BASE_URL", "TRILITH_DATA_HOME", "TRILITH_RUN"])
+@pytest.mark.parametrize(
+    "name", ["TRILITH_API_KEY", "TRILITH_BASE_URL", "TRILITH_DATA_HOME", "TRILITH_MODEL"]
+)
 def test_variables_that_are_no_settings_are_left_alone(at: SettingsFolder, name: str) -> None:
     assert at.load("", {name: "x"}).settings.gateway.port == 8080

@@ -20,6 +20,10 @@ CHAT = "kind: chat, upstream: {url: 'http://127.0.0.1:1/v1'}"
         ("gateway: 8080", "gateway: found 8080, expected a mapping"),
         ("telemetry: {content: perhaps}", "telemetry.content: found 'perhaps', expected true or false"),
         ("gatway: {}", "gatway: unknown key; did you mean gateway?"),
+        ("gateway: {port: true}", "gateway.port: found true, expected a whole number from 0 to 65535"),
+        ("gateway: {host: true}", "gateway.host: found true, expected text"),
+        ("gateway: {drain_s: 1e400}", "gateway.drain_s: found 1E+400, expected a number >= 0"),
+        ("home: ''", "home: found '', expected a path"),
         ("home: [a]", "home: found a list, expected a path"),
         (
             "policies: {p: {pii: {action: masc}}}",
