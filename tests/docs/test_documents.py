@@ -8,7 +8,9 @@ import shlex
 import sys
 from collections.abc import Iterator
 from importlib.metadata import entry_points
+from itertools import groupby
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -52,14 +54,23 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+class StrictParser(argparse.ArgumentParser):
+    """Fails the test, and not the process, on what it does not know."""
+
+    def error(self, message: str) -> NoReturn:
+        raise AssertionError(f"{self.prog}: {message}")
+
+
 def command_lines(document: Path) -> Iterator[list[str]]:
-    """Yield the words of every `trilith ...` line in a document's shell blocks."""
+    """Yield the words of every `trilith ...` command in a document's shell blocks."""
     text = document.read_text(encoding="utf-8")
     for block in re.findall(r"^```(?:bash|sh|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line.removeprefix("$ "), comments=True)
-            if words[:1] == ["trilith"]:
-                yield words[1:]
+            words = shlex.shlex(line.removeprefix("$ "), posix=True, punctuation_chars=True)
+            # `a && b | c > file` is four runs of words; the shell's signs stand between them.
+            runs = groupby(words, key=lambda word: not set(word) <= set("&|;<>()"))
+            commands = [list(run) for is_words, run in runs if is_words]
+            yield from (command[1:] for command in commands if command[0] == "trilith")
 
 
 @every_document
@@ -93,7 +104,7 @@ def test_every_make_target_that_a_document_names_exists(document: Path) -> None:
 def test_every_command_line_in_a_document_is_accepted(document: Path) -> None:
     for name, *arguments in command_lines(document):
         command: Command = COMMANDS[name].load()
-        parser = argparse.ArgumentParser(prog=f"trilith {name}", exit_on_error=False)
+        parser = StrictParser(prog=f"trilith {name}")
         command.configure(parser)
         if arguments != ["--help"]:
             parser.parse_args(arguments)
