@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from trilith.errors import InternalServerError
@@ -11,7 +11,6 @@ from trilith.settings.schema import (
     ChatModel,
     EmbeddingModel,
     IndexSettings,
-    ModelSettings,
     PredictorModel,
     RagModel,
     Settings,
@@ -20,8 +19,7 @@ from trilith.settings.schema import (
 from trilith_gateway.release import Release, ReleaseTable, declared_digest
 from trilith_gateway.upstream.http import HttpUpstream
 from trilith_gateway.upstream.lazy import LazyUpstream
-
-OpenUpstream = Callable[[str, ModelSettings, UpstreamSettings], Upstream]
+from trilith_gateway.upstream.provider import ProviderUpstream, ProviderWorker
 
 
 def open_releases(
@@ -35,9 +33,10 @@ def open_releases(
         given: Upstreams to use instead of the declared ones, by model name (tests, embedding apps).
     """
     upstreams: dict[str, Upstream] = dict(given or {})
+    worker = ProviderWorker()
     for name, model in settings.models.items():
         if name not in upstreams and isinstance(model, ChatModel | EmbeddingModel):
-            upstreams[name] = _served(settings, name, model.upstream, engine_urls)
+            upstreams[name] = _served(name, model.upstream, engine_urls, worker)
     for name, model in settings.models.items():
         if name in upstreams:
             continue
@@ -81,7 +80,7 @@ def _provider(place: UpstreamSettings | None) -> str:
 
 
 def _served(
-    settings: Settings, name: str, place: UpstreamSettings, engine_urls: Mapping[str, str]
+    name: str, place: UpstreamSettings, engine_urls: Mapping[str, str], worker: ProviderWorker
 ) -> Upstream:
     key = place.api_key.get_secret_value() if place.api_key else None
     if place.engine is not None:
@@ -89,9 +88,7 @@ def _served(
     if place.url is not None:
         return HttpUpstream(place.url, api_key=key)
     if place.provider is not None:
-        from trilith_gateway.upstream.provider import ProviderUpstream
-
-        return ProviderUpstream(place.provider, api_base=place.api_base, api_key=key, home=settings.home)
+        return ProviderUpstream(place.provider, worker=worker, api_base=place.api_base, api_key=key)
     return LazyUpstream(name, lambda: _embedder(name), cure="Install it with: pip install 'trilith[rag]'.")
 
 

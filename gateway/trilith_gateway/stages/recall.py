@@ -1,8 +1,9 @@
 """Stage 4, recall: answers kept in memory, for retries and for identical requests.
 
 A retry is a request with the same idempotency key; identical requests share answers where a model's settings
-allow it. The key is the request as the upstream would see it, after masking: two callers who differ only in the
-masked data share one answer, and each gets their own data restored into it. A team never sees another's.
+allow it. Identity is that of the request as the upstream would see it, after masking: two callers who differ
+only in the masked data share one answer, and each gets their own data restored into it. A team never sees
+another's.
 """
 
 from __future__ import annotations
