@@ -122,6 +122,11 @@ def test_a_refusal_shows_no_credential(at: SettingsFolder, text: str) -> None:
     assert "sk-secret" not in fault
 
 
+def test_a_credential_of_the_wrong_type_is_hidden(at: SettingsFolder) -> None:
+    (fault,) = at.refuse("models: {m: {kind: chat, upstream: {url: 'http://x', api_key: 31337}}}")
+    assert fault.endswith("models.m.upstream.api_key: found (hidden), expected text")
+
+
 def test_a_refused_variable_in_the_file_is_shown_as_written(at: SettingsFolder) -> None:
     (fault,) = at.refuse("gateway: {port: '${PORT}'}", {"PORT": "hunter2"})
     assert "found what ${PORT} stands for, expected a whole number" in fault
