@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from trilith.errors import TrilithError
 
@@ -18,6 +18,13 @@ _COULD_NOT_RUN = 3
 
 class _Parser(argparse.ArgumentParser):
     """Leaves with 3 on wrong usage: 2 is an outcome of a run here, "no evidence either way"."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        # The parser above would complain about what is left over, and leave with 2.
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -86,7 +93,7 @@ async def _judged(arguments: argparse.Namespace) -> Report:
     found = []
     for plan in plans:
         settings = plan.settings
-        client = AsyncClient(base_url=arguments.base_url, api_key=arguments.api_key)
+        client = AsyncClient(arguments.base_url, arguments.api_key, timeout_s=settings.timeout_s)
         target = ModelTarget(
             client,
             settings.target.model,

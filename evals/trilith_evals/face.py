@@ -77,7 +77,7 @@ async def arun(
             expected = ", ".join(built)
             raise ValueError(f"a threshold names the metric {threshold.metric!r}, expected one of {expected}")
     cases = _dataset(data, columns, limit)
-    opened = _target(target, task, system, parameters, base_url, api_key)
+    opened = _target(target, task, system, parameters, base_url, api_key, timeout_s)
     suite = Suite(
         name=name,
         target=opened,
@@ -142,11 +142,12 @@ def _target(
     parameters: Mapping[str, Any] | None,
     base_url: str | None,
     api_key: str | None,
+    timeout_s: float,
 ) -> Target:
     if isinstance(target, str):
         from trilith import AsyncClient
 
-        client = AsyncClient(base_url=base_url, api_key=api_key)
+        client = AsyncClient(base_url, api_key, timeout_s=timeout_s)
         return ModelTarget(client, target, task=task, system=system, parameters=parameters)
     if isinstance(target, Target):
         return target

@@ -21,7 +21,7 @@ from trilith_evals.dataset import Columns, Dataset, load
 from trilith_evals.gate import Threshold
 from trilith_evals.runner import Suite
 from trilith_evals.scorer import AnyScorer, build, metric_name
-from trilith_evals.target import Target, Task
+from trilith_evals.target import Target, Task, known_parameters
 
 
 class _Section(BaseModel):
@@ -202,6 +202,12 @@ def _plan(suite: SuiteSettings, number: int, document: Document, path: Path) -> 
     def fault(at: tuple[str | int, ...], message: str) -> SettingsError:
         return refusal([_fault(("suites", number, *at), message, document, path)])
 
+    known = known_parameters(suite.task)
+    for key in suite.parameters:
+        if key not in known:
+            expected = ", ".join(sorted(known))
+            message = f"is not among the parameters of a {suite.task} model, expected one of {expected}"
+            raise fault(("parameters", key), message)
     scorers: dict[str, AnyScorer] = {}
     for place, given in enumerate(suite.scorers):
         try:
@@ -216,8 +222,8 @@ def _plan(suite: SuiteSettings, number: int, document: Document, path: Path) -> 
         scorers[metric] = scorer
     for place, threshold in enumerate(suite.thresholds):
         if threshold.metric not in scorers:
-            known = ", ".join(scorers)
-            message = f"{threshold.metric!r} is not measured here, expected one of {known}"
+            measured = ", ".join(scorers)
+            message = f"{threshold.metric!r} is not measured here, expected one of {measured}"
             raise fault(("thresholds", place, "metric"), message)
     return Plan(suite, _data(suite, path, fault), scorers)
 

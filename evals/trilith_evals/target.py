@@ -15,6 +15,7 @@ from trilith_evals.case import Case, Output, as_output
 
 if TYPE_CHECKING:
     from trilith import AsyncClient
+    from trilith.client.schema import CompletionUsage
 
 Task: TypeAlias = Literal["chat", "rag", "predictor"]
 """How a model is asked: as a conversation, for an answer with citations, or for a prediction."""
@@ -93,7 +94,17 @@ class ModelTarget:
             task: How it is asked.
             system: System message before every conversation (chat only).
             parameters: Sent with every call, such as `max_tokens` and `temperature`.
+
+        Raises:
+            ValueError: the SDK's call knows no such parameter.
         """
+        unknown = sorted(set(parameters or {}) - known_parameters(task))
+        if unknown:
+            expected = ", ".join(sorted(known_parameters(task)))
+            raise ValueError(
+                f"a {task} model takes no parameter {unknown[0]!r}, expected one of {expected}; "
+                "what only the server knows goes into extra_body"
+            )
         self.name = model
         self._client = client
         self._task = task
@@ -113,7 +124,7 @@ class ModelTarget:
         return Output(
             text=reply.choices[0].message.content or "",
             usage=_usage(reply.usage),
-            request_id=reply.id,
+            request_id=reply.request_id or reply.id,
         )
 
     async def aclose(self) -> None:
@@ -124,6 +135,13 @@ class ModelTarget:
         messages = given if isinstance(given, list) else [{"role": "user", "content": _question(given)}]
         opening = [{"role": "system", "content": self._system}] if self._system else []
         return [*opening, *(dict(message) for message in messages)]
+
+
+def known_parameters(task: Task) -> frozenset[str]:
+    """Return the names that a task's `parameters` may have."""
+    from trilith.client.option import CallOptions, ChatOptions
+
+    return frozenset((CallOptions if task == "predictor" else ChatOptions).__annotations__)
 
 
 def _question(given: Json) -> str:
@@ -138,10 +156,16 @@ def _features(given: Json) -> dict[str, Any]:
     return given
 
 
-def _usage(reported: Any) -> Usage | None:
+def _usage(reported: CompletionUsage | None) -> Usage | None:
     if reported is None:
         return None
-    return Usage(input_tokens=reported.prompt_tokens or 0, output_tokens=reported.completion_tokens or 0)
+    read, wrote = reported.prompt_tokens_details, reported.completion_tokens_details
+    return Usage(
+        input_tokens=reported.prompt_tokens,
+        output_tokens=reported.completion_tokens,
+        cached_input_tokens=(read and read.cached_tokens) or 0,
+        reasoning_tokens=(wrote and wrote.reasoning_tokens) or 0,
+    )
 
 
 async def _in_thread(function: Callable[[Any], Any], given: Any) -> Any:

@@ -79,6 +79,7 @@ def test_only_the_named_suites_are_read(folder: Path) -> None:
         ),
         ("min: 0.5, ", "", r"evals\.yaml:11: .*thresholds\.0: expected min, max, or both"),
         ("    target: {model: smollm2}\n", "", r"evals\.yaml:2: suites\.0\.target: is missing"),
+        ("max_tokens: 24", "max_token: 24", r"evals\.yaml:6: .*parameters\.max_token: .* max_tokens"),
         ("parameters", "task: rag\n    system: be brief\n    parameters", r"system is for the task chat"),
     ],
 )
