@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Tracer
 
 import trilith_governance as governance
+from trilith.errors import TrilithError
 from trilith.seams import Upstream
 from trilith.settings.schema import Settings
 from trilith.telemetry import tracer as tracer_of
@@ -33,6 +36,8 @@ from trilith_gateway.stages.route import Route
 from trilith_gateway.stages.settle import Settle
 from trilith_gateway.store.sqlite import SqliteStore
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Platform:
@@ -47,12 +52,17 @@ class Platform:
     provider: TracerProvider
     tracer: Tracer
     pipeline: Pipeline
+    warmed: threading.Event
+    """Set when everything is loaded."""
 
     async def warm(self) -> None:
-        """Load what the first request would otherwise wait for."""
-        await asyncio.gather(
-            asyncio.to_thread(self.protector.warm), *(release.upstream.ready() for release in self.releases)
-        )
+        """Load what the first request would otherwise wait for; `/readyz` says no until then."""
+        try:
+            await asyncio.to_thread(self.protector.warm)
+        except TrilithError as error:  # requests that need it will be refused with the reason
+            _log.warning("personal data cannot be looked for: %s", error)
+        await asyncio.gather(*(release.upstream.ready() for release in self.releases))
+        self.warmed.set()
 
     async def follow_keys(self) -> None:
         """Take up keys that other processes create and revoke, until cancelled."""
@@ -116,7 +126,9 @@ def build(
         over=(Remember(cache), ProtectOut()),
         closing=(Settle(budgets, store.append), Record(store.append, metrics)),
     )
-    return Platform(settings, store, keys, releases, protector, metrics, provider, tracer, pipeline)
+    return Platform(
+        settings, store, keys, releases, protector, metrics, provider, tracer, pipeline, threading.Event()
+    )
 
 
 def _read_keys(store: SqliteStore) -> list[Key]:
