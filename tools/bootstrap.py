@@ -79,7 +79,8 @@ def stamp() -> str:
 def make() -> None:
     """Create or bring up to date the environment, in four steps."""
     started = time.monotonic()
-    require_disk()
+    if not (VENV / "bin" / "trilith").exists():
+        require_disk()
     step(1, "a virtual environment in .venv")
     create_venv()
     step(2, "uv, which installs the rest")
@@ -88,34 +89,11 @@ def make() -> None:
     step(3, f"{count} packages from requirements/lock.txt (the first time 3 GB, some minutes)")
     STAMP.unlink(missing_ok=True)
     python = str(VENV / "bin" / "python")
-    run(
-        [
-            *uv,
-            "pip",
-            "sync",
-            "--python",
-            python,
-            "--require-hashes",
-            "--compile-bytecode",
-            *sources(),
-            str(LOCK),
-        ]
-    )
+    exactly = ["--require-hashes", "--compile-bytecode", *sources()]
+    run([*uv, "pip", "sync", "--python", python, *exactly, str(LOCK)])
     step(4, "this project, editable")
-    run(
-        [
-            *uv,
-            "pip",
-            "install",
-            "--python",
-            python,
-            "--no-deps",
-            "--no-build-isolation",
-            "--offline",
-            "-e",
-            str(ROOT),
-        ]
-    )
+    alone = ["--no-deps", "--no-build-isolation", "--offline"]
+    run([*uv, "pip", "install", "--python", python, *alone, "-e", str(ROOT)])
     STAMP.write_text(digest(), encoding="utf-8")
     say(f"ready in {time.monotonic() - started:.0f} s")
 
