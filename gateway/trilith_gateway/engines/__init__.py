@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 from trilith.settings.schema import Settings
+from trilith_gateway.engines.engine import Engine
 from trilith_gateway.engines.supervised import SupervisedEngine
 from trilith_gateway.engines.vllm import vllm_engine
 
@@ -17,7 +18,7 @@ class Engines:
         """Take the settings; logs go to `<home>/logs`."""
         self._settings = settings
         self._logs = home / "logs"
-        self._running: dict[str, SupervisedEngine] = {}
+        self._running: dict[str, Engine] = {}
 
     def url(self, name: str) -> str:
         """Return where an engine answers, with `/v1`."""
@@ -32,9 +33,12 @@ class Engines:
         for name, settings in self._settings.engines.items():
             self._running[name] = vllm_engine(name, settings, log_path=self._logs / f"{name}.log")
         try:
-            for engine in self._running.values():
-                await engine.start()
-            await asyncio.gather(*(engine.wait_ready() for engine in self._running.values()))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for engine in self._running.values():
+                        group.create_task(_bring_up(engine))
+            except BaseExceptionGroup as failures:
+                raise failures.exceptions[0] from None
         except BaseException:
             await self.stop_all()
             raise
@@ -45,4 +49,9 @@ class Engines:
         self._running.clear()
 
 
-__all__ = ["Engines", "SupervisedEngine"]
+async def _bring_up(engine: Engine) -> None:
+    await engine.start()
+    await engine.wait_ready()
+
+
+__all__ = ["Engine", "Engines", "SupervisedEngine", "vllm_engine"]

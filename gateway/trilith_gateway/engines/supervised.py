@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,12 +14,17 @@ from pathlib import Path
 import aiohttp
 
 from trilith.errors import EngineError
+from trilith_gateway.engines import port as ports
+from trilith_gateway.engines.log import EngineLog
+from trilith_gateway.engines.port import PortClaim
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 _POLL_S = 0.25
-_MOST_LOG_BYTES = 10 * 1024 * 1024
+_PROBE_S = 10.0
+_KILL_S = 10.0  # longer than the launcher's own
+_WRONG_USAGE = 2  # argparse's exit status: trying again would not help
 
 
 class SupervisedEngine:
@@ -27,12 +33,15 @@ class SupervisedEngine:
     Args:
         name: What it calls its model.
         command: How to start it.
-        environment: Added to this process's.
+        environment: The child's environment.
         port: Where it answers, on 127.0.0.1.
-        log_path: File that takes its output; the previous one is kept as `.1` when it grew large.
+        log_path: File that takes its output; set aside at a start when it grew large.
+        model: What `/v1/models` gives as the model's `root`, to tell it from another of the same name.
         ready_timeout_s: How long one start may take (seconds).
-        most_deaths: How many starts may fail in a row before it is given up.
-        backoff_s: Pause before the first restart; doubles with each (seconds).
+        most_deaths: How often in a row it may die before it was steady; then it is given up.
+        steady_s: How long after it was ready it counts as steady (seconds).
+        backoff_s: Pause before the first restart; doubles with each, up to 30 (seconds).
+        grace_s: How long it may take to end before it is killed (seconds); vLLM takes half a second.
     """
 
     def __init__(
@@ -43,22 +52,29 @@ class SupervisedEngine:
         port: int,
         log_path: Path,
         environment: Mapping[str, str] | None = None,
+        model: str | None = None,
         ready_timeout_s: float = 600.0,
         most_deaths: int = 3,
+        steady_s: float = 60.0,
         backoff_s: float = 1.0,
+        grace_s: float = 15.0,
     ) -> None:
         self.name = name
         self.adopted = False
-        """Whether a server that someone else started is used; it is then left running."""
+        """Whether a server that someone else started is used; it is neither restarted nor stopped."""
         self.restarts = 0
         """How often it was started again after it had been ready."""
         self._command = list(command)
-        self._environment = {**os.environ, **(environment or {})}
+        self._environment = dict(os.environ if environment is None else environment)
         self._port = port
-        self._log_path = log_path
+        self._log = EngineLog(log_path)
+        self._model = model
         self._ready_timeout_s = ready_timeout_s
         self._most_deaths = most_deaths
+        self._steady_s = steady_s
         self._backoff_s = backoff_s
+        self._grace_s = grace_s
+        self._claim: PortClaim | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._ready = asyncio.Event()
         self._failure: EngineError | None = None
@@ -71,32 +87,24 @@ class SupervisedEngine:
 
     @property
     def ready(self) -> bool:
-        """Whether it answered when it was last asked, and has not died since."""
-        return self._ready.is_set() and self._failure is None
+        """Whether it has answered since it was last started, and not died."""
+        return self._ready.is_set()
 
     async def start(self) -> None:
-        """Start it, or adopt a healthy server that already serves this model on the port.
+        """Begin to start it, or adopt a healthy server that already serves this model on the port.
+
+        Waits while another platform's engine on the port is starting or stopping.
 
         Raises:
             EngineError: the port is taken by something else.
         """
-        served = await self._served()
-        if served is not None:
-            if self.name not in served:
-                raise EngineError(
-                    f"port {self._port} is taken by a server that does not serve {self.name!r} but {served}; "
-                    f"stop it, or set engines.{self.name}.port to a free one"
-                )
+        self._claim = await self._claimed()
+        if self._claim is None:
             self.adopted = True
             self._ready.set()
             return
-        if await self._taken():
-            raise EngineError(
-                f"port {self._port} is taken by something else; stop it, "
-                f"or set engines.{self.name}.port to a free one"
-            )
-        self._rotate()
-        self._watch = asyncio.create_task(self._supervise())
+        self._log.rotate()
+        self._watch = asyncio.create_task(self._supervise(self._claim))
 
     async def wait_ready(self) -> None:
         """Return when it answers.
@@ -108,106 +116,144 @@ class SupervisedEngine:
             if self._failure is not None:
                 raise self._failure
             await asyncio.sleep(_POLL_S)
-        if self._failure is not None:
-            raise self._failure
 
     async def stop(self) -> None:
-        """Stop it and all that it started."""
+        """Stop it and all that it started; an adopted one is left alone."""
         if self._watch is not None:
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watch
+            self._watch = None
         await self._end()
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
 
-    async def _supervise(self) -> None:
-        deaths, pause_s = 0, self._backoff_s
+    async def _claimed(self) -> PortClaim | None:
+        """Claim the port; None where a healthy server of ours is there to be adopted."""
+        now = asyncio.get_running_loop().time
+        deadline = now() + self._ready_timeout_s
+        while now() < deadline:
+            claim = ports.claim(self._port)
+            try:
+                answers = (claim is not None or not ports.stopping(self._port)) and await self._answers()
+                if claim is not None and not answers:
+                    if not ports.free(self._port):
+                        raise self._taken("something that is not a model server")
+                    return claim
+            except BaseException:
+                if claim is not None:
+                    claim.release()
+                raise
+            if claim is not None:
+                claim.release()
+            if answers and (claim is not None or not ports.stopping(self._port)):
+                return None
+            await asyncio.sleep(_POLL_S)
+        raise self._taken("another platform's engine, which does not become ready")
+
+    async def _supervise(self, claim: PortClaim) -> None:
+        deaths, pause_s, now = 0, self._backoff_s, asyncio.get_running_loop().time
         while True:
-            await self._spawn()
-            was_ready = await self._until_ready_or_dead()
-            if was_ready:
+            claim.renew()
+            process = await self._spawn(claim)
+            steady = False
+            if was_ready := await self._until_ready(process):
                 self._ready.set()
-                deaths, pause_s = 0, self._backoff_s
-                await self._alive().wait()
+                since = now()
+                await process.wait()
                 self._ready.clear()
-                self.restarts += 1
-                _log.warning("engine %s died; starting it again", self.name)
-            else:
-                await self._end()
-                deaths += 1
-                if deaths >= self._most_deaths:
-                    self._failure = EngineError(
-                        f"engine {self.name!r} did not come up in {deaths} tries; "
-                        f"the end of {self._log_path}:\n{self._last_words()}"
-                    )
-                    return
+                steady = now() - since >= self._steady_s
+            in_time = process.returncode is not None
+            await self._end()
+            deaths, pause_s = (1, self._backoff_s) if steady else (deaths + 1, pause_s)
+            wrong_usage = process.returncode == _WRONG_USAGE and not was_ready
+            if deaths >= self._most_deaths or wrong_usage or not in_time:
+                self._failure = self._given_up(process.returncode if in_time else None, deaths)
+                _logger.error("%s", self._failure)
+                claim.release()  # another platform may try
+                self._claim = None
+                return
+            self.restarts += was_ready
+            _logger.warning(
+                "engine %s ended with exit status %s; starting it again", self.name, process.returncode
+            )
             await asyncio.sleep(pause_s)
             pause_s = min(30.0, pause_s * 2)
 
-    async def _spawn(self) -> None:
-        with self._log_path.open("ab") as log:
+    async def _spawn(self, claim: PortClaim) -> asyncio.subprocess.Process:
+        with self._log.open() as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-I",
                 str(_LAUNCHER),
+                str(os.getpid()),
+                str(claim.fd),
+                str(self._grace_s),
                 *self._command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 env=self._environment,
+                pass_fds=(claim.fd,),
                 start_new_session=True,  # Ctrl-C in the terminal is ours to pass on
             )
+        return self._process
 
-    async def _until_ready_or_dead(self) -> bool:
-        deadline = asyncio.get_running_loop().time() + self._ready_timeout_s
-        while self._alive().returncode is None and asyncio.get_running_loop().time() < deadline:
-            served = await self._served()
-            if served is not None and self.name in served:
-                return True
+    async def _until_ready(self, process: asyncio.subprocess.Process) -> bool:
+        now = asyncio.get_running_loop().time
+        deadline = now() + self._ready_timeout_s
+        while process.returncode is None and now() < deadline:
+            with contextlib.suppress(EngineError):  # whose port it is was settled before
+                if await self._answers():
+                    return True
             await asyncio.sleep(_POLL_S)
         return False
 
-    def _alive(self) -> asyncio.subprocess.Process:
-        if self._process is None:
-            raise RuntimeError("the engine was not started")
-        return self._process
-
     async def _end(self) -> None:
+        """Have the launcher stop everything; kill the lot where the launcher itself is gone or stuck."""
         process, self._process = self._process, None
         self._ready.clear()
         if process is None:
             return
         if process.stdin is not None:
-            process.stdin.close()  # the launcher stops the group
-        if process.returncode is None:
+            process.stdin.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), self._grace_s + _KILL_S)
+        if process.returncode is None or process.returncode < 0:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
 
-    async def _served(self) -> list[str] | None:
-        """Return the models that a server on the port lists; None when none answers as one should."""
-        try:
-            async with (
-                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
-                session.get(f"{self.base_url}/models") as response,
-            ):
-                listed = await response.json(content_type=None)
-                return [str(model["id"]) for model in listed["data"]]
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, TypeError, KeyError):
-            return None
+    async def _answers(self) -> bool:
+        """Say whether a healthy server of this model is on the port.
 
-    async def _taken(self) -> bool:
+        Raises:
+            EngineError: a server of another model is.
+        """
         try:
-            _, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        except OSError:
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_PROBE_S)) as session:
+                async with session.get(f"http://127.0.0.1:{self._port}/health") as response:
+                    healthy = response.ok
+                async with session.get(f"{self.base_url}/models") as response:
+                    listed = await response.json(content_type=None)
+            served = {str(model["id"]): model.get("root") for model in listed["data"]}
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, TypeError, KeyError, AttributeError):
             return False
-        writer.close()
-        return True
+        if self.name not in served or (self._model is not None and served[self.name] != self._model):
+            seen = ", ".join(f"{name!r} ({root})" for name, root in served.items())
+            raise self._taken(f"a server of {seen or 'no model'}, expected {self.name!r} ({self._model})")
+        return healthy
 
-    def _rotate(self) -> None:
-        self._log_path.parent.mkdir(parents=True, exist_ok=True)
-        if self._log_path.exists() and self._log_path.stat().st_size > _MOST_LOG_BYTES:
-            self._log_path.replace(self._log_path.with_suffix(self._log_path.suffix + ".1"))
+    def _taken(self, by: str) -> EngineError:
+        return EngineError(
+            f"port {self._port} is taken by {by}; stop that, or set engines.{self.name}.port to a free one"
+        )
 
-    def _last_words(self, lines: int = 15) -> str:
-        if not self._log_path.exists():
-            return "(nothing)"
-        text = self._log_path.read_text(encoding="utf-8", errors="replace")
-        return "\n".join(line for line in text.splitlines()[-lines:] if line.strip()) or "(nothing)"
+    def _given_up(self, status: int | None, deaths: int) -> EngineError:
+        what = (
+            f"was not ready after {self._ready_timeout_s:g} s (engines.{self.name}.ready_timeout_s)"
+            if status is None
+            else f"ended {deaths} time{'s' * (deaths > 1)} in a row, the last with exit status {status}"
+        )
+        return EngineError(f"engine {self.name!r} {what}; {self._log.path} ends:\n{self._log.last_words()}")
