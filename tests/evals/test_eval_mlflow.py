@@ -24,7 +24,6 @@ def report() -> evals.Report:
 def test_a_suite_becomes_a_run_with_figures_interval_and_report(report: evals.Report, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     client = importlib.import_module("mlflow").tracking.MlflowClient(tracking_uri=uri)
-    client.create_experiment(EXPERIMENT, artifact_location=(tmp_path / "artifacts").as_uri())
     log(report, uri)
     (run,) = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
     assert run.data.metrics["exact"] == 1
@@ -32,6 +31,7 @@ def test_a_suite_becomes_a_run_with_figures_interval_and_report(report: evals.Re
     assert run.data.params["data_digest"] == report.suites[0].digest
     assert run.data.tags["outcome"] == "pass"
     assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["report.json"]
+    assert list(tmp_path.glob("artifacts/*/artifacts/report.json"))  # and not in the current folder
 
 
 def test_a_tracking_server_that_is_not_there_is_said_so(

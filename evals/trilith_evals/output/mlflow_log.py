@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
+from typing import Any
 
 from trilith.errors import APIConnectionError
 from trilith.extras import need
@@ -28,14 +30,25 @@ def log(report: Report, uri: str) -> None:
     try:
         client = tracking.MlflowClient(tracking_uri=uri)
         found = client.get_experiment_by_name(EXPERIMENT)
-        experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT)
+        experiment = (
+            found.experiment_id
+            if found
+            else client.create_experiment(EXPERIMENT, artifact_location=_beside(uri))
+        )
         for suite in report.suites:
             _log_suite(client, experiment, suite, report)
     except (refused, OSError) as error:
         raise APIConnectionError(f"MLflow at {uri!r} did not take the report: {error}") from error
 
 
-def _log_suite(client, experiment: str, suite: SuiteReport, report: Report) -> None:  # type: ignore[no-untyped-def]
+def _beside(uri: str) -> str | None:
+    """Return where a local database's artefacts go; MLflow would put them into the current folder."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return (Path(uri.removeprefix("sqlite:///")).absolute().parent / "artifacts").as_uri()
+
+
+def _log_suite(client: Any, experiment: str, suite: SuiteReport, report: Report) -> None:
     started_ms = int(report.started.timestamp() * 1000)
     run = client.create_run(
         experiment, start_time=started_ms, run_name=f"{suite.name} {report.started:%F %T}"
