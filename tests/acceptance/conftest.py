@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.platform import Platform, free_port
+from support.installed import Platform, free_port
 
 DEMO = Path(__file__).resolve().parents[2] / "examples" / "demo"
 

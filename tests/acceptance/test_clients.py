@@ -11,7 +11,7 @@ from typing import Any
 
 import openai
 import pytest
-from support.platform import Platform, until
+from support.installed import Platform, until
 
 from trilith_gateway.store import sqlite
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,30 +12,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.platform import Platform, free_port, until
+from support.installed import Platform, language_server
 
 from trilith_gateway.store import sqlite
-
-UPSTREAM = Path(__file__).with_name("language_server.py")
 
 
 @pytest.fixture
 def upstream() -> Iterator[str]:
-    """A language model server in a process of its own: the in-memory twin behind a socket."""
-    port = free_port()
-    child = subprocess.Popen([sys.executable, str(UPSTREAM), str(port)])
-    url = f"http://127.0.0.1:{port}"
-
-    def up() -> bool:
-        try:
-            return httpx.get(f"{url}/v1/models").is_success
-        except httpx.TransportError:
-            return False
-
-    until(up, what="the upstream being up")
-    yield f"{url}/v1"
-    child.kill()
-    child.wait()
+    with language_server() as url:
+        yield url
 
 
 @pytest.fixture

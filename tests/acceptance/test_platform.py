@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ET
 from contextlib import closing
 from pathlib import Path
 
-from support.platform import Platform
+from support.installed import Platform
 
 from trilith import Client
 from trilith.telemetry import names

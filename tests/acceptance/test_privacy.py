@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from support.platform import Platform, until
+from support.installed import Platform, until
 
 from trilith import Client
 

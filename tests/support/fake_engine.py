@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from support.platform import free_port, until
+from support.installed import free_port, until
 from trilith_gateway.engines import SupervisedEngine
 
 FAKE = Path(__file__).parents[1] / "gateway" / "engines" / "fake_server.py"

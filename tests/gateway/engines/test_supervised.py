@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.fake_engine import FakeEngine, alive
-from support.platform import until
+from support.installed import until
 
 from trilith.errors import EngineError
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 import uvicorn
-from support.platform import free_port, until
+from support.installed import free_port, until
 from support.provider_server import AnthropicServer
 
 from trilith.errors import InternalServerError

@@ -11,7 +11,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,27 @@ def until(condition: Callable[[], object], *, seconds: float = 60, what: str = "
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not happen within {seconds:.0f} s")
         time.sleep(0.05)
+
+
+@contextmanager
+def language_server() -> Iterator[str]:
+    """Run `trilith.testing.MemoryUpstream` as a server of its own; gives its base URL, with `/v1`."""
+    url = f"http://127.0.0.1:{(port := free_port())}/v1"
+    child = subprocess.Popen([sys.executable, str(Path(__file__).with_name("language_server.py")), str(port)])
+
+    def up() -> bool:
+        try:
+            with urllib.request.urlopen(f"{url}/models", timeout=5) as response:
+                return bool(response.status == 200)
+        except OSError:
+            return False
+
+    try:
+        until(up, what="the language server being up")
+        yield url
+    finally:
+        child.kill()
+        child.wait()
 
 
 class Platform:
