@@ -213,9 +213,8 @@ def ask(demo: Demo, client: Client) -> None:
             raise StepFailed("the answer cites nothing")
         for citation in answer.citations:
             where = f"page {citation.page}, " if citation.page else ""
-            say(
-                f"[{citation.number}] {citation.path}, {where}characters {citation.start}-{citation.end}: {citation.quote[:90]}..."
-            )
+            span = f"{where}characters {citation.start}-{citation.end}"
+            say(f"[{citation.number}] {citation.path}, {span}: {citation.quote[:90]}...")
         time.sleep(1.5)  # spans are written in batches
         say(
             "trace of this answer, from the app's function to the model:\n"

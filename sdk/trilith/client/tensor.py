@@ -39,7 +39,9 @@ def tensors(rows: Rows) -> list[dict[str, Any]]:
     Raises:
         DataError: no rows, columns of unlike length, or a value of another type.
     """
-    columns = {str(name): [_plain(value) for value in column] for name, column in _columns(rows).items()}
+    columns = {
+        str(name): [_plain(name, value) for value in column] for name, column in _columns(rows).items()
+    }
     lengths = {len(column) for column in columns.values()}
     if not columns or lengths == {0}:
         raise DataError("rows is empty, expected at least one row with at least one column")
@@ -86,14 +88,23 @@ def _listed(name: str, column: Any) -> list[Any]:
     return list(column)
 
 
-def _plain(value: Any) -> Any:
-    """Return numpy's scalars as Python's, and every kind of missing value as None."""
-    if hasattr(value, "item") and not isinstance(value, bool | int | str | bytes):
-        value = value.item()
-    if isinstance(value, float) and math.isnan(value):
-        return None
+def _plain(name: str, value: Any) -> Any:
+    """Return a value as one of Python's own types, and every kind of missing value as None."""
+    if getattr(value, "shape", None) == ():
+        value = value.item()  # a scalar of numpy
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return None if math.isnan(value) else float(value)
+    if isinstance(value, str):
+        return str.__str__(value)
     if isinstance(value, bytes):
-        return value.decode("utf-8", errors="strict")
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            raise DataError(f"column {name!r} holds bytes that are not UTF-8") from None
     return None if type(value).__name__ in ("NAType", "NaTType") else value  # pandas'
 
 

@@ -1,6 +1,8 @@
 """In-memory twins of every seam, for tests of your own code and of ours."""
 
+from trilith.testing.index import MemoryIndex
+from trilith.testing.registry import MemoryRegistry
 from trilith.testing.scanner import PatternScanner
 from trilith.testing.upstream import MemoryReply, MemoryUpstream
 
-__all__ = ["MemoryReply", "MemoryUpstream", "PatternScanner"]
+__all__ = ["MemoryIndex", "MemoryRegistry", "MemoryReply", "MemoryUpstream", "PatternScanner"]
