@@ -20,10 +20,20 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_settings(arguments: argparse.Namespace, **overrides: object) -> Settings:
-    """Load the settings that the arguments name; overrides that are None do not count."""
-    given = {name.replace("__", "."): value for name, value in overrides.items() if value is not None}
-    return load_settings(arguments.settings, overrides=given).settings
+def add_address(parser: argparse.ArgumentParser) -> None:
+    """Add `--host` and `--port`."""
+    parser.add_argument("--host", help="address to listen on")
+    parser.add_argument("--port", type=int, help="port to listen on; 0 takes a free one")
+
+
+def read_settings(arguments: argparse.Namespace) -> Settings:
+    """Load the settings that the arguments name, with `--host` and `--port` where they were given."""
+    given = {
+        "gateway.host": getattr(arguments, "host", None),
+        "gateway.port": getattr(arguments, "port", None),
+    }
+    overrides = {name: value for name, value in given.items() if value is not None}
+    return load_settings(arguments.settings, overrides=overrides).settings
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from trilith_gateway.commands.option import add_settings, read_settings
+from trilith_gateway.commands.option import add_address, add_settings, read_settings
 
 
 class Serve:
@@ -14,13 +14,12 @@ class Serve:
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the options."""
-        parser.add_argument("--host", help="address to listen on")
-        parser.add_argument("--port", type=int, help="port to listen on; 0 takes a free one")
+        add_address(parser)
         add_settings(parser)
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Serve until a signal."""
-        settings = read_settings(arguments, gateway__host=arguments.host, gateway__port=arguments.port)
+        settings = read_settings(arguments)
 
         from trilith_gateway import server
         from trilith_gateway.app import create_app

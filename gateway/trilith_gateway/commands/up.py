@@ -11,7 +11,7 @@ from socket import socket
 
 from trilith.settings.schema import Settings
 from trilith.types import Kind
-from trilith_gateway.commands.option import add_settings, read_settings
+from trilith_gateway.commands.option import add_address, add_settings, read_settings
 
 
 class Up:
@@ -21,13 +21,12 @@ class Up:
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the options."""
-        parser.add_argument("--host", help="address to listen on")
-        parser.add_argument("--port", type=int, help="port to listen on; 0 takes a free one")
+        add_address(parser)
         add_settings(parser)
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Serve until Ctrl-C or SIGTERM; leaves no process behind."""
-        settings = read_settings(arguments, gateway__host=arguments.host, gateway__port=arguments.port)
+        settings = read_settings(arguments)
 
         from trilith_gateway import server
 

@@ -241,7 +241,8 @@ class Passage:
     async def _send(self, message: Message) -> None:
         if message["type"] not in ("http.response.start", "http.response.body"):
             return
-        await self._room_ahead.acquire()
+        if not self._left.is_set():
+            await self._room_ahead.acquire()
         if self._left.is_set():
             return
         self._begun = True

@@ -110,7 +110,7 @@ def _plain(name: str, value: Any) -> Any:
 
 def _datatype(name: str, column: list[Any]) -> str:
     kinds = {type(value) for value in column if value is not None}
-    missing = None in column
+    missing = any(value is None for value in column)
     if kinds == {bool}:
         return "BOOL"
     if kinds == {str}:
