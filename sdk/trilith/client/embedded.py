@@ -406,9 +406,11 @@ def _closed() -> APIConnectionError:
 def _at_exit(room: Room) -> None:
     """Shut a forgotten room down when the program ends.
 
-    `atexit` would be too late: by then no pool of threads takes work, and the gateway needs one to close its
-    store. `concurrent.futures` registers its own end in the same private way.
+    `atexit` would be too late: by then no pool of threads takes work, and a gateway needs one to close its
+    store. The pools register their own end in the same private way; last come, first served.
     """
+    import concurrent.futures.thread  # noqa: F401  # so that its end is registered before ours
+
     found = weakref.ref(room)
 
     def stop() -> None:
