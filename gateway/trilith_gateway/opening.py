@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
-from pathlib import Path
 
-from trilith.errors import InternalServerError
-from trilith.seams import Upstream
+from opentelemetry.trace import Tracer
+
+from trilith.seams import Embedder, Upstream
 from trilith.settings.schema import (
     ChatModel,
     EmbeddingModel,
-    IndexSettings,
     PredictorModel,
     RagModel,
     Settings,
@@ -23,27 +23,32 @@ from trilith_gateway.upstream.provider import ProviderUpstream, ProviderWorker
 
 
 def open_releases(
-    settings: Settings, engine_urls: Mapping[str, str], *, given: Mapping[str, Upstream] | None = None
+    settings: Settings,
+    engine_urls: Mapping[str, str],
+    tracer: Tracer,
+    *,
+    given: Mapping[str, Upstream] | None = None,
 ) -> ReleaseTable:
     """Build the table of releases; nothing heavy is loaded and nothing is called yet.
 
     Args:
         settings: The platform, with absolute paths.
         engine_urls: Where each engine of the settings answers, with `/v1`.
+        tracer: Makes the spans of upstreams that run in this process.
         given: Upstreams to use instead of the declared ones, by model name (tests, embedding apps).
     """
+    opener = _Opener(settings, engine_urls, tracer)
     upstreams: dict[str, Upstream] = dict(given or {})
-    worker = ProviderWorker()
     for name, model in settings.models.items():
         if name not in upstreams and isinstance(model, ChatModel | EmbeddingModel):
-            upstreams[name] = _served(name, model.upstream, engine_urls, worker)
+            upstreams[name] = opener.served(name, model.upstream)
     for name, model in settings.models.items():
         if name in upstreams:
             continue
         if isinstance(model, RagModel):
-            upstreams[name] = _rag(settings, name, model, upstreams[model.generator])
+            upstreams[name] = opener.rag(name, model, upstreams[model.generator])
         elif isinstance(model, PredictorModel):
-            upstreams[name] = _predictor(settings.home, name, model)
+            upstreams[name] = opener.predictor(name, model)
     return ReleaseTable({name: _release(settings, name, upstreams[name]) for name in settings.models})
 
 
@@ -79,51 +84,78 @@ def _provider(place: UpstreamSettings | None) -> str:
     return place.provider.partition("/")[0] if place.provider else "openai"
 
 
-def _served(
-    name: str, place: UpstreamSettings, engine_urls: Mapping[str, str], worker: ProviderWorker
-) -> Upstream:
-    key = place.api_key.get_secret_value() if place.api_key else None
-    if place.engine is not None:
-        return HttpUpstream(engine_urls[place.engine])
-    if place.url is not None:
-        return HttpUpstream(place.url, api_key=key)
-    if place.provider is not None:
-        return ProviderUpstream(place.provider, worker=worker, api_base=place.api_base, api_key=key)
-    return LazyUpstream(name, lambda: _embedder(name), cure="Install it with: pip install 'trilith[rag]'.")
+class _Opener:
+    """Opens upstreams; what several of them can share is made once."""
 
+    def __init__(self, settings: Settings, engine_urls: Mapping[str, str], tracer: Tracer) -> None:
+        self._settings = settings
+        self._engine_urls = engine_urls
+        self._tracer = tracer
+        self._worker = ProviderWorker()
+        self._embedder: Embedder | None = None
+        self._lock = threading.Lock()
 
-def _embedder(name: str) -> Upstream:
-    from trilith_rag import EmbeddingUpstream, MiniLmEmbedder
+    def served(self, name: str, place: UpstreamSettings) -> Upstream:
+        """A chat or embedding model."""
+        key = place.api_key.get_secret_value() if place.api_key else None
+        if place.engine is not None:
+            return HttpUpstream(self._engine_urls[place.engine])
+        if place.url is not None:
+            return HttpUpstream(place.url, api_key=key)
+        if place.provider is not None:
+            return ProviderUpstream(place.provider, worker=self._worker, api_base=place.api_base, api_key=key)
 
-    return EmbeddingUpstream(MiniLmEmbedder(), name)
+        def open() -> Upstream:
+            from trilith_rag import EmbeddingUpstream
 
+            return EmbeddingUpstream(self._minilm(), name)
 
-def _rag(settings: Settings, name: str, model: RagModel, generator: Upstream) -> Upstream:
-    index: IndexSettings = settings.indexes[model.index]
-    place = settings.models[model.generator]
-    if not isinstance(place, ChatModel):
-        raise InternalServerError(f"{model.generator!r} is not a chat model", status_code=500)
+        return LazyUpstream(name, open, cure="Install it with: pip install 'trilith[rag]'.")
 
-    def open() -> Upstream:
-        from trilith_rag import RagUpstream, open_index
+    def rag(self, name: str, model: RagModel, generator: Upstream) -> Upstream:
+        """A model that answers from documents."""
+        index = self._settings.indexes[model.index]
+        place = self._settings.models[model.generator]
+        if not isinstance(place, ChatModel):
+            raise TypeError(f"{model.generator!r} is not a chat model")  # the settings were checked for it
 
-        return RagUpstream(
-            name,
-            open_index(index, home=settings.home, name=model.index),
-            generator,
-            _upstream_model(model.generator, place.upstream),
-            top_k=model.top_k,
-            max_output_tokens=model.max_output_tokens,
-            provider_name=_provider(place.upstream),
-        )
+        def open() -> Upstream:
+            from trilith_rag import RagUpstream, open_index
 
-    return LazyUpstream(name, open, cure=f"Build its index with: trilith ingest {model.index}.")
+            retriever = open_index(
+                index,
+                home=self._settings.home,
+                name=model.index,
+                embedder=self._minilm(),
+                tracer=self._tracer,
+            )
+            return RagUpstream(
+                name,
+                retriever,
+                generator,
+                _upstream_model(model.generator, place.upstream),
+                top_k=model.top_k,
+                max_output_tokens=model.max_output_tokens,
+                provider_name=_provider(place.upstream),
+                tracer=self._tracer,
+            )
 
+        return LazyUpstream(name, open, cure=f"Build its index with: trilith ingest {model.index}.")
 
-def _predictor(home: Path, name: str, model: PredictorModel) -> Upstream:
-    def open() -> Upstream:
-        from trilith_classical import open_predictor
+    def predictor(self, name: str, model: PredictorModel) -> Upstream:
+        """A classical model."""
 
-        return open_predictor(model.registered_model, model.alias, home=home)
+        def open() -> Upstream:
+            from trilith_classical import open_predictor
 
-    return LazyUpstream(name, open, cure=f"Train it with: trilith train {model.registered_model}.")
+            return open_predictor(model.registered_model, model.alias, home=self._settings.home)
+
+        return LazyUpstream(name, open, cure=f"Train it with: trilith train {model.registered_model}.")
+
+    def _minilm(self) -> Embedder:
+        from trilith_rag import MiniLmEmbedder
+
+        with self._lock:
+            if self._embedder is None:
+                self._embedder = MiniLmEmbedder()
+            return self._embedder

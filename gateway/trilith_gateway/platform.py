@@ -106,11 +106,11 @@ def build(
         SettingsError: another gateway has the same home.
     """
     declared = {name: f"http://127.0.0.1:{engine.port}/v1" for name, engine in settings.engines.items()}
-    releases = open_releases(settings, {**declared, **(engine_urls or {})}, given=given)
     protector = protector or governance.open_protector(settings.policies)
     store = SqliteStore(settings.home)
     provider = provider or tracing.provider(settings.telemetry, settings.home)
     tracer = tracer_of(provider)
+    releases = open_releases(settings, {**declared, **(engine_urls or {})}, tracer, given=given)
     keys = KeyRing(lambda: _read_keys(store), fixed=fixed_keys)
     budgets = Budgets(lambda key_id, since: _spent(store, key_id, since))
     metrics, cache = Metrics(), Cache()
