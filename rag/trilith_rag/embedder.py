@@ -28,8 +28,8 @@ class MiniLmEmbedder:
     def __init__(self, *, threads: int | None = 1) -> None:
         """Take the number of threads that torch may use in this process; None leaves torch's own choice.
 
-        On a machine with other work, spinning OpenMP threads made two threads slower than one
-        (3.4 against 12.5 texts a second, guide measurement at load 8).
+        On a machine with other work, spinning OpenMP threads made two threads slower than one: 3.4 against
+        12.5 texts a second at a load of 8.
         """
         self._threads = threads
         self._model: Any = None

@@ -22,13 +22,13 @@ DEMO = Path(__file__).resolve().parents[2] / "examples" / "demo"
 def test_documents_answer_with_citations_that_are_real_spans_of_real_files(
     platform: Platform, key: str
 ) -> None:
-    from trilith_rag import read_document
+    from trilith_rag.parsing import parse
 
     with Client(base_url=platform.url, api_key=key, timeout_s=120) as client:
         answer = client.ask("encyclopedia", "Which team won Super Bowl 50?")
     assert answer.citations
     for citation in answer.citations:
-        document = read_document(DEMO / "documents", citation.path)
+        document, _ = parse(citation.path, (DEMO / "documents" / citation.path).read_bytes())
         assert document.text[citation.start : citation.end] == citation.quote
         assert f"[{citation.number}]" in answer.text
 

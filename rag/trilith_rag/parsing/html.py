@@ -12,11 +12,10 @@ if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
 
 _UNSEEN = (
-    "script style noscript template nav footer aside form button select svg canvas iframe object head".split()
+    ["script", "style", "noscript", "template", "nav", "footer", "aside", "form", "button", "select", "svg", "canvas", "iframe", "object", "head"]
 )
 _BLOCKS = frozenset(
-    "address article blockquote body dd details div dl dt fieldset figcaption figure h1 h2 h3 h4 h5 h6 header hr "
-    "li main ol p pre section summary table tbody td tfoot th thead tr ul".split()
+    ["address", "article", "blockquote", "body", "dd", "details", "div", "dl", "dt", "fieldset", "figcaption", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "li", "main", "ol", "p", "pre", "section", "summary", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "ul"]
 )
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 

@@ -1,0 +1,55 @@
+"""`trilith ingest`: bring indexes in step with their source folders."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from trilith.errors import DataError
+from trilith.settings import load_settings
+
+
+class Ingest:
+    """Build and update indexes."""
+
+    help = "read documents into their index; a second run changes nothing"
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options."""
+        parser.add_argument("index", nargs="*", help="indexes to bring in step (default: all)")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="say what would change, and change nothing"
+        )
+        parser.add_argument("--settings", type=Path, metavar="PATH", help="settings file")
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Sync each index; 1 when a document could not be read."""
+        settings = load_settings(arguments.settings).settings
+        names = arguments.index or list(settings.indexes)
+        if unknown := [name for name in names if name not in settings.indexes]:
+            raise DataError(
+                f"{unknown[0]!r} is not among the indexes ({', '.join(settings.indexes) or 'none'})"
+            )
+
+        from trilith_rag.sync import sync
+
+        failed = False
+        for name in names:
+            report = sync(settings.indexes[name], settings.home, name, dry_run=arguments.dry_run)
+            print(
+                f"{name}: {report.added} added, {report.changed} changed, {report.removed} removed, "
+                f"{report.unchanged} unchanged; {report.chunks} passages, {report.embedded} embedded, "
+                f"{report.seconds:.1f} s"
+            )
+            if report.store_missing or report.store_orphans:
+                print(f"  healed: {report.store_missing} lost and {report.store_orphans} stray passages")
+            for failure in report.failed:
+                print(f"  could not read {failure}", file=sys.stderr)
+            for path in report.empty:
+                print(f"  {path} holds no text", file=sys.stderr)
+            failed = failed or bool(report.failed)
+        return 1 if failed else 0
+
+
+command = Ingest()
