@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.fake_engine import FakeEngine
+from vllm_fixture import vllm  # noqa: F401
 
 
 @pytest.fixture(autouse=True)
