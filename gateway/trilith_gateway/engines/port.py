@@ -17,9 +17,10 @@ from trilith_gateway.engines import place
 class PortClaim:
     """The lock on one port's file; the launcher inherits it."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, path: Path) -> None:
         """Take a locked file; `claim` makes one."""
         self.fd = fd
+        self._path = path
 
     def renew(self) -> None:
         """Say that this process stands behind the engine; the launcher replaces that by "stopping"."""
@@ -27,7 +28,8 @@ class PortClaim:
         os.pwrite(self.fd, str(os.getpid()).encode(), 0)
 
     def release(self) -> None:
-        """Let go; a launcher that inherited the claim holds it on."""
+        """Let go, once no launcher of ours runs any more."""
+        self._path.unlink(missing_ok=True)
         os.close(self.fd)
 
 
@@ -41,7 +43,10 @@ def claim(port: int) -> PortClaim | None:
     except BlockingIOError:
         os.close(fd)
         return None
-    made = PortClaim(fd)
+    if not _is(fd, path):  # released, and so removed, between our two steps
+        os.close(fd)
+        return None
+    made = PortClaim(fd, path)
     made.renew()
     return made
 
@@ -65,6 +70,13 @@ def free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def _is(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _alive(process: int) -> bool:

@@ -93,6 +93,13 @@ async def test_a_stopped_engine_leaves_no_process_not_even_in_another_session(fa
     assert not engine.ready
 
 
+async def test_a_stopped_engine_leaves_its_port_to_the_next_and_no_file_behind(fake: FakeEngine) -> None:
+    engine = await fake.up()
+    await engine.stop()
+    assert list((fake.folder / "data" / "run").iterdir()) == []
+    assert not (await fake.up()).adopted
+
+
 async def test_a_launcher_that_is_killed_takes_the_engine_with_it_and_is_replaced(fake: FakeEngine) -> None:
     engine = await fake.up()
     server, near, far = fake.family()
