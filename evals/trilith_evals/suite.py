@@ -235,7 +235,10 @@ def _data(suite: SuiteSettings, path: Path, fault: Any) -> Dataset:
         raise fault(("data",), f"{suite.data!r} is not a file; it counts from the folder of {path.name}")
     try:
         return load(
-            file, Columns(fields.input, fields.expected, fields.id, fields.cluster), limit=suite.limit
+            file,
+            Columns(fields.input, fields.expected, fields.id, fields.cluster),
+            limit=suite.limit,
+            shuffle_seed=suite.seed if suite.shuffle else None,
         )
     except DataError as error:
         raise DataError(f"suite {suite.name}: {error}") from None

@@ -179,8 +179,8 @@ def chat(demo: Demo, client: Client) -> None:
     """Stream an answer to a prompt that holds personal data."""
     with demo.step("Chat with vLLM, streamed; the prompt holds personal data") as say:
         prompt = (
-            "Write one short sentence that confirms to Marianne Keller that her order has been sent. "
-            "Her address is marianne.keller@example.org and her card is 4111 1111 1111 1111."
+            "Repeat exactly: The order of Marianne Keller was paid with card 4111 1111 1111 1111; "
+            "write to marianne.keller@example.org."
         )
         started, first, parts = time.monotonic(), None, []
         stream = client.chat.completions.create(

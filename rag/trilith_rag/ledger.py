@@ -63,7 +63,8 @@ class Ledger:
                 return _entries(connection), _facts(connection)
         except (sqlite3.DatabaseError, ValueError) as error:
             raise IntegrityError(
-                f"the ledger {str(path)!r} cannot be read ({error}); remove it, and the next run makes it anew"
+                f"the ledger {str(path)!r} cannot be read ({error}); "
+                "remove it, and the next run makes it anew"
             ) from error
 
     def entries(self) -> dict[str, Entry]:

@@ -59,7 +59,7 @@ class Retriever:
         Passages of one document that overlap are joined into one; of passages with equal text the best
         stays. Every hit's `chunk.text` still equals its document's `text[start:end]`.
         """
-        attributes = {
+        attributes: dict[str, str | int] = {
             names.OPERATION: "retrieval",
             names.DATA_SOURCE_ID: self.name,
             names.RETRIEVAL_TOP_K: k,

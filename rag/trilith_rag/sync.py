@@ -1,4 +1,4 @@
-"""Brings an index in step with its source folder, and says what it did. Run twice, the second does nothing."""
+"""Brings an index in step with its source folder and says what it did; a second run does nothing."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def _verify(index: VectorIndex, booked: set[str]) -> None:
     missing, extra = len(booked - stored), len(stored - booked)
     if missing or extra:
         raise IntegrityError(
-            f"after the run the store lacks {missing} chunks of the ledger and holds {extra} that are not in it; "
+            f"after the run the store lacks {missing} chunks of the ledger and holds {extra} others; "
             "expected none. Is another process writing to it? Run `trilith ingest` again"
         )
 

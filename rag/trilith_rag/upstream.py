@@ -106,7 +106,8 @@ class RagUpstream:
         await asyncio.to_thread(self._retriever.close)
 
     def _request(self, asked: _Asked, prompt: Prompt) -> dict[str, Any]:
-        passed = {name: value for name, value in asked.body.items() if name not in _OWN_FIELDS}
+        # Facts from sources want the likeliest words, unless the caller says otherwise.
+        passed = {"temperature": 0, **{n: v for n, v in asked.body.items() if n not in _OWN_FIELDS}}
         if passed.get("max_tokens") is None and passed.get("max_completion_tokens") is None:
             passed["max_tokens"] = self._max_output_tokens
         request = {**passed, "model": self._generator_model, "messages": prompt.messages}
@@ -138,7 +139,7 @@ class RagUpstream:
         return whole({**body, "model": self._model})
 
     async def _stream(self, reply: Reply, prompt: Prompt, attributor: Attributor) -> AsyncIterator[bytes]:
-        """Pass text on as it comes; its last chunk carries the markers of unmarked sentences and the citations."""
+        """Pass text on as it comes; its last chunk carries the missing markers and the citations."""
         markers, text, ended, buffer = Markers(len(prompt.sources)), "", False, b""
         async for chunk in reply.chunks():
             *events, buffer = (buffer + chunk).split(b"\n\n")

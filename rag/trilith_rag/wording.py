@@ -7,7 +7,15 @@ import re
 from trilith.types import Span
 
 _STOP = frozenset(
-    ["a", "about", "after", "again", "all", "also", "am", "an", "and", "any", "are", "as", "at", "be", "because", "been", "before", "being", "between", "both", "but", "by", "can", "could", "did", "do", "does", "doing", "down", "during", "each", "few", "for", "from", "further", "had", "has", "have", "having", "he", "her", "here", "hers", "him", "his", "how", "i", "if", "in", "into", "is", "it", "its", "itself", "just", "me", "more", "most", "my", "no", "nor", "not", "now", "of", "off", "on", "once", "only", "or", "other", "our", "out", "over", "own", "same", "she", "should", "so", "some", "such", "than", "that", "the", "their", "them", "then", "there", "these", "they", "this", "those", "through", "to", "too", "under", "until", "up", "very", "was", "we", "were", "what", "when", "where", "which", "while", "who", "whom", "whose", "why", "will", "with", "would", "you", "your", "according", "answer", "question", "source", "sources", "text", "passage"]
+    (
+        "a about after again all also am an and any are as at be because been before being between both "
+        "but by can could did do does doing down during each few for from further had has have having he "
+        "her here hers him his how i if in into is it its itself just me more most my no nor not now of "
+        "off on once only or other our out over own same she should so some such than that the their them "
+        "then there these they this those through to too under until up very was we were what when where "
+        "which while who whom whose why will with would you your according answer question source sources "
+        "text passage "
+    ).split()
 )
 _ABBREVIATION = re.compile(
     r"(?:\b(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|c|ca|No|Inc|Ltd|U\.S))\.$"

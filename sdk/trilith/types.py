@@ -145,7 +145,7 @@ class Chunk:
     end: int
     page: int | None = None
     heading: str = ""
-    """Headings above the passage, outermost first; searched together with the text, never shown as part of it."""
+    """Headings above the passage, outermost first; searched with the text, never shown as part of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,8 +97,8 @@ class QdrantIndex:
             dense = params.vectors.get(DENSE) if isinstance(params.vectors, dict) else None
             if dense is None or dense.size != self._dimension or BM25 not in (params.sparse_vectors or {}):
                 raise SettingsError(
-                    f"the collection {self._name!r} on {self._url} has other vectors; expected {DENSE!r} with "
-                    f"{self._dimension} dimensions and {BM25!r}: choose another name for the index"
+                    f"the collection {self._name!r} on {self._url} has other vectors; expected {DENSE!r} "
+                    f"with {self._dimension} dimensions and {BM25!r}: choose another name for the index"
                 )
             return
         if not create:

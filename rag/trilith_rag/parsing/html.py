@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from trilith.extras import need
 from trilith_rag.parsing.parsed import Heading, Parsed
@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
 
 _UNSEEN = (
-    ["script", "style", "noscript", "template", "nav", "footer", "aside", "form", "button", "select", "svg", "canvas", "iframe", "object", "head"]
-)
+    "script style noscript template nav footer aside form button select svg canvas iframe object head"
+).split()
 _BLOCKS = frozenset(
-    ["address", "article", "blockquote", "body", "dd", "details", "div", "dl", "dt", "fieldset", "figcaption", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "li", "main", "ol", "p", "pre", "section", "summary", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "ul"]
+    (
+        "address article blockquote body dd details div dl dt fieldset figcaption figure h1 h2 h3 h4 h5 h6 "
+        "header hr li main ol p pre section summary table tbody td tfoot th thead tr ul"
+    ).split()
 )
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 
@@ -43,19 +46,21 @@ class _Writer:
 
     def walk(self, node: Tag) -> None:
         for child in node.children:
-            name = getattr(child, "name", None)
-            if name is None:
+            if getattr(child, "name", None) is None:
                 if type(child).__name__ == "NavigableString":  # not a comment or a doctype
                     self._parts.append(str(child))
-            elif name == "br":
+                continue
+            tag = cast("Tag", child)
+            name = tag.name
+            if name == "br":
                 self._parts.append(" ")
             elif name == "pre":
                 self.end_block()
-                self._block(child.get_text().strip("\n"))
+                self._block(tag.get_text().strip("\n"))
             elif name in _BLOCKS:
-                self._nested(child, name)
+                self._nested(tag, name)
             else:
-                self.walk(child)
+                self.walk(tag)
 
     def _nested(self, node: Tag, name: str) -> None:
         if name in ("td", "th"):

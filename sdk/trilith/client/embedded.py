@@ -159,6 +159,8 @@ class Room:
                 runner.run(self._live())
         except BaseException as error:  # handed to whoever stops the room
             self._ended.set_exception(error)
+            if not self._started.done():
+                self._started.set_exception(error)
         else:
             self._ended.set_result(None)
 

@@ -10,7 +10,7 @@ from httpx import AsyncClient as AsyncPool
 from httpx import Client as Pool
 
 from trilith.client.wire import Request
-from trilith.errors import APIConnectionError, APITimeoutError
+from trilith.errors import APIConnectionError, APITimeoutError, SettingsError
 
 __all__ = ["AsyncHttpWire", "AsyncPool", "HttpWire", "Pool"]
 
@@ -125,6 +125,8 @@ def _named(origin: str) -> Iterator[None]:
         raise APITimeoutError(
             f"{origin} did not answer in time ({type(error).__name__}); timeout_s sets the longest wait"
         ) from error
+    except httpx.InvalidURL as error:
+        raise SettingsError(f"base_url is {origin!r}, which is no address: {error}") from error
     except httpx.RequestError as error:
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise APIConnectionError(

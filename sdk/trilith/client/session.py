@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import os
 import uuid
 from collections.abc import Mapping
@@ -29,8 +31,7 @@ class Session:
     """Added to every request; lower-case names."""
 
     def __post_init__(self) -> None:
-        if not self.timeout_s > 0:
-            raise SettingsError(f"timeout_s is {self.timeout_s!r}, expected more than 0 seconds")
+        _seconds(self.timeout_s)
         if self.max_retries < 0:
             raise SettingsError(f"max_retries is {self.max_retries!r}, expected 0 or more")
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
@@ -66,13 +67,8 @@ class Session:
         if key := options.get("idempotency_key"):
             headers |= lower({"idempotency-key": key})
         timeout_s = options.get("timeout_s")
-        return Request(
-            operation.method,
-            operation.path,
-            headers,
-            body,
-            self.timeout_s if timeout_s is None else timeout_s,
-        )
+        timeout_s = self.timeout_s if timeout_s is None else _seconds(timeout_s)
+        return Request(operation.method, operation.path, headers, body, timeout_s)
 
 
 def session(
@@ -94,11 +90,16 @@ def origin(base_url: str | None) -> str:
         raise SettingsError(
             "no base_url: pass base_url=..., or set TRILITH_BASE_URL, for example to http://127.0.0.1:8080"
         )
-    parts = urlsplit(given)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    try:
+        parts = urlsplit(given)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not close, a port that is no number
+        sound = False
+    if "@" in given:
+        # Without the address itself: errors end up in logs.
+        raise SettingsError("base_url holds a user name or a password; pass the key as api_key instead")
+    if not sound or not given.isprintable() or set(given) & set(" ?#"):
         raise SettingsError(f"base_url is {given!r}, expected an address like http://127.0.0.1:8080")
-    if parts.query or parts.fragment:
-        raise SettingsError(f"base_url is {given!r}, expected an address without ? and #")
     return given.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
@@ -126,6 +127,13 @@ def dump(value: object) -> bytes:
         raise DataError(f"the request cannot be written as JSON: {error}") from error
 
 
+def _seconds(timeout_s: float) -> float:
+    if not 0 < timeout_s < math.inf:
+        raise SettingsError(f"timeout_s is {timeout_s!r}, expected a number of seconds above 0")
+    return timeout_s
+
+
+@functools.cache
 def _user_agent() -> str:
     from importlib.metadata import version
 

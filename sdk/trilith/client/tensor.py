@@ -26,7 +26,7 @@ class Frame(Protocol):
         ...
 
 
-Rows: TypeAlias = Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]] | Frame
+Rows: TypeAlias = Sequence[Mapping[str, Any]] | Mapping[str, Iterable[Any]] | Frame
 """A list of rows (column to value), a mapping of columns, or a DataFrame of pandas or polars."""
 
 
@@ -65,7 +65,7 @@ def prediction(value: Mapping[str, Any], model: str, request_id: str) -> Predict
     )
 
 
-def _columns(rows: Rows) -> dict[str, Sequence[Any]]:
+def _columns(rows: Rows) -> dict[str, list[Any]]:
     if isinstance(rows, Mapping):
         return {name: _listed(name, column) for name, column in rows.items()}
     if isinstance(rows, Frame):

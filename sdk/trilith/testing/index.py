@@ -9,7 +9,7 @@ from trilith.types import Chunk, Hit
 
 
 class MemoryIndex:
-    """Finds by cosine plus the share of the question's words that a passage holds. For tests, not for size."""
+    """Finds by cosine plus the share of the question's words in a passage. For tests, not for size."""
 
     def __init__(self, *, dimension: int) -> None:
         """Take the length of the vectors."""
@@ -24,7 +24,7 @@ class MemoryIndex:
         """
         if len(chunks) != len(vectors):
             raise ValueError(f"{len(vectors)} vectors for {len(chunks)} chunks; expected one for each")
-        for chunk, vector in zip(chunks, vectors, strict=True):
+        for vector in vectors:
             if len(vector) != self._dimension:
                 raise ValueError(f"found {len(vector)} dimensions; expected the index's {self._dimension}")
         for chunk, vector in zip(chunks, vectors, strict=True):

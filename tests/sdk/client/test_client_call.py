@@ -68,13 +68,26 @@ class TestAddress:
             Client()
 
     @pytest.mark.parametrize(
-        "address", ["127.0.0.1:80", "ftp://x", "http://", "http://x/?a=1", "http://x/#a"]
+        "address",
+        [
+            "127.0.0.1:80",
+            "ftp://x",
+            "http://",
+            "http://x/?a=1",
+            "http://x/#a",
+            "http://x:port",
+            "http://[::1",
+            "http://a b",
+        ],
     )
     def test_what_is_no_address_is_refused(self, address: str) -> None:
         with pytest.raises(SettingsError, match="expected an address"):
             AsyncClient(address)
 
-    @pytest.mark.parametrize("options", [{"timeout_s": 0}, {"timeout_s": float("nan")}, {"max_retries": -1}])
+    @pytest.mark.parametrize(
+        "options",
+        [{"timeout_s": 0}, {"timeout_s": float("nan")}, {"timeout_s": float("inf")}, {"max_retries": -1}],
+    )
     def test_what_cannot_be_right_is_refused(self, options: dict[str, Any]) -> None:
         with pytest.raises(SettingsError, match="expected"):
             Client("http://x", **options)
@@ -83,6 +96,15 @@ class TestAddress:
         with pytest.raises(SettingsError) as caught:
             Client("http://x", "tl_secret\n")
         assert "secret" not in str(caught.value)
+
+    def test_a_password_in_the_address_is_refused_and_not_shown(self) -> None:
+        with pytest.raises(SettingsError, match="api_key") as caught:
+            Client("http://ann:secret@x")
+        assert "secret" not in str(caught.value)
+
+    def test_a_timeout_of_one_call_must_be_right_too(self, caller: Caller, server: ScriptedServer) -> None:
+        with pytest.raises(SettingsError, match="timeout_s is -1"):
+            caller(server.url, lambda client: chat(client, timeout_s=-1))
 
     def test_without_a_key_none_is_sent(self, server: ScriptedServer) -> None:
         with Client(server.url) as client:

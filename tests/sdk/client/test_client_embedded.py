@@ -333,6 +333,14 @@ class TestLife:
             with pytest.raises(EngineError, match="no vLLM"):
                 await chat(client)
 
+    def test_a_start_that_ends_the_loop_is_raised_and_not_waited_for(self) -> None:
+        class Exits(Tiny):
+            async def startup(self) -> None:
+                raise SystemExit(3)
+
+        with pytest.raises(SystemExit):
+            Room(Exits(answer)).wait()
+
     def test_a_start_can_be_given_up(self) -> None:
         class Slow(Tiny):
             async def startup(self) -> None:
