@@ -6,8 +6,9 @@ nor classical, nor the gateway.
 
 from trilith_evals.case import Case, Output
 from trilith_evals.face import arun, run
+from trilith_evals.figure import Figure
 from trilith_evals.gate import Check, Outcome, Threshold
-from trilith_evals.report import Figure, Report, Row, SuiteReport
+from trilith_evals.report import Report, Row, SuiteReport
 from trilith_evals.score import Score, State, abstained, scored, unscored
 from trilith_evals.scorer import BatchScorer, Scorer, SuiteMetric
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from trilith.types import Usage
 from trilith_evals.case import Case, Output
-from trilith_evals.estimate import Estimate
+from trilith_evals.figure import Figure
 from trilith_evals.gate import Check, Outcome, Threshold, worst
 from trilith_evals.score import Score, State
 
@@ -57,46 +57,6 @@ class Row:
     def complete(self) -> bool:
         """Whether every scorer came to a result."""
         return all(score.state is not State.UNSCORED for score in self.scores.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One metric over a suite, and what it rests on."""
-
-    metric: str
-    estimate: Estimate | None
-    """None when no row was scored, or when the figure is undefined."""
-    scored: int
-    abstained: int
-    unscored: int
-    infrastructure: int
-    """Of the unscored ones, those where the target is not to blame."""
-    reasons: Mapping[str, int] = field(default_factory=dict)
-    """Why rows are unscored, with counts, most frequent first."""
-    higher_is_better: bool = True
-    over_suite: bool = False
-    """Whether it is one figure over all pairs; the rows' scores are then losses, larger is worse."""
-    problem: str = ""
-    """Why there is no estimate although rows were scored."""
-
-    @property
-    def total(self) -> int:
-        """All rows."""
-        return self.scored + self.abstained + self.unscored
-
-    @property
-    def coverage(self) -> float:
-        """Share of the rows that were scored or abstained, between 0 and 1."""
-        return (self.scored + self.abstained) / self.total
-
-    @property
-    def text(self) -> str:
-        """The figure with its interval, for example `0.83 [0.55, 0.95]`."""
-        if self.estimate is None:
-            return "n/a"
-        if self.estimate.low is None or self.estimate.high is None:
-            return brief(self.estimate.value)
-        return f"{brief(self.estimate.value)} [{brief(self.estimate.low)}, {brief(self.estimate.high)}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +129,6 @@ class Report:
             "duration_s": round(self.duration_s, 3),
             "suites": [suite_json(suite, content=self.content) for suite in self.suites],
         }
-
-
-def brief(value: float) -> str:
-    """Write a figure with about three digits that count: `0.833`, `24.6`, `1,234`."""
-    size = abs(value)
-    decimals = 3 if size < 1 else 2 if size < 10 else 1 if size < 1000 else 0
-    return f"{value:,.{decimals}f}"
 
 
 def suite_json(suite: SuiteReport, *, content: bool) -> dict[str, Any]:

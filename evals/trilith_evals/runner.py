@@ -30,8 +30,9 @@ from trilith.telemetry import names, span
 from trilith_evals import estimate
 from trilith_evals.case import Case, Output
 from trilith_evals.dataset import Dataset
+from trilith_evals.figure import Figure
 from trilith_evals.gate import Threshold, judge
-from trilith_evals.report import Cause, Failure, Figure, Row, SuiteReport, worst_first
+from trilith_evals.report import Cause, Failure, Row, SuiteReport, worst_first
 from trilith_evals.score import Score, State, scored, unscored
 from trilith_evals.scorer import AnyScorer, BatchScorer, Scorer, SuiteMetric, higher_is_better
 from trilith_evals.target import Target

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+from trilith_evals.figure import Figure
 from trilith_evals.gate import Outcome
-from trilith_evals.report import Figure, Report, SuiteReport
+from trilith_evals.report import Report, SuiteReport
 
 _MARKS = {
     Outcome.PASS: "pass",

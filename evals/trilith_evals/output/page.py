@@ -11,9 +11,10 @@ from typing import Any
 
 from trilith.extras import need
 from trilith.types import Json
+from trilith_evals.figure import Figure, brief
 from trilith_evals.gate import Outcome, Threshold
 from trilith_evals.output.file import write_text
-from trilith_evals.report import Figure, Report, Row, SuiteReport, brief
+from trilith_evals.report import Report, Row, SuiteReport
 from trilith_evals.score import Score
 
 _OPEN_ROWS = 10
