@@ -106,7 +106,7 @@ def test_an_interrupted_installation_does_not_count_and_is_done_again(fake_uv: U
 
 
 def test_a_missing_network_is_said_in_one_sentence(fake_uv: Uv) -> None:
-    fake_uv.failure.write_text("error sending request for url (https://pypi.org/...)", encoding="utf-8")
+    fake_uv.failure.write_text("error sending request for url (https://index.example/...)", encoding="utf-8")
     with pytest.raises(uv.IndexUnreachable, match="no package index can be reached; connect to a network"):
         install_vllm("cpu")
 
