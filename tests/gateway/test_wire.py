@@ -402,6 +402,7 @@ class TestOperation:
             opinion = {"request_id": request_id, "score": 1, "label": "good"}
             assert client.post("/v1/feedback", json=opinion).status_code == 201
             assert client.post("/v1/feedback", json={**opinion, "colour": "red"}).status_code == 400
+            assert client.post("/v1/feedback", content=b"x" * 70_000).status_code == 413
         with gateway.client(token=gateway.mint(team="others")) as client:
             assert client.post("/v1/feedback", json=opinion).status_code == 404
         (row,) = gateway.rows("select * from feedback")

@@ -43,7 +43,7 @@ def router(platform: Platform) -> APIRouter:
     async def feedback(request: Request) -> Response:
         try:
             key = await caller(platform, request)
-            given = _read(await request.body())
+            given = _read(await _body(request))
             _known(platform, key, given.request_id)
         except APIStatusError as error:
             return refusal(error)
@@ -54,9 +54,17 @@ def router(platform: Platform) -> APIRouter:
     return routes
 
 
+async def _body(request: Request) -> bytes:
+    """Read the body, counted as it comes: what is too long is refused before it fills the memory."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > _MOST_BYTES:
+            raise APIStatusError(f"Feedback is limited to {_MOST_BYTES:,} bytes.", status_code=413)
+    return body
+
+
 def _read(body: bytes) -> Feedback:
-    if len(body) > _MOST_BYTES:
-        raise APIStatusError(f"Feedback is limited to {_MOST_BYTES:,} bytes.", status_code=413)
     try:
         return Feedback.model_validate_json(body)
     except ValidationError as error:
