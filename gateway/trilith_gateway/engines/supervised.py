@@ -156,7 +156,11 @@ class SupervisedEngine:
         deaths, pause_s, now = 0, self._backoff_s, asyncio.get_running_loop().time
         while True:
             claim.renew()
-            process = await self._spawn(claim)
+            try:
+                process = await self._spawn(claim)
+            except OSError as error:  # no file, memory or process to be had; waiters must hear of it
+                self._give_up(claim, EngineError(f"engine {self.name!r} could not be started: {error}"))
+                return
             steady = False
             if was_ready := await self._until_ready(process):
                 self._ready.set()
@@ -169,10 +173,7 @@ class SupervisedEngine:
             deaths, pause_s = (1, self._backoff_s) if steady else (deaths + 1, pause_s)
             wrong_usage = process.returncode == _WRONG_USAGE and not was_ready
             if deaths >= self._most_deaths or wrong_usage or not in_time:
-                self._failure = self._given_up(process.returncode if in_time else None, deaths)
-                _logger.error("%s", self._failure)
-                claim.release()  # another platform may try
-                self._claim = None
+                self._give_up(claim, self._reason(process.returncode if in_time else None, deaths))
                 return
             self.restarts += was_ready
             _logger.warning(
@@ -182,14 +183,10 @@ class SupervisedEngine:
             pause_s = min(30.0, pause_s * 2)
 
     async def _spawn(self, claim: PortClaim) -> asyncio.subprocess.Process:
+        launcher = [sys.executable, "-I", str(_LAUNCHER), str(os.getpid()), str(claim.fd), str(self._grace_s)]
         with self._log.open() as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-I",
-                str(_LAUNCHER),
-                str(os.getpid()),
-                str(claim.fd),
-                str(self._grace_s),
+                *launcher,
                 *self._command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=log,
@@ -250,7 +247,13 @@ class SupervisedEngine:
             f"port {self._port} is taken by {by}; stop that, or set engines.{self.name}.port to a free one"
         )
 
-    def _given_up(self, status: int | None, deaths: int) -> EngineError:
+    def _give_up(self, claim: PortClaim, failure: EngineError) -> None:
+        self._failure = failure
+        _logger.error("%s", failure)
+        claim.release()  # another platform may try
+        self._claim = None
+
+    def _reason(self, status: int | None, deaths: int) -> EngineError:
         what = (
             f"was not ready after {self._ready_timeout_s:g} s (engines.{self.name}.ready_timeout_s)"
             if status is None

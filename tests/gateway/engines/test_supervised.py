@@ -71,6 +71,12 @@ async def test_an_engine_that_was_steady_starts_counting_anew(fake: FakeEngine) 
         assert engine.restarts == count
 
 
+async def test_a_log_that_cannot_be_written_is_said_instead_of_waited_for(fake: FakeEngine) -> None:
+    fake.log.mkdir(parents=True)
+    with pytest.raises(EngineError, match="engine 'tiny' could not be started: .*Is a directory"):
+        await asyncio.wait_for(fake.up(), 20)
+
+
 async def test_wrong_arguments_are_not_tried_twice(fake: FakeEngine) -> None:
     with pytest.raises(EngineError, match=r"ended 1 time in a row[\s\S]*unrecognized arguments: --nonsense"):
         await fake.up("--usage")
