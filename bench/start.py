@@ -24,7 +24,7 @@ def main() -> None:
     """Print modules and CPU seconds of an import in a fresh process, median of five."""
     print(f"import in a fresh process, median of {RUNS}, Python {sys.version.split()[0]}\n")
     print(f"{'':<18}{'modules':>8}{'CPU s':>8}")
-    for module in ("trilith", "trilith.settings", "openai", "litellm"):
+    for module in ("trilith", "trilith.settings", "trilith_evals", "openai", "litellm"):
         modules, seconds = zip(*(measure(module) for _ in range(RUNS)), strict=True)
         print(f"{module:<18}{statistics.median(modules):>8.0f}{statistics.median(seconds):>8.2f}")
 

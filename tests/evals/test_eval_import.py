@@ -7,20 +7,16 @@ import subprocess
 import sys
 
 SCRIPT = """
-import json, sys, time
-started = time.process_time()
+import json, sys
 import trilith_evals, trilith_evals.command
-spent = time.process_time() - started
 heavy = {"ragas", "torch", "langchain", "langchain_core", "numpy", "scipy", "sklearn", "mlflow", "jinja2",
          "yaml", "sentence_transformers", "pyarrow", "pandas"}
-print(json.dumps({"cpu_s": spent, "heavy": sorted(heavy & set(sys.modules))}))
+print(json.dumps({"modules": len(sys.modules), "heavy": sorted(heavy & set(sys.modules))}))
 """
 
 
-def test_the_import_is_quick_and_loads_nothing_heavy() -> None:
-    tries = []
-    for _ in range(3):  # the best of three: the machine may be busy
-        done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
-        tries.append(json.loads(done.stdout))
-    assert tries[0]["heavy"] == []
-    assert min(t["cpu_s"] for t in tries) <= 0.2
+def test_the_import_loads_few_modules_and_none_that_is_heavy() -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["heavy"] == []
+    assert found["modules"] < 450

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
-import time
+import threading
 
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -85,14 +85,15 @@ def test_plain_targets_run_beside_each_other_and_see_the_callers_context() -> No
     tenant.set("ann")
     seen = []
 
+    together = threading.Barrier(len(SUMS))
+
     def target(value: int) -> str:
         seen.append(tenant.get())
-        time.sleep(0.05)
+        together.wait(timeout=30)  # breaks unless all of them are there at once
         return "x"
 
-    started = time.perf_counter()
-    evals.run(target, SUMS, ["exact"], concurrency=20)
-    assert time.perf_counter() - started < 0.6  # one after the other they take a second
+    found = suite(evals.run(target, SUMS, ["exact"], concurrency=len(SUMS)))
+    assert [row.failure for row in found.rows] == [None] * len(SUMS)
     assert set(seen) == {"ann"}
 
 
@@ -179,14 +180,17 @@ def test_a_request_that_is_refused_concerns_its_case_only(error: type[Permission
 
 
 def test_a_target_that_hangs_costs_its_case_and_nothing_else() -> None:
+    freed = threading.Event()
+
     def target(value: int) -> str:
         if value < 2:
-            time.sleep(30)
+            freed.wait(timeout=60)
         return double(value)
 
-    started = time.perf_counter()
-    found = suite(evals.run(target, SUMS, ["exact"], timeout_s=0.2, concurrency=2))
-    assert time.perf_counter() - started < 5
+    try:
+        found = suite(evals.run(target, SUMS, ["exact"], timeout_s=0.2, concurrency=2))
+    finally:
+        freed.set()  # only now: a runner that waited for its targets would have no timeouts to report
     assert found.figures[0].reasons == {"no answer within 0.2 s": 2}
 
 
@@ -279,14 +283,3 @@ def test_every_case_has_a_span_of_the_agreed_shape(spans: InMemorySpanExporter) 
     ids = {(s.attributes or {})["trilith.eval.case_id"] for s in spans.get_finished_spans()}
     assert {s.name for s in spans.get_finished_spans()} == {"evaluate sums"}
     assert ids == {row["id"] for row in SUMS}
-
-
-def test_the_runner_costs_less_than_a_millisecond_of_cpu_per_case() -> None:
-    async def target(value: int) -> str:
-        return "x"
-
-    rows = [{"id": i, "input": i, "expected": "x"} for i in range(1000)]
-    evals.run(target, rows, ["exact"])
-    started = time.process_time()
-    evals.run(target, rows, ["exact"])
-    assert time.process_time() - started < 1.0

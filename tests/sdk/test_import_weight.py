@@ -1,4 +1,4 @@
-"""What `import trilith` costs: few modules, little time, and nothing that only some programs need."""
+"""What `import trilith` costs: few modules, and nothing that only some programs need."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ HEAVY = {
     "yaml",
 }
 MEASURE = """
-import json, sys, time
-before = time.process_time()
+import json, sys
 import trilith
-print(json.dumps({"cpu_s": time.process_time() - before, "modules": sorted(sys.modules)}))
+print(json.dumps({"modules": sorted(sys.modules)}))
 """
 
 
@@ -45,11 +44,6 @@ def test_importing_it_loads_few_modules_and_none_that_is_heavy() -> None:
     assert isinstance(modules, list)
     assert len(modules) < 350
     assert HEAVY.intersection(modules) == set()
-
-
-def test_importing_it_takes_less_than_three_tenths_of_a_second() -> None:
-    # The best of a few: other processes on the machine only ever add to it.
-    assert min(float(str(measure()["cpu_s"])) for _ in range(3)) < 0.3
 
 
 def test_httpx_is_imported_by_one_module_only() -> None:
