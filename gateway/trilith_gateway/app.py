@@ -50,6 +50,7 @@ def assemble(platform: Platform) -> FastAPI:
         # FastAPI's own spans and metrics would stand beside ours, with the route instead of the model.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+    app.state.platform = platform  # for the server, whose protocol answers model calls without ASGI
     app.include_router(openai.router(platform))
     app.include_router(inference.router(platform))
     app.include_router(model.router(platform))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
+import os
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -13,33 +14,12 @@ from opentelemetry.trace import Span as TraceSpan
 
 from trilith.errors import InternalServerError, NotFoundError
 from trilith.seams import Call, Reply
-from trilith.types import Kind, Usage
+from trilith.types import Usage
+from trilith_gateway.api import OPERATIONS, Api, Operation
 from trilith_gateway.key import Key
 from trilith_gateway.limit import Allowance
 from trilith_gateway.release import Release
 from trilith_governance import Protection
-
-
-class Api(StrEnum):
-    """The operation that was asked for; also the first word of the request's span."""
-
-    CHAT = "chat"
-    COMPLETION = "text_completion"
-    EMBEDDING = "embeddings"
-    PREDICT = "predict"
-
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        """Which kinds of model answer it."""
-        return _KINDS[self]
-
-
-_KINDS = {
-    Api.CHAT: frozenset({Kind.CHAT, Kind.RAG}),
-    Api.COMPLETION: frozenset({Kind.CHAT}),
-    Api.EMBEDDING: frozenset({Kind.EMBEDDING}),
-    Api.PREDICT: frozenset({Kind.PREDICTOR}),
-}
 
 
 class Rule(StrEnum):
@@ -61,6 +41,10 @@ class Rule(StrEnum):
     """The model has no price: the amount is unknown, not zero."""
 
 
+_NOTHING: dict[str, Any] = {}
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+
 @dataclass(slots=True)
 class Answer:
     """What goes back to the caller: a whole body, or a stream of server-sent events."""
@@ -69,66 +53,137 @@ class Answer:
     headers: dict[str, str]
     body: bytes = b""
     events: AsyncIterator[bytes] | None = None
-    """Whole events, each with its closing blank line; None when `body` is the answer."""
+    """Blocks of one or more whole events, closing blank lines included; None when `body` is the answer."""
 
 
-@dataclass(slots=True)
 class Exchange:
     """Everything known about one request; each stage reads some of it and adds some."""
 
-    api: Api
-    path: str
-    headers: Mapping[str, str]
-    """The caller's, lower-case names."""
-    receive_body: Callable[[int], Awaitable[bytes]]
-    """Reads the body, at most so many bytes."""
-    model_in_path: str | None = None
-    """For protocols that name the model in the URL."""
-    id: str = field(default_factory=lambda: f"req_{secrets.token_hex(12)}")
-    started_at: float = field(default_factory=time.time)
-    started_ns: int = field(default_factory=time.time_ns)
-    clock: float = field(default_factory=time.perf_counter)
+    __slots__ = (
+        "admitted",
+        "allowance",
+        "amount",
+        "answer",
+        "api",
+        "body",
+        "body_bytes",
+        "call",
+        "clock",
+        "delivered_bytes",
+        "finish_reasons",
+        "first_byte_at",
+        "headers",
+        "id",
+        "keep",
+        "key",
+        "masked",
+        "model",
+        "model_in_path",
+        "operation",
+        "path",
+        "protection",
+        "raw",
+        "read_body",
+        "recalled",
+        "release",
+        "reply",
+        "request_id",
+        "reserved",
+        "response_id",
+        "rule",
+        "saved_pico_usd",
+        "settled",
+        "span",
+        "started_ns",
+        "stream",
+        "trail",
+        "usage",
+        "usage_wanted",
+        "waited_s",
+    )
 
-    # identify
-    key: Key | None = None
-    # admit
-    body: dict[str, Any] = field(default_factory=dict)
-    body_bytes: int = 0
-    stream: bool = False
-    usage_wanted: bool = True
-    """Whether the caller asked for usage in the stream."""
-    model: str = "-"
-    """Public name; "-" until the request is known to name one that exists."""
-    release: Release | None = None
-    allowance: Allowance | None = None
-    admitted: bool = False
-    """Let in by the second stage; from here on the ledger gets a row, whatever happens."""
-    reserved: int | None = None
-    """Pico-USD held; None when nothing was reserved."""
-    # protect in
-    protection: Protection | None = None
-    # recall
-    keep: list[tuple[bytes, float]] = field(default_factory=list)
-    """Under which keys the answer is to be kept, and how long (seconds)."""
-    recalled: bool = False
-    # call
-    call: Call | None = None
-    """What goes to the upstream, set by the route stage."""
-    reply: Reply | None = None
-    answer: Answer | None = None
-    first_byte_at: float | None = None
-    """`time.perf_counter()` when the upstream's first byte came."""
-    usage: Usage | None = None
-    """As the upstream reported it, the newest report."""
-    finish_reasons: tuple[str, ...] = ()
-    response_id: str | None = None
-    delivered_bytes: int = 0
-    # settle
-    rule: Rule | None = None
-    amount: int | None = None
-    """Pico-USD charged; None while unsettled, and for an unpriced model."""
-    settled: bool = False
-    span: TraceSpan | None = None
+    def __init__(
+        self,
+        api: Api,
+        path: str,
+        headers: Mapping[str, str],
+        read_body: Callable[[int], bytes | Awaitable[bytes]],
+        model_in_path: str | None = None,
+    ) -> None:
+        """Begin an exchange.
+
+        Args:
+            api: What is asked for.
+            path: The URL's path, as the caller used it.
+            headers: The caller's, lower-case names.
+            read_body: Returns the body if it is there, else what waits for it; reads at most so many bytes.
+            model_in_path: For protocols that name the model in the URL.
+        """
+        self.started_ns = time.time_ns()
+        self.clock = time.perf_counter()
+        self.id = f"req_{self.started_ns // 1_000_000:011x}{os.urandom(7).hex()}"
+        """Ours, unique and in order of time; the ledger's key."""
+        given = headers.get("x-request-id")
+        self.request_id = given if given is not None and _REQUEST_ID.fullmatch(given) else self.id
+        """What caller and upstream are told: the caller's own `x-request-id` if it sent a sensible one."""
+        self.api = api
+        self.operation: Operation = OPERATIONS[api]
+        self.path = path
+        self.headers = headers
+        self.read_body = read_body
+        self.model_in_path = model_in_path
+
+        # identify
+        self.key: Key | None = None
+        # admit
+        self.raw = b""
+        """The body as it came."""
+        self.body: dict[str, Any] = _NOTHING
+        """The body, decoded; after stage 3 with placeholders in it."""
+        self.body_bytes = 0
+        self.stream = False
+        self.usage_wanted = True
+        """Whether the caller asked for usage in the stream."""
+        self.model = "-"
+        """Public name; "-" until the request is known to name one that exists."""
+        self.release: Release | None = None
+        self.allowance: Allowance | None = None
+        self.admitted = False
+        """Let in by the second stage; from here on the ledger gets a row, whatever happens."""
+        self.reserved: int | None = None
+        """Pico-USD held; None when nothing was reserved."""
+        # protect in
+        self.protection: Protection | None = None
+        self.masked = False
+        """Whether `body` differs from `raw`."""
+        # recall
+        self.keep: list[tuple[bytes, float]] = []
+        """Under which keys the answer is to be kept, and how long (seconds)."""
+        self.recalled = False
+        self.saved_pico_usd = 0
+        """What the answer from the cache cost when it was made."""
+        # route and call
+        self.call: Call | None = None
+        """What goes to the upstream, set by the route stage."""
+        self.trail: list[object] | None = None
+        """What was decided on the way, for `trilith explain`."""
+        self.reply: Reply | None = None
+        self.answer: Answer | None = None
+        self.first_byte_at: float | None = None
+        """`time.perf_counter()` when the upstream's first byte came."""
+        self.waited_s = 0.0
+        """How long the upstream was waited for (seconds), until its head or, without a stream, its end."""
+        self.usage: Usage | None = None
+        """As the upstream reported it, the newest report."""
+        self.finish_reasons: tuple[str, ...] = ()
+        self.response_id: str | None = None
+        self.delivered_bytes = 0
+        # settle
+        self.rule: Rule | None = None
+        self.amount: int | None = None
+        """Pico-USD charged; None while unsettled, and for an unpriced model."""
+        self.settled = False
+        self.span: TraceSpan | None = None
 
     @property
     def caller(self) -> Key:
@@ -152,7 +207,7 @@ class Exchange:
 
 def model_not_found(name: str, api: Api) -> NotFoundError:
     """Make the error for a model that does not exist, may not be called, or is of another kind."""
-    kinds = " or ".join(sorted(kind.value for kind in api.kinds))
+    kinds = " or ".join(sorted(kind.value for kind in OPERATIONS[api].kinds))
     return NotFoundError(
         f"The model {name!r} does not exist for this key, or is not of kind {kinds}. "
         "GET /v1/models lists yours.",

@@ -1,24 +1,23 @@
-"""Between ASGI and the pipeline: reads the body with a limit, notices callers who leave, sends the answer."""
+"""Between ASGI and the pipeline: reads the body with a limit, notices callers who leave, sends the answer.
+
+The server's own protocol (`wire`) does the same without ASGI, at a fraction of the cost; this way in serves
+the embedded gateway and every other ASGI server.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
 
-from opentelemetry.propagate import extract
-from opentelemetry.trace import SpanKind, Tracer
-from opentelemetry.util.types import AttributeValue
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from trilith.errors import APIStatusError
-from trilith.telemetry import fail, names
-from trilith_gateway.exchange import Api, Exchange
-from trilith_gateway.metric import Metrics
-from trilith_gateway.pipeline import Pipeline
+from trilith_gateway.api import Api
+from trilith_gateway.exchange import Exchange
+from trilith_gateway.front import Front
 
 _log = logging.getLogger(__name__)
 
@@ -26,71 +25,32 @@ _log = logging.getLogger(__name__)
 class ExchangeResponse(Response):
     """A response that runs the pipeline while it is being sent."""
 
-    def __init__(
-        self,
-        request: Request,
-        api: Api,
-        *,
-        pipeline: Pipeline,
-        tracer: Tracer,
-        metrics: Metrics,
-        model: str | None = None,
-    ) -> None:
+    def __init__(self, request: Request, api: Api, front: Front, *, model: str | None = None) -> None:
         self.background = None
-        self._pipeline = pipeline
-        self._tracer = tracer
-        self._metrics = metrics
+        self._front = front
         self._inbox = _Inbox(request.receive)
-        self._exchange = Exchange(
-            api=api,
-            path=request.url.path,
-            headers={name: value for name, value in request.headers.items()},
-            receive_body=self._inbox.body,
-            model_in_path=model,
-        )
+        headers = {name: value for name, value in request.headers.items()}
+        self._exchange = Exchange(api, request.url.path, headers, self._inbox.body, model)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the exchange; when the caller leaves first, cancel it, which aborts the upstream's work."""
-        outlet = _Outlet(send)
-        work = asyncio.ensure_future(self._run(outlet))
+        work = asyncio.ensure_future(self._run(_Outlet(send)))
         gone = asyncio.ensure_future(self._inbox.gone())
-        with self._metrics.open_requests.track_inprogress():
-            try:
-                await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                # Also reached when the server cancels us. Cancelling a task that is done does nothing.
-                gone.cancel()
-                if not work.done():
-                    work.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await work
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # Also reached when the server cancels us. Cancelling a task that is done does nothing.
+            gone.cancel()
+            if not work.done():
+                work.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
 
     async def _run(self, outlet: _Outlet) -> None:
-        exchange = self._exchange
-        with self._tracer.start_as_current_span(
-            f"{exchange.api} -",
-            context=extract(exchange.headers),
-            kind=SpanKind.SERVER,
-            start_time=exchange.started_ns,
-            attributes=_first_attributes(exchange.api),
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            exchange.span = span
-            try:
-                await self._pipeline.run(exchange, outlet)
-            except asyncio.CancelledError as error:
-                fail(span, error)
-                raise
-            except Exception as error:
-                fail(span, error)
-                _log.exception("request %s could not be finished", exchange.id)
-
-
-def _first_attributes(api: Api) -> Mapping[str, AttributeValue]:
-    if api is Api.PREDICT:
-        return {names.OPERATION_TRILITH: "predict", names.MODEL_NAME: "-"}
-    return {names.OPERATION: api.value, names.PROVIDER: "trilith", names.REQUEST_MODEL: "-"}
+        try:
+            await self._front.run(self._exchange, outlet)
+        except Exception:
+            _log.exception("request %s could not be finished", self._exchange.id)
 
 
 class _Inbox:
@@ -118,12 +78,7 @@ class _Inbox:
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             if size > most_bytes:
-                raise APIStatusError(
-                    f"The body is longer than {most_bytes:,} bytes (setting gateway.max_body_bytes).",
-                    status_code=413,
-                    code="request_too_large",
-                    type="invalid_request_error",
-                )
+                raise too_large(most_bytes)
             if not message.get("more_body", False):
                 self._read.set()
                 return b"".join(parts)
@@ -136,20 +91,35 @@ class _Inbox:
             self._left = message["type"] == "http.disconnect"
 
 
+def too_large(most_bytes: int) -> APIStatusError:
+    """Make the error for a body that is longer than `most_bytes`."""
+    return APIStatusError(
+        f"The body is longer than {most_bytes:,} bytes (setting gateway.max_body_bytes).",
+        status_code=413,
+        code="request_too_large",
+        type="invalid_request_error",
+    )
+
+
 class _Outlet:
     """Sends an answer through ASGI."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
 
-    async def start(self, status: int, headers: dict[str, str], *, length: int | None) -> None:
-        if length is not None:
-            headers = {**headers, "content-length": str(length)}
-        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        await self._send({"type": "http.response.start", "status": status, "headers": raw})
+    async def send(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        await self._head(status, {**headers, "content-length": str(len(body))})
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def start(self, status: int, headers: dict[str, str]) -> None:
+        await self._head(status, headers)
 
     async def write(self, data: bytes) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def finish(self) -> None:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _head(self, status: int, headers: dict[str, str]) -> None:
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": raw})

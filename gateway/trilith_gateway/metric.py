@@ -3,73 +3,163 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
+from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from trilith_gateway.exchange import Exchange, Rule
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
-class Metrics:
-    """Counters and histograms in a registry of their own, so that two gateways fit into one process."""
+class _Series:
+    """What is counted for one model and kind: plain numbers, so that counting costs next to nothing."""
+
+    __slots__ = (
+        "charged",
+        "first_byte",
+        "first_byte_sum",
+        "input_tokens",
+        "output_tokens",
+        "overhead",
+        "overhead_sum",
+        "rows",
+        "rules",
+        "saved",
+        "seconds",
+        "seconds_sum",
+        "statuses",
+        "verdicts",
+    )
 
     def __init__(self) -> None:
+        self.statuses: dict[int, int] = {}
+        self.seconds = [0] * (len(_SECONDS) + 1)
+        self.seconds_sum = 0.0
+        self.first_byte = [0] * (len(_SECONDS) + 1)
+        self.first_byte_sum = 0.0
+        self.input_tokens = self.output_tokens = self.rows = 0
+        self.rules: dict[Rule, int] = {}
+        self.charged = self.saved = 0
+        self.verdicts: dict[str, int] = {}
+        self.overhead = 0
+        self.overhead_sum = 0.0
+
+
+class Metrics:
+    """Counters and histograms of one gateway; two gateways fit into one process."""
+
+    def __init__(self) -> None:
+        self._series: dict[tuple[str, str], _Series] = {}
         self._registry = CollectorRegistry()
-        labels = ("model", "kind")
-        self._requests = Counter(
-            "trilith_requests_total", "Requests by outcome", (*labels, "status"), registry=self._registry
-        )
-        self._seconds = Histogram(
-            "trilith_request_seconds",
-            "Time to the answer's end",
-            labels,
-            buckets=_SECONDS,
-            registry=self._registry,
-        )
-        self._first_byte = Histogram(
-            "trilith_first_byte_seconds",
-            "Time to the upstream's first byte",
-            labels,
-            buckets=_SECONDS,
-            registry=self._registry,
-        )
-        self._tokens = Counter(
-            "trilith_tokens_total", "Tokens as reported", (*labels, "direction"), registry=self._registry
-        )
-        self._rows = Counter("trilith_rows_total", "Rows scored", labels, registry=self._registry)
-        self._charges = Counter(
-            "trilith_charges_total", "Ledger rows by pricing rule", (*labels, "rule"), registry=self._registry
-        )
-        self._charged = Counter(
-            "trilith_charged_usd_total",
-            "Charged, rounded; the ledger is exact",
-            labels,
-            registry=self._registry,
-        )
-        self._guardrail = Counter(
-            "trilith_guardrail_total", "Requests by verdict", (*labels, "verdict"), registry=self._registry
-        )
-        self.open_requests = Gauge("trilith_open_requests", "Requests under way", registry=self._registry)
+        self._registry.register(_Exposition(self))
+        self.open = 0
+        """Requests under way."""
 
     def count(self, exchange: Exchange, status: int) -> None:
         """Count one finished exchange."""
-        labels = (exchange.model if exchange.release else "-", exchange.kind)
-        self._requests.labels(*labels, str(status)).inc()
-        self._seconds.labels(*labels).observe(time.perf_counter() - exchange.clock)
+        release = exchange.release
+        labels = (exchange.model, release.kind) if release is not None else _UNKNOWN
+        series = self._series.get(labels)
+        if series is None:
+            series = self._series[labels] = _Series()
+        series.statuses[status] = series.statuses.get(status, 0) + 1
+        seconds = time.perf_counter() - exchange.clock
+        series.seconds[bisect_left(_SECONDS, seconds)] += 1
+        series.seconds_sum += seconds
         if exchange.first_byte_at is not None:
-            self._first_byte.labels(*labels).observe(exchange.first_byte_at - exchange.clock)
-        if (usage := exchange.usage) is not None and exchange.rule is not Rule.CACHED:
-            self._tokens.labels(*labels, "input").inc(usage.input_tokens)
-            self._tokens.labels(*labels, "output").inc(usage.output_tokens)
-            self._rows.labels(*labels).inc(usage.rows)
-        if exchange.rule is not None:
-            self._charges.labels(*labels, exchange.rule.value).inc()
-        if exchange.amount:
-            self._charged.labels(*labels).inc(exchange.amount / 1e12)
+            first = exchange.first_byte_at - exchange.clock
+            series.first_byte[bisect_left(_SECONDS, first)] += 1
+            series.first_byte_sum += first
+            if not exchange.stream:
+                series.overhead += 1
+                series.overhead_sum += seconds - exchange.waited_s
+        rule = exchange.rule
+        if rule is not None:
+            series.rules[rule] = series.rules.get(rule, 0) + 1
+        if (usage := exchange.usage) is not None and rule is not Rule.CACHED:
+            series.input_tokens += usage.input_tokens
+            series.output_tokens += usage.output_tokens
+            series.rows += usage.rows
+        series.charged += exchange.amount or 0
+        series.saved += exchange.saved_pico_usd
         if exchange.protection is not None:
-            self._guardrail.labels(*labels, exchange.protection.verdict.value).inc()
+            verdict = exchange.protection.verdict.value
+            series.verdicts[verdict] = series.verdicts.get(verdict, 0) + 1
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
+
+    def series(self) -> list[tuple[list[str], _Series]]:
+        """Return a copy of what there is, with its labels."""
+        return [([model, str(kind)], series) for (model, kind), series in sorted(self._series.items())]
+
+
+_UNKNOWN = ("-", "-")
+
+
+class _Exposition(Collector):
+    """Turns the plain numbers into metric families when somebody asks."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ["model", "kind"]
+        requests = CounterMetricFamily("trilith_requests", "Requests by outcome", labels=[*labels, "status"])
+        seconds = HistogramMetricFamily("trilith_request_seconds", "Time to the answer's end", labels=labels)
+        first = HistogramMetricFamily(
+            "trilith_first_byte_seconds", "Time to the upstream's first byte", labels=labels
+        )
+        overhead = CounterMetricFamily(
+            "trilith_overhead_seconds", "Time within the gateway, unstreamed answers", labels=labels
+        )
+        tokens = CounterMetricFamily("trilith_tokens", "Tokens as reported", labels=[*labels, "direction"])
+        rows = CounterMetricFamily("trilith_rows", "Rows scored", labels=labels)
+        charges = CounterMetricFamily(
+            "trilith_charges", "Ledger rows by pricing rule", labels=[*labels, "rule"]
+        )
+        charged = CounterMetricFamily(
+            "trilith_charged_usd", "Charged, rounded; the ledger is exact", labels=labels
+        )
+        saved = CounterMetricFamily(
+            "trilith_saved_usd", "What cached answers had cost, rounded", labels=labels
+        )
+        guardrail = CounterMetricFamily(
+            "trilith_guardrail", "Requests by verdict", labels=[*labels, "verdict"]
+        )
+        for names, series in self._metrics.series():
+            for status, count in sorted(series.statuses.items()):
+                requests.add_metric([*names, str(status)], count)
+            seconds.add_metric(names, _buckets(series.seconds), series.seconds_sum)
+            if any(series.first_byte):
+                first.add_metric(names, _buckets(series.first_byte), series.first_byte_sum)
+                overhead.add_metric(names, series.overhead_sum)
+            tokens.add_metric([*names, "input"], series.input_tokens)
+            tokens.add_metric([*names, "output"], series.output_tokens)
+            rows.add_metric(names, series.rows)
+            for rule, count in sorted(series.rules.items()):
+                charges.add_metric([*names, rule.value], count)
+            charged.add_metric(names, series.charged / 1e12)
+            saved.add_metric(names, series.saved / 1e12)
+            for verdict, count in sorted(series.verdicts.items()):
+                guardrail.add_metric([*names, verdict], count)
+        yield from (requests, seconds, first, overhead, tokens, rows, charges, charged, saved, guardrail)
+        yield GaugeMetricFamily("trilith_open_requests", "Requests under way", value=self._metrics.open)
+
+
+def _buckets(counts: list[int]) -> list[tuple[str, float]]:
+    found: list[tuple[str, float]] = []
+    total = 0
+    for bound, count in zip((*map(str, _SECONDS), "+Inf"), counts, strict=True):
+        total += count
+        found.append((bound, total))
+    return found

@@ -1,10 +1,14 @@
-"""Runs an exchange through the stages and hands the answer out, so that nothing is answered unsettled."""
+"""Runs an exchange through the stages and hands the answer out, so that nothing is answered unsettled.
+
+Most requests never wait but for their upstream. So what may wait, and seldom does, returns an awaitable or
+None, and only the former is awaited: a coroutine for each stage would cost more than the stage.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,8 +22,8 @@ _log = logging.getLogger(__name__)
 class Stage(Protocol):
     """A step before the answer is known. It may set `exchange.answer`; later steps then have less to do."""
 
-    async def __call__(self, exchange: Exchange) -> None:
-        """Do the step; an APIStatusError becomes the caller's answer."""
+    def __call__(self, exchange: Exchange) -> Awaitable[None] | None:
+        """Do the step, or return what does it; an APIStatusError becomes the caller's answer."""
         ...
 
 
@@ -31,7 +35,7 @@ class Transform(Protocol):
         ...
 
     def events(self, exchange: Exchange, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Return the stream, changed."""
+        """Return the stream, changed; items are blocks of one or more whole events."""
         ...
 
 
@@ -44,18 +48,22 @@ class Closing(Protocol):
 
 
 class Outlet(Protocol):
-    """The way back to the caller."""
+    """The way back to the caller. Each method returns what to wait for when the caller reads too slowly."""
 
-    async def start(self, status: int, headers: dict[str, str], *, length: int | None) -> None:
-        """Send the head; `length` is None for a stream."""
+    def send(self, status: int, headers: dict[str, str], body: bytes) -> Awaitable[None] | None:
+        """Send a whole answer."""
         ...
 
-    async def write(self, data: bytes) -> None:
-        """Send a part of the body."""
+    def start(self, status: int, headers: dict[str, str]) -> Awaitable[None] | None:
+        """Send the head of a stream."""
         ...
 
-    async def finish(self) -> None:
-        """End the body properly."""
+    def write(self, data: bytes) -> Awaitable[None] | None:
+        """Send a part of the stream."""
+        ...
+
+    def finish(self) -> Awaitable[None] | None:
+        """End the stream properly."""
         ...
 
 
@@ -70,9 +78,18 @@ class Pipeline:
     async def run(self, exchange: Exchange, outlet: Outlet) -> None:
         """Answer one exchange. Cancelling the task means that the caller has left."""
         try:
-            ready = await self._answer(exchange)
+            try:
+                for stage in self.before:
+                    if (wait := stage(exchange)) is not None:
+                        await wait
+                ready = exchange.answer or _unanswered()
+            except APIError as error:
+                ready = answer.error(exchange, error)
+            except Exception as error:  # a fault of ours: the caller learns nothing of its insides
+                ready = _failed(exchange, error)
             if ready.events is None:
-                await self._send_body(exchange, ready, outlet)
+                if (wait := self._send_body(exchange, ready, outlet)) is not None:
+                    await wait
             else:
                 await self._send_events(exchange, ready, ready.events, outlet)
         except asyncio.CancelledError:
@@ -80,27 +97,13 @@ class Pipeline:
             raise
         finally:
             try:
-                self._close(exchange)
+                if not exchange.settled:
+                    self._close(exchange)
             finally:
                 if exchange.reply is not None:
                     await exchange.reply.aclose()
 
-    async def _answer(self, exchange: Exchange) -> Answer:
-        try:
-            for stage in self.before:
-                await stage(exchange)
-        except APIError as error:
-            return answer.error(exchange, error)
-        except Exception as error:  # a fault of ours: the caller learns nothing of its insides
-            _log.exception("request %s failed", exchange.id)
-            fault = InternalServerError("The gateway failed; its log has the reason.", status_code=500)
-            fault.__cause__ = error
-            return answer.error(exchange, fault)
-        if exchange.answer is None:
-            raise RuntimeError("no stage gave an answer")
-        return exchange.answer
-
-    async def _send_body(self, exchange: Exchange, ready: Answer, outlet: Outlet) -> None:
+    def _send_body(self, exchange: Exchange, ready: Answer, outlet: Outlet) -> Awaitable[None] | None:
         body = ready.body
         if ready.status < 400:
             for transform in self.over:
@@ -108,29 +111,33 @@ class Pipeline:
         try:
             self._close(exchange)
         except APIError as error:
-            ready = answer.error(exchange, error)
+            exchange.answer = ready = answer.error(exchange, error)
             body = ready.body
-        await outlet.start(ready.status, {**ready.headers, **answer.headers(exchange)}, length=len(body))
-        await outlet.write(body)
-        await outlet.finish()
+        return outlet.send(ready.status, answer.headers(exchange, ready), body)
 
     async def _send_events(
         self, exchange: Exchange, ready: Answer, events: AsyncIterator[bytes], outlet: Outlet
     ) -> None:
         for transform in self.over:
             events = transform.events(exchange, events)
-        await outlet.start(ready.status, {**ready.headers, **answer.headers(exchange)}, length=None)
+        if (wait := outlet.start(ready.status, answer.headers(exchange, ready))) is not None:
+            await wait
         try:
-            async for event in events:
-                if sse.data(event) == b"[DONE]":
+            async for block in events:
+                if sse.ends(block, exchange.operation.ends_with):
                     self._close(exchange)  # the charge is on disk before the caller sees the end
-                await outlet.write(event)
-                exchange.delivered_bytes += len(event)
+                if (wait := outlet.write(block)) is not None:
+                    await wait
+                exchange.delivered_bytes += len(block)
+            self._close(exchange)
         except APIError as error:
             exchange.rule = exchange.rule or Rule.BROKEN
             self._close(exchange)
-            await outlet.write(sse.encode(answer.error_object(error)))  # and no [DONE]: this is not an end
-        await outlet.finish()
+            # And no [DONE]: this is not an end.
+            if (wait := outlet.write(sse.encode(exchange.operation.error(error)))) is not None:
+                await wait
+        if (wait := outlet.finish()) is not None:
+            await wait
 
     def _close(self, exchange: Exchange) -> None:
         if exchange.settled:
@@ -138,3 +145,14 @@ class Pipeline:
         exchange.settled = True
         for step in self.closing:
             step(exchange)
+
+
+def _unanswered() -> Answer:
+    raise RuntimeError("no stage gave an answer")
+
+
+def _failed(exchange: Exchange, error: Exception) -> Answer:
+    _log.exception("request %s failed", exchange.id)
+    fault = InternalServerError("The gateway failed; its log has the reason.", status_code=500)
+    fault.__cause__ = error
+    return answer.error(exchange, fault)

@@ -19,6 +19,7 @@ from trilith.settings.schema import Settings
 from trilith.telemetry import tracer as tracer_of
 from trilith_gateway import key, tracing
 from trilith_gateway.budget import Budgets
+from trilith_gateway.front import Front
 from trilith_gateway.key import Key, KeyRing
 from trilith_gateway.limit import RateLimiter
 from trilith_gateway.metric import Metrics
@@ -52,6 +53,7 @@ class Platform:
     provider: TracerProvider
     tracer: Tracer
     pipeline: Pipeline
+    front: Front
     warmed: threading.Event
     """Set when everything is loaded."""
 
@@ -108,9 +110,11 @@ def build(
     declared = {name: f"http://127.0.0.1:{engine.port}/v1" for name, engine in settings.engines.items()}
     protector = protector or governance.open_protector(settings.policies)
     store = SqliteStore(settings.home)
+    given_provider = provider is not None
     provider = provider or tracing.provider(settings.telemetry, settings.home)
     tracer = tracer_of(provider)
     releases = open_releases(settings, {**declared, **(engine_urls or {})}, tracer, given=given)
+    spans = tracer if tracing.wanted(settings.telemetry) or given_provider else None
     keys = KeyRing(lambda: _read_keys(store), fixed=fixed_keys)
     budgets = Budgets(lambda key_id, since: _spent(store, key_id, since))
     metrics, cache = Metrics(), Cache()
@@ -121,13 +125,23 @@ def build(
             ProtectIn(protector, tracer),
             Recall(cache),
             Route(settings.gateway.request_timeout_s),
-            Call(tracer),
+            Call(spans),
         ),
         over=(Remember(cache), ProtectOut()),
         closing=(Settle(budgets, store.append), Record(store.append, metrics)),
     )
     return Platform(
-        settings, store, keys, releases, protector, metrics, provider, tracer, pipeline, threading.Event()
+        settings,
+        store,
+        keys,
+        releases,
+        protector,
+        metrics,
+        provider,
+        tracer,
+        pipeline,
+        Front(pipeline, metrics, spans),
+        threading.Event(),
     )
 
 

@@ -1,50 +1,92 @@
-"""Reads request bodies: size, JSON, and only those fields that the gateway itself relies on.
+"""Reads request bodies: only those fields that the gateway itself relies on; unknown ones are passed on.
 
-Unknown fields are left alone and passed on: vLLM and others take many that OpenAI does not know.
+Bodies go upstream as the caller wrote them, byte for byte, but for the few fields that must differ: those are
+replaced in place (`splice`). So nothing is lost that a newer client sends and an older gateway does not know.
 """
 
 from __future__ import annotations
 
-import json
 import math
+import re
+from collections.abc import Mapping
+from json import JSONDecodeError
 from typing import Any, NoReturn
 
+import orjson
+
 from trilith.errors import BadRequestError
-from trilith_gateway.exchange import Api
+
+_MOST_VALUES = 10_000_000
 
 
-def parse(api: Api, raw: bytes) -> dict[str, Any]:
-    """Return the request's JSON object.
+def decode(raw: bytes) -> dict[str, Any]:
+    """Return the body's JSON object.
 
     Raises:
-        BadRequestError: not a JSON object, or a field that the gateway relies on is missing or malformed.
+        BadRequestError: not a JSON object in UTF-8.
     """
     try:
-        body = json.loads(raw, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        _refuse(f"The body is not valid JSON: {_where(error)}.", None)
-    if not isinstance(body, dict):
-        _refuse(f"The body is a JSON {type(body).__name__}, expected an object.", None)
-    if api is Api.PREDICT:
-        _check_tensors(body)
-        return body
-    if not isinstance(body.get("model"), str) or not body["model"]:
-        _refuse(f"`model` is {_show(body.get('model'))}, expected a model's name.", "model")
-    if api is Api.CHAT:
-        _check_messages(body)
-    elif api is Api.EMBEDDING and not body.get("input"):
-        _refuse("`input` is missing or empty, expected a text or a list of texts.", "input")
-    elif api is Api.COMPLETION and "prompt" not in body:
-        _refuse("`prompt` is missing, expected a text or a list of texts.", "prompt")
-    for name in ("max_tokens", "max_completion_tokens", "n"):
-        value = body.get(name)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            _refuse(f"`{name}` is {_show(value)}, expected a whole number of at least 1.", name)
-    if not isinstance(body.get("stream", False), bool | None):
-        _refuse(f"`stream` is {_show(body['stream'])}, expected true or false.", "stream")
-    if not isinstance(body.get("stream_options") or {}, dict):
-        _refuse("`stream_options` is not an object.", "stream_options")
+        body = orjson.loads(raw)
+    except JSONDecodeError as error:
+        # The parser's own message quotes nothing of the text but the position.
+        where = f"{error.msg.partition(': line')[0]} at line {error.lineno}, column {error.colno}"
+        refuse(f"The body is not valid JSON: {where}.", None)
+    if type(body) is not dict:
+        refuse(f"The body is a JSON {type(body).__name__}, expected an object.", None)
     return body
+
+
+def check_model(body: dict[str, Any]) -> None:
+    """Check that a model is named."""
+    name = body.get("model")
+    if type(name) is not str or not name:
+        refuse(f"`model` is {_show(name)}, expected a model's name.", "model")
+
+
+def check_messages(body: dict[str, Any]) -> None:
+    """Check a chat's messages."""
+    messages = body.get("messages")
+    if type(messages) is not list or not messages:
+        refuse("`messages` is missing or empty, expected a list of messages.", "messages")
+    for at, message in enumerate(messages):
+        if type(message) is not dict or type(message.get("role")) is not str:
+            refuse(f"`messages[{at}]` is not an object with a `role`.", f"messages[{at}]")
+
+
+def check_prompt(body: dict[str, Any]) -> None:
+    """Check that there is a prompt."""
+    if "prompt" not in body:
+        refuse("`prompt` is missing, expected a text or a list of texts.", "prompt")
+
+
+def check_input(body: dict[str, Any]) -> None:
+    """Check that there is something to embed."""
+    if not body.get("input"):
+        refuse("`input` is missing or empty, expected a text or a list of texts.", "input")
+
+
+def check_generation(body: dict[str, Any]) -> None:
+    """Check what bounds the answer, and how it is to be sent."""
+    for name in ("max_tokens", "max_completion_tokens", "n", "best_of"):
+        value = body.get(name)
+        if value is not None and (type(value) is not int or not 1 <= value <= _MOST_VALUES):
+            refuse(f"`{name}` is {_show(value)}, expected a whole number of at least 1.", name)
+    if (stream := body.get("stream")) is not None and type(stream) is not bool:
+        refuse(f"`stream` is {_show(stream)}, expected true or false.", "stream")
+    if (options := body.get("stream_options")) is not None and type(options) is not dict:
+        refuse("`stream_options` is not an object.", "stream_options")
+
+
+def check_tensors(body: dict[str, Any]) -> None:
+    """Check an inference request's tensors, as far as rows are counted from them."""
+    inputs = body.get("inputs")
+    if not isinstance(inputs, list) or not inputs or not all(isinstance(i, dict) for i in inputs):
+        refuse("`inputs` is missing or empty, expected a list of tensors.", "inputs")
+    shape = inputs[0].get("shape")
+    if not isinstance(shape, list) or not shape or not all(type(n) is int and n >= 0 for n in shape):
+        refuse(f"`inputs[0].shape` is {_show(shape)}, expected a list of whole numbers.", "inputs[0].shape")
+    if math.prod(shape) > _MOST_VALUES:
+        refuse(f"`inputs[0].shape` comes to more than {_MOST_VALUES:,} values.", "inputs[0].shape")
 
 
 def rows(body: dict[str, Any]) -> int:
@@ -52,45 +94,99 @@ def rows(body: dict[str, Any]) -> int:
     return int(body["inputs"][0]["shape"][0])
 
 
-def _check_messages(body: dict[str, Any]) -> None:
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        _refuse("`messages` is missing or empty, expected a list of messages.", "messages")
-    for at, message in enumerate(messages):
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            _refuse(f"`messages[{at}]` is not an object with a `role`.", f"messages[{at}]")
+def splice(raw: bytes, body: Mapping[str, Any], changes: Mapping[str, object]) -> bytes:
+    """Return `raw` with the top-level fields of `changes` replaced or added; all other bytes stay.
+
+    Args:
+        raw: A JSON object that `decode` has accepted.
+        body: That object, decoded.
+        changes: New values by field name.
+
+    Raises:
+        BadRequestError: a field that must be changed is named twice; which of them counts is anyone's guess.
+    """
+    added: list[bytes] = []
+    cuts: list[tuple[int, int, bytes]] = []
+    spans: dict[str, tuple[int, int]] | None = None
+    for name, value in changes.items():
+        written = orjson.dumps(value)
+        if name not in body:
+            added.append(b'"%b":%b' % (name.encode(), written))
+        elif (place := _simple_place(raw, name, body[name])) is not None:
+            cuts.append((*place, written))
+        else:
+            spans = _spans(raw) if spans is None else spans
+            cuts.append((*spans[name], written))
+    if cuts:
+        cuts.sort()
+        parts: list[bytes] = []
+        at = 0
+        for start, end, written in cuts:
+            parts += (raw[at:start], written)
+            at = end
+        parts.append(raw[at:])
+        raw = b"".join(parts)
+    if added:
+        end = raw.rindex(b"}")
+        head = raw[:end].rstrip()
+        raw = b"%b%b%b}" % (head, b"" if head.endswith(b"{") else b",", b",".join(added))
+    return raw
 
 
-def _check_tensors(body: dict[str, Any]) -> None:
-    inputs = body.get("inputs")
-    if not isinstance(inputs, list) or not inputs or not all(isinstance(i, dict) for i in inputs):
-        _refuse("`inputs` is missing or empty, expected a list of tensors.", "inputs")
-    shape = inputs[0].get("shape")
-    if not isinstance(shape, list) or not shape or not all(type(n) is int and n >= 0 for n in shape):
-        _refuse(f"`inputs[0].shape` is {_show(shape)}, expected a list of whole numbers.", "inputs[0].shape")
-    if math.prod(shape) > _MOST_VALUES:
-        _refuse(f"`inputs[0].shape` comes to more than {_MOST_VALUES:,} values.", "inputs[0].shape")
+def _simple_place(raw: bytes, name: str, value: object) -> tuple[int, int] | None:
+    """Find the value of a field that is a plain string and whose quoted name stands in the text only once.
+
+    The decoded object has the field, so that one place is the field itself, unless it is spelled with escapes
+    or the text stands within another string; then what follows it is not this value.
+    """
+    if type(value) is not str:
+        return None
+    quoted = b'"%b"' % name.encode()
+    at = raw.find(quoted)
+    if at < 0 or raw.find(quoted, at + 1) >= 0:
+        return None
+    match = _STRING_AFTER.match(raw, at + len(quoted))
+    if match is None or match[1] != b'"%b"' % value.encode():
+        return None
+    return match.span(1)
 
 
-_MOST_VALUES = 10_000_000
+_STRING_AFTER = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*("[^"\\]*")')
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]|[^\s"{}\[\],:]+', re.DOTALL)
 
 
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON")
-
-
-def _where(error: Exception) -> str:
-    # The parser's own message quotes nothing of the text but the position, unlike its repr.
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at line {error.lineno}, column {error.colno}"
-    return (
-        "it is nested too deep" if isinstance(error, RecursionError) else "it holds a number that is not JSON"
-    )
+def _spans(raw: bytes) -> dict[str, tuple[int, int]]:
+    """Return where each top-level field's value stands in a valid JSON object."""
+    found: dict[str, tuple[int, int]] = {}
+    depth, name, start, last, key_next = 0, "", -1, 0, False
+    for token in _TOKEN.finditer(raw):
+        text = token[0]
+        if depth == 1 and text in (b",", b"}"):
+            if start >= 0:
+                found[name] = (start, last)
+            start, key_next = -1, text == b","
+        elif depth == 1 and key_next and text != b":":
+            name, key_next = str(orjson.loads(text)), False
+            if name in found:
+                refuse(f"The body names {name!r} twice.", name)
+            continue
+        elif depth == 1 and text == b":" and start < 0:
+            start = -2
+        elif start == -2:
+            start = token.start()
+        if text in (b"{", b"["):
+            key_next = depth == 0
+            depth += 1
+        elif text in (b"}", b"]"):
+            depth -= 1
+        last = token.end()
+    return found
 
 
 def _show(value: object) -> str:
     return "missing" if value is None else repr(value)[:80]
 
 
-def _refuse(message: str, param: str | None) -> NoReturn:
+def refuse(message: str, param: str | None) -> NoReturn:
+    """Raise the error for a request that cannot be understood."""
     raise BadRequestError(message, status_code=400, param=param, type="invalid_request_error")

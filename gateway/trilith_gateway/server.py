@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from trilith.errors import SettingsError
 from trilith.settings.schema import GatewaySettings
+from trilith_gateway.wire.protocol import WireLimits, WireProtocol
 
 
 def listen(settings: GatewaySettings) -> socket.socket:
@@ -50,12 +53,28 @@ class Server(uvicorn.Server):
         """Leave signals to `until_signal`."""
         yield
 
+    async def on_tick(self, counter: int) -> bool:
+        """Also close connections that keep the server waiting (ten ticks are a second)."""
+        if counter % 10 == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, WireProtocol):
+                    connection.expire(now)
+        return await super().on_tick(counter)
+
 
 def make(app: FastAPI, settings: GatewaySettings) -> Server:
     """Return a server for `app`; it stops when its `should_exit` is set."""
+    limits = WireLimits(
+        head_s=settings.head_timeout_s,
+        body_s=settings.body_timeout_s,
+        keep_alive_s=settings.keep_alive_s,
+        half_close=settings.half_close,
+    )
+    protocol = functools.partial(WireProtocol, front=app.state.platform.front, limits=limits)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=cast(type[asyncio.Protocol], protocol),
         log_level="warning",
         access_log=False,
         server_header=False,

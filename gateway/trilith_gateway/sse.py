@@ -2,35 +2,78 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
+from json import JSONDecodeError
 from typing import Any
+
+import orjson
+
+from trilith.errors import APIConnectionError
 
 DONE = b"data: [DONE]\n\n"
 
+_MARKS = (b"\n\n", b"\r\n\r\n")
+_MOST_BYTES = 16 * 1024 * 1024
+"""Longest event that is waited for; an upstream that sends more without an end is broken."""
 
-async def split(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    r"""Yield whole events, each with its closing blank line, as soon as they are complete.
+
+async def blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    r"""Yield the stream in blocks of one or more whole events, as soon as they are complete.
 
     Line ends may be `\n` or `\r\n`; a last event without its blank line is yielded as it is.
+
+    Raises:
+        APIConnectionError: an event does not end.
     """
     held = b""
     async for chunk in chunks:
-        held += chunk
-        while (cut := _end(held)) is not None:
-            yield held[:cut]
-            held = held[cut:]
+        if held:
+            chunk = held + chunk
+        if chunk.endswith(b"\n\n"):  # how nearly every read ends
+            held = b""
+            yield chunk
+            continue
+        ends_at = [at + len(mark) for mark in _MARKS if (at := chunk.rfind(mark)) >= 0]
+        cut = max(ends_at, default=0)
+        held = chunk[cut:]
+        if cut:
+            yield chunk[:cut]
+        if len(held) > _MOST_BYTES:
+            raise APIConnectionError(f"the upstream sent an event of more than {_MOST_BYTES:,} bytes")
     if held.strip():
         yield held
 
 
-def _end(held: bytes) -> int | None:
-    ends = [at + len(mark) for mark in (b"\n\n", b"\r\n\r\n") if (at := held.find(mark)) >= 0]
-    return min(ends) if ends else None
+def events(block: bytes) -> list[bytes]:
+    """Cut a block into its events, each with its closing blank line."""
+    found: list[bytes] = []
+    while block:
+        ends = [at + len(mark) for mark in _MARKS if (at := block.find(mark)) >= 0]
+        cut = min(ends, default=len(block))
+        found.append(block[:cut])
+        block = block[cut:]
+    return found
+
+
+async def split(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield single whole events, each with its closing blank line."""
+    async for block in blocks(chunks):
+        for event in events(block):
+            yield event
+
+
+def ends(block: bytes, mark: bytes | None) -> bool:
+    """Say whether the block's last event carries `mark` as its data."""
+    if mark is None:
+        return False
+    tail = block[-len(mark) - 16 :].rstrip()
+    return tail.endswith(mark) and tail[: -len(mark)].rstrip(b" ").endswith(b"data:")
 
 
 def data(event: bytes) -> bytes | None:
     """Return the event's data, its lines joined; None for comments and events without data."""
+    if event.startswith(b"data: ") and event.endswith(b"\n\n") and event.find(b"\n") == len(event) - 2:
+        return event[6:-2]  # the usual form, without looking at each line
     lines = [line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:")]
     return b"\n".join(lines) if lines else None
 
@@ -41,17 +84,17 @@ def decode(event: bytes) -> dict[str, Any] | None:
     if payload is None or not payload.startswith(b"{"):
         return None
     try:
-        value = json.loads(payload)
-    except ValueError:
+        value = orjson.loads(payload)
+    except JSONDecodeError:
         return None
     return value if isinstance(value, dict) else None
 
 
 def encode(value: object) -> bytes:
     """Return one event that carries `value` as JSON."""
-    return b"data: " + dump(value) + b"\n\n"
+    return b"data: %b\n\n" % dump(value)
 
 
 def dump(value: object) -> bytes:
     """Return compact UTF-8 JSON."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return orjson.dumps(value)

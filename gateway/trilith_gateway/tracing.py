@@ -34,6 +34,11 @@ def database(home: Path) -> Path:
     return home / "traces.db"
 
 
+def wanted(settings: TelemetrySettings) -> bool:
+    """Say whether spans go anywhere; if not, none are made."""
+    return settings.store_spans or settings.otlp_endpoint is not None
+
+
 def provider(settings: TelemetrySettings, home: Path, *, service: str = "trilith-gateway") -> TracerProvider:
     """Make a tracer provider for one process; whoever asked for it shuts it down."""
     made = TracerProvider(

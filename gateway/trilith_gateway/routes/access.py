@@ -6,8 +6,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from trilith.errors import APIStatusError
-from trilith_gateway import answer, sse
-from trilith_gateway.exchange import Api, Exchange
+from trilith_gateway import fault, sse
+from trilith_gateway.api import Api
+from trilith_gateway.exchange import Exchange
 from trilith_gateway.key import Key
 from trilith_gateway.platform import Platform
 from trilith_gateway.stages.identify import Identify
@@ -19,18 +20,18 @@ async def caller(platform: Platform, request: Request) -> Key:
     Raises:
         AuthenticationError: none, or an unknown one.
     """
-    exchange = Exchange(Api.CHAT, request.url.path, dict(request.headers), receive_body=_nothing)
-    await Identify(platform.keys)(exchange)
+    exchange = Exchange(Api.CHAT, request.url.path, dict(request.headers), _nothing)
+    Identify(platform.keys)(exchange)
     return exchange.caller
 
 
-async def _nothing(most_bytes: int) -> bytes:
+def _nothing(most_bytes: int) -> bytes:
     return b""
 
 
 def refusal(error: APIStatusError, *, text: bool = False) -> Response:
     """Return the answer to an error: OpenAI's object, or with `text` the inference protocol's string."""
-    body = {"error": error.message} if text else answer.error_object(error)
+    body = {"error": error.message} if text else fault.openai(error)
     return reply(body, status=error.status_code)
 
 

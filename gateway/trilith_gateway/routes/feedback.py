@@ -24,7 +24,7 @@ class Feedback(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    request_id: Annotated[str, Field(pattern=r"^req_[0-9a-f]{24}$")]
+    request_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
     score: float | None = Field(None, allow_inf_nan=False)
     label: str | None = Field(None, max_length=200)
     comment: str | None = Field(None, max_length=4000)
@@ -77,6 +77,8 @@ def _known(platform: Platform, key: Key, request_id: str) -> None:
     """Refuse feedback on answers that another team got, or nobody."""
     platform.store.flush()
     with platform.store.reading() as connection:
-        row = connection.execute("select team from ledger where request_id = ?", (request_id,)).fetchone()
-    if row is None or row["team"] != key.team:
+        row = connection.execute(
+            "select 1 from ledger where request_id = ? and team = ?", (request_id, key.team)
+        ).fetchone()
+    if row is None:
         raise NotFoundError(f"No answer of this team has the request id {request_id!r}.", status_code=404)

@@ -10,7 +10,8 @@ from starlette.responses import Response
 from trilith.errors import APIStatusError
 from trilith.seams import Call
 from trilith.types import Kind
-from trilith_gateway.exchange import Api, model_not_found
+from trilith_gateway.api import Api
+from trilith_gateway.exchange import model_not_found
 from trilith_gateway.http import ExchangeResponse
 from trilith_gateway.platform import Platform
 from trilith_gateway.release import Release
@@ -74,13 +75,6 @@ def router(platform: Platform) -> APIRouter:
         summary="Predict",
     )
     async def infer(request: Request, name: str) -> Response:
-        return ExchangeResponse(
-            request,
-            Api.PREDICT,
-            pipeline=platform.pipeline,
-            tracer=platform.tracer,
-            metrics=platform.metrics,
-            model=name,
-        )
+        return ExchangeResponse(request, Api.PREDICT, platform.front, model=name)
 
     return routes

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from trilith.errors import APIStatusError
-from trilith_gateway.exchange import Api, model_not_found
+from trilith_gateway.api import Api
+from trilith_gateway.exchange import model_not_found
 from trilith_gateway.platform import Platform
 from trilith_gateway.release import Release
 from trilith_gateway.routes.access import caller, refusal, reply

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from trilith_gateway.exchange import Api
+from trilith_gateway.api import Api
 from trilith_gateway.http import ExchangeResponse
 from trilith_gateway.platform import Platform
 from trilith_gateway.routes import schema
@@ -18,9 +18,7 @@ def router(platform: Platform) -> APIRouter:
     routes = APIRouter(tags=["openai"])
 
     def answer(request: Request, api: Api) -> Response:
-        return ExchangeResponse(
-            request, api, pipeline=platform.pipeline, tracer=platform.tracer, metrics=platform.metrics
-        )
+        return ExchangeResponse(request, api, platform.front)
 
     def options(body: dict[str, Any]) -> dict[str, Any]:
         return {"response_class": Response, "openapi_extra": schema.operation(body)}

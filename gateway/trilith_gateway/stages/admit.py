@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from trilith.errors import PermissionDeniedError, RateLimitError
+from trilith.errors import APIStatusError, PermissionDeniedError, RateLimitError
 from trilith.money import Price, cost
-from trilith.types import Kind, Usage
-from trilith_gateway import request
+from trilith.types import Kind
 from trilith_gateway.budget import Budgets
-from trilith_gateway.exchange import Api, Exchange, model_not_found, store_unavailable
+from trilith_gateway.exchange import Exchange, model_not_found, store_unavailable
 from trilith_gateway.limit import RateLimiter
 from trilith_gateway.release import Release, ReleaseTable
 from trilith_gateway.store.journal import Record
@@ -35,19 +34,38 @@ class Admit:
         self._append = append
         self._max_body_bytes = max_body_bytes
 
-    async def __call__(self, exchange: Exchange) -> None:
+    def __call__(self, exchange: Exchange) -> Awaitable[None] | None:
         """Read and check the body, find the release, hold the money."""
         self._limit(exchange)
-        raw = await exchange.receive_body(self._max_body_bytes)
+        if exchange.headers.get("content-encoding", "identity") != "identity":
+            raise APIStatusError(
+                "The body is compressed, which this gateway does not read. Send it without Content-Encoding.",
+                status_code=415,
+                code="unsupported_encoding",
+                type="invalid_request_error",
+            )
+        raw = exchange.read_body(self._max_body_bytes)
+        if isinstance(raw, bytes):
+            self._admit(exchange, raw)
+            return None
+        return self._wait(exchange, raw)
+
+    async def _wait(self, exchange: Exchange, reading: Awaitable[bytes]) -> None:
+        self._admit(exchange, await reading)
+
+    def _admit(self, exchange: Exchange, raw: bytes) -> None:
+        operation = exchange.operation
+        exchange.raw = raw
         exchange.body_bytes = len(raw)
-        exchange.body = request.parse(exchange.api, raw)
-        name = exchange.model_in_path or exchange.body["model"]
+        exchange.body = body = operation.parse(raw, exchange.headers)
+        name = exchange.model_in_path or body["model"]
         release = self._releases.find(name)
-        if release is None or release.kind not in exchange.api.kinds or not exchange.caller.allows(name):
+        if release is None or release.kind not in operation.kinds or not exchange.caller.allows(name):
             raise model_not_found(name, exchange.api)
         exchange.model, exchange.release = name, release
-        exchange.stream = exchange.body.get("stream") is True
-        exchange.usage_wanted = (exchange.body.get("stream_options") or {}).get("include_usage") is True
+        if body.get("stream") is True:
+            exchange.stream = True
+            exchange.usage_wanted = (body.get("stream_options") or _NOTHING).get("include_usage") is True
         self._reserve(exchange, release)
         exchange.admitted = True
 
@@ -102,17 +120,12 @@ def upper_bound(exchange: Exchange, release: Release, price: Price) -> int:
     A token is at least one byte of the request as it is sent on, and a request asks for at most
     `max_tokens` per choice. A RAG request grows by its passages: they are covered by its own allowance.
     """
-    body = exchange.body
-    if exchange.api is Api.PREDICT:
-        return cost(Usage(rows=request.rows(body)), price)
-    if exchange.api is Api.EMBEDDING:
-        return cost(Usage(input_tokens=exchange.body_bytes), price)
-    wanted = body.get("max_completion_tokens") or body.get("max_tokens") or release.max_output_tokens
     passages = _RAG_PROMPT_TOKENS if release.kind is Kind.RAG else 0
-    return cost(
-        Usage(input_tokens=exchange.body_bytes + passages, output_tokens=wanted * (body.get("n") or 1)), price
-    )
+    used = exchange.operation.bound(exchange.body, exchange.body_bytes + passages, release.max_output_tokens)
+    return cost(used, price)
 
 
 _RAG_PROMPT_TOKENS = 8192
 """More than the passages and the instructions of a RAG prompt can come to."""
+
+_NOTHING: dict[str, object] = {}

@@ -1,12 +1,18 @@
-"""Stage 6, call: sends the call, and reads usage from the answer as it passes."""
+"""Stage 6, call: sends the call, and reads usage from the answer as it passes.
+
+Bytes pass through as they come. A stream's chunks are decoded only where usage stands in them.
+"""
 
 from __future__ import annotations
 
-import json
+import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
+from json import JSONDecodeError
 from typing import Any
 
+import orjson
+from opentelemetry.propagate import inject
 from opentelemetry.trace import SpanKind, Tracer
 
 from trilith.errors import APIConnectionError
@@ -14,43 +20,86 @@ from trilith.seams import Call as UpstreamCall
 from trilith.seams import Reply, Upstream
 from trilith.telemetry import names, span
 from trilith_gateway import sse
-from trilith_gateway.exchange import Answer, Api, Exchange
+from trilith_gateway.exchange import Answer, Exchange
 from trilith_gateway.usage import read_usage
 
-_PASSED_ON = ("content-type", "retry-after", "retry-after-ms", "x-should-retry")
+_PASSED_ON = (
+    "content-type",
+    "content-encoding",
+    "content-disposition",
+    "retry-after",
+    "retry-after-ms",
+    "x-should-retry",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-reset-tokens",
+    "x-trilith-cascade",
+)
+
+_LARGE_BYTES = 64 * 1024
+"""From this length on an answer is not decoded for its usage, which is looked for at its end."""
+
+_OBJECT = rb"(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}|null)"
+_LAST_FIELD = re.compile(rb',\s*"usage":\s*' + _OBJECT + rb"(?=\s*\}\r?\n\r?\n)")
+"""Usage as the last field of an event. Within a JSON string its quotes would be escaped."""
+_ANYWHERE = re.compile(rb'"usage":\s*' + _OBJECT)
+_ID = re.compile(rb'"id":\s*"([^"\\]{1,128})"')
+_FINISHED = re.compile(rb'"finish_reason":\s*"([a-z_]{1,32})"')
 
 
 class Call:
     """Asks the release's upstream, once more if the first connection failed before anything was sent back."""
 
-    def __init__(self, tracer: Tracer) -> None:
+    def __init__(self, tracer: Tracer | None) -> None:
+        """Take the tracer; without one, attempts have no spans."""
         self._tracer = tracer
 
-    async def __call__(self, exchange: Exchange) -> None:
+    def __call__(self, exchange: Exchange) -> Awaitable[None] | None:
         """Set `exchange.answer`."""
         if exchange.answer is not None or exchange.call is None:
-            return
-        reply = await self._attempts(exchange, exchange.target.upstream, exchange.call)
+            return None
+        return self._ask(exchange, exchange.target.upstream, exchange.call)
+
+    async def _ask(self, exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> None:
+        sent_at = time.perf_counter()
+        if self._tracer is None:
+            reply = await _send(upstream, call)
+        else:
+            reply = await self._traced(self._tracer, exchange, upstream, call)
         exchange.reply = reply
-        exchange.first_byte_at = time.perf_counter()
-        headers = {name: reply.headers[name] for name in _PASSED_ON if name in reply.headers}
-        streams = headers.get("content-type", "").startswith("text/event-stream")
-        if reply.status < 400 and streams:
-            headers |= {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        exchange.first_byte_at = now = time.perf_counter()
+        exchange.waited_s = now - sent_at
+        given = reply.headers
+        headers = {name: given[name] for name in _PASSED_ON if name in given}
+        if (theirs := given.get("x-request-id")) is not None and theirs != exchange.request_id:
+            headers["x-upstream-request-id"] = theirs
+        content_type = headers.get("content-type", "")
+        if reply.status < 400 and content_type.startswith("text/event-stream"):
+            headers["cache-control"] = "no-cache"
+            headers["x-accel-buffering"] = "no"
             exchange.answer = Answer(reply.status, headers, events=_watch(exchange, reply))
             return
-        body = b"".join([chunk async for chunk in reply.chunks()])
+        parts = [chunk async for chunk in reply.chunks()]
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        exchange.waited_s = time.perf_counter() - sent_at
         if reply.status < 400:
             _read(exchange, reply, body)
         exchange.answer = Answer(reply.status, headers, body)
 
-    async def _attempts(self, exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> Reply:
+    async def _traced(
+        self, tracer: Tracer, exchange: Exchange, upstream: Upstream, call: UpstreamCall
+    ) -> Reply:
         for index in (0, 1):
             attributes = {names.REQUEST_MODEL: exchange.model, names.ATTEMPT_INDEX: index}
             try:
                 with span(
-                    "attempt", exchange.model, attributes, kind=SpanKind.CLIENT, using=self._tracer
+                    "attempt", exchange.model, attributes, kind=SpanKind.CLIENT, using=tracer
                 ) as current:
+                    if isinstance(call.headers, dict):
+                        inject(call.headers)
                     reply = await upstream.send(call)
                     current.set_attribute(names.HTTP_STATUS, reply.status)
                     return reply
@@ -60,53 +109,101 @@ class Call:
         raise RuntimeError("unreachable: the last attempt returns or raises")
 
 
+async def _send(upstream: Upstream, call: UpstreamCall) -> Reply:
+    try:
+        return await upstream.send(call)
+    except APIConnectionError as error:
+        if not error.retryable:
+            raise
+    return await upstream.send(call)
+
+
 def _read(exchange: Exchange, reply: Reply, body: bytes) -> None:
-    if exchange.api is Api.PREDICT:
+    operation = exchange.operation
+    if operation.scores:
         exchange.usage = read_usage({"rows": reply.headers.get("x-trilith-rows")})
         return
-    try:
-        value = json.loads(body)
-    except ValueError:
+    text = body
+    if len(body) > _LARGE_BYTES:
+        matches = _ANYWHERE.findall(body[-4096:]) or _ANYWHERE.findall(body[:4096])
+        if matches:
+            text = b'{"usage":%b}' % matches[-1]
+    elif not body.startswith(b"{"):
         return
-    if isinstance(value, dict):
+    try:
+        value = orjson.loads(text)
+    except JSONDecodeError:
+        return
+    if type(value) is dict:
         _note(exchange, value)
 
 
 async def _watch(exchange: Exchange, reply: Reply) -> AsyncIterator[bytes]:
-    """Pass events on, noting usage; reports of usage that the caller did not ask for are taken out."""
-    ended = False
-    async for event in sse.split(reply.chunks()):
-        value = sse.decode(event)
+    """Pass blocks of events on, noting usage; reports that the caller did not ask for are taken out."""
+    last = b""
+    async for block in sse.blocks(reply.chunks()):
+        last = block
+        if exchange.response_id is None and (found := _ID.search(block)) is not None:
+            exchange.response_id = found[1].decode("ascii", "replace")
+        if (finished := _FINISHED.findall(block)) and not exchange.finish_reasons:
+            exchange.finish_reasons = tuple(reason.decode() for reason in finished)
+        if b'"usage"' in block:
+            block = _without_usage(exchange, block)
+        if block:
+            yield block
+    mark = exchange.operation.ends_with
+    if mark is not None and not sse.ends(last, mark):
+        raise APIConnectionError(
+            f"the upstream ended its stream without {mark.decode()}", request_id=exchange.request_id
+        )
+
+
+def _without_usage(exchange: Exchange, block: bytes) -> bytes:
+    """Note a block's usage, and return the block as the caller wants to see it."""
+    reports = _LAST_FIELD.findall(block)
+    if len(reports) == block.count(b'"usage"'):
+        told = [report for report in reports if report != b"null"]
+        if not told:
+            return block
+        if exchange.target.counts_stream_usage and b'"choices":[]' not in block:
+            # `continuous_usage_stats`, which we asked for: usage beside text in every chunk.
+            exchange.usage = read_usage(orjson.loads(told[-1])) or exchange.usage
+            return block if _each_chunk(exchange) else _LAST_FIELD.sub(b"", block)
+    parts: list[bytes] = []
+    for event in sse.events(block):
+        value = sse.decode(event) if b'"usage"' in event else None
         if value is None:
-            ended = ended or sse.data(event) == b"[DONE]"
-            yield event
+            parts.append(event)
             continue
         _note(exchange, value)
         asked = _asked_for(exchange, value)
         if asked is value:
-            yield event
+            parts.append(event)
         elif asked is not None:
-            yield sse.encode(asked)
-    if not ended:
-        raise APIConnectionError("the upstream ended its stream without [DONE]", request_id=exchange.id)
+            parts.append(sse.encode(asked))
+    return b"".join(parts)
+
+
+def _each_chunk(exchange: Exchange) -> bool:
+    """Say whether the caller itself asked for usage in every chunk."""
+    return (exchange.body.get("stream_options") or {}).get("continuous_usage_stats") is True
 
 
 def _asked_for(exchange: Exchange, value: dict[str, Any]) -> dict[str, Any] | None:
     """Return the chunk without usage that was not asked for: the same object, a copy, or None."""
-    if "usage" not in value:
+    if "usage" not in value or not exchange.operation.generates:
         return value
-    if value.get("choices"):  # usage beside text comes from `continuous_usage_stats`, which we asked for
-        if not exchange.target.counts_stream_usage:
+    if value.get("choices"):
+        if not exchange.target.counts_stream_usage or _each_chunk(exchange):
             return value
         return {name: part for name, part in value.items() if name != "usage"}
     return value if exchange.usage_wanted else None
 
 
 def _note(exchange: Exchange, value: dict[str, Any]) -> None:
-    if (usage := value.get("usage")) is not None:
-        exchange.usage = read_usage(usage) or exchange.usage
-    exchange.response_id = value.get("id") or exchange.response_id
-    reasons = [
-        choice.get("finish_reason") for choice in value.get("choices") or () if isinstance(choice, dict)
-    ]
-    exchange.finish_reasons = tuple(filter(None, reasons)) or exchange.finish_reasons
+    exchange.usage = exchange.operation.read_usage(value) or exchange.usage
+    if exchange.response_id is None and type(name := value.get("id")) is str:
+        exchange.response_id = name
+    if (choices := value.get("choices")) and type(choices) is list:
+        reasons = [choice.get("finish_reason") for choice in choices if type(choice) is dict]
+        exchange.finish_reasons = tuple(filter(None, reasons)) or exchange.finish_reasons

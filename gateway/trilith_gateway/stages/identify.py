@@ -13,12 +13,23 @@ class Identify:
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
 
-    async def __call__(self, exchange: Exchange) -> None:
-        """Set `exchange.key`, or refuse with 401."""
-        scheme, _, token = exchange.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
+    def __call__(self, exchange: Exchange) -> None:
+        """Set `exchange.key`, or refuse with 401.
+
+        The key comes as `Authorization: Bearer` (OpenAI's way) or as `x-api-key` (Anthropic's).
+        """
+        headers = exchange.headers
+        given = headers.get("authorization")
+        if given is not None:
+            scheme, _, token = given.partition(" ")
+            if scheme != "Bearer" and scheme.lower() != "bearer":
+                token = ""
+        else:
+            token = headers.get("x-api-key", "")
+        token = token.strip()
+        if not token:
             raise _refused("No API key given. Send it as `Authorization: Bearer tl_...`.")
-        exchange.key = self._keys.find(token.strip())
+        exchange.key = self._keys.find(token)
         if exchange.key is None:
             raise _refused("This API key is not known, or it was revoked. `trilith keys create` makes one.")
 

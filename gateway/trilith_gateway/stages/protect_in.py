@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 from opentelemetry.trace import Span as TraceSpan
 from opentelemetry.trace import Tracer
@@ -11,7 +12,7 @@ import trilith_governance as governance
 from trilith.errors import APIStatusError, PermissionDeniedError
 from trilith.telemetry import names, span
 from trilith.types import Kind, Verdict
-from trilith_gateway.exchange import Api, Exchange
+from trilith_gateway.exchange import Exchange
 
 
 class ProtectIn:
@@ -21,17 +22,21 @@ class ProtectIn:
         self._protector = protector
         self._tracer = tracer
 
-    async def __call__(self, exchange: Exchange) -> None:
+    def __call__(self, exchange: Exchange) -> Awaitable[None] | None:
         """Set `exchange.protection` and replace texts in `exchange.body`.
 
         A RAG request keeps its text: retrieval runs in this process and needs the words. Its upstream masks
         what goes on to the language model, by the same protection (`Call.shield`); looking at the question
         here already gives the refusal and the audit entry.
         """
-        protection = self._protector.protect(exchange.target.policy)
+        policy = exchange.target.policy
+        protection = None if policy is None else self._protector.protect(policy)
         if protection is None:
-            return
+            return None
         exchange.protection = protection
+        return self._mask(exchange, protection)
+
+    async def _mask(self, exchange: Exchange, protection: governance.Protection) -> None:
         attributes = {
             names.GUARDRAIL_NAME: "pii",
             names.GUARDRAIL_STAGE: "input",
@@ -39,7 +44,7 @@ class ProtectIn:
         }
         with span("guardrail", "pii", attributes, using=self._tracer) as current:
             try:
-                body = await asyncio.to_thread(_mask, exchange, protection)
+                body = await asyncio.to_thread(exchange.operation.mask, exchange.body, protection)
             except PermissionDeniedError:
                 _describe(current, protection, Verdict.BLOCK)
                 raise
@@ -47,21 +52,8 @@ class ProtectIn:
                 _describe(current, protection, Verdict.ERROR)
                 raise
             _describe(current, protection, protection.verdict)
-        if exchange.target.kind is not Kind.RAG:
-            exchange.body = body
-
-
-def _mask(exchange: Exchange, protection: governance.Protection) -> dict[str, object]:
-    match exchange.api:
-        case Api.CHAT:
-            return governance.mask_chat(exchange.body, protection)
-        case Api.COMPLETION:
-            return governance.mask_completion(exchange.body, protection)
-        case Api.EMBEDDING:
-            return governance.mask_embedding_input(exchange.body, protection)
-        case Api.PREDICT:
-            governance.check_tabular(exchange.body, protection)
-            return exchange.body
+        if exchange.target.kind is not Kind.RAG and protection.counts:
+            exchange.body, exchange.masked = body, True
 
 
 def _describe(current: TraceSpan, protection: governance.Protection, verdict: Verdict) -> None:

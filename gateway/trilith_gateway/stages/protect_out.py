@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncIterator
 
-import trilith_governance as governance
+import orjson
+
 from trilith_gateway import sse
-from trilith_gateway.exchange import Api, Exchange
+from trilith_gateway.api import Restorer
+from trilith_gateway.exchange import Exchange
 from trilith_gateway.stages.recall import Cache
 
 
@@ -38,25 +39,26 @@ class ProtectOut:
     def body(self, exchange: Exchange, body: bytes) -> bytes:
         """Return the answer with the originals in it; byte for byte the same when nothing was masked."""
         protection = exchange.protection
-        if protection is None or not protection.counts or exchange.api not in (Api.CHAT, Api.COMPLETION):
+        if protection is None or not protection.counts or exchange.operation.restore is None:
             return body
-        return sse.dump(governance.restore_chat(json.loads(body), protection))
+        return sse.dump(exchange.operation.restore(orjson.loads(body), protection))
 
     def events(self, exchange: Exchange, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Return the stream with the originals in it; untouched when nothing was masked."""
         protection = exchange.protection
-        if protection is None or not protection.counts:
+        if protection is None or not protection.counts or exchange.operation.restorer is None:
             return events
-        return _restored(events, governance.ChatStreamRestorer(protection))
+        return _restored(events, exchange.operation.restorer(protection))
 
 
-async def _restored(
-    events: AsyncIterator[bytes], restorer: governance.ChatStreamRestorer
-) -> AsyncIterator[bytes]:
-    async for event in events:
-        value = sse.decode(event)
-        if value is None:
-            yield event
-            continue
-        for restored in restorer.feed(value):
-            yield sse.encode(restored)
+async def _restored(blocks: AsyncIterator[bytes], restorer: Restorer) -> AsyncIterator[bytes]:
+    async for block in blocks:
+        parts: list[bytes] = []
+        for event in sse.events(block):
+            value = sse.decode(event)
+            if value is None:
+                parts.append(event)
+            else:
+                parts += map(sse.encode, restorer.feed(value))
+        if parts:
+            yield b"".join(parts)

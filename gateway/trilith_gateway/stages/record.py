@@ -10,7 +10,8 @@ from opentelemetry.util.types import AttributeValue
 
 from trilith.telemetry import names
 from trilith.types import Verdict
-from trilith_gateway.exchange import Api, Exchange, Rule
+from trilith_gateway.api import Api
+from trilith_gateway.exchange import Exchange, Rule
 from trilith_gateway.metric import Metrics
 from trilith_gateway.store.journal import Record as Fact
 
@@ -47,7 +48,7 @@ def _audit(exchange: Exchange, verdict: Verdict, counts: Mapping[str, int]) -> F
         "at": time.time(),
         "event": f"pii.{verdict.value}",
         "detail": {
-            "request_id": exchange.id,
+            "request_id": exchange.request_id,
             "key_id": exchange.caller.id,
             "team": exchange.caller.team,
             "model": exchange.model,
@@ -61,7 +62,7 @@ def _attributes(exchange: Exchange) -> dict[str, AttributeValue]:
     named = names.MODEL_NAME if exchange.api is Api.PREDICT else names.REQUEST_MODEL
     found: dict[str, AttributeValue] = {
         named: exchange.model,
-        names.REQUEST_ID: exchange.id,
+        names.REQUEST_ID: exchange.request_id,
         names.HTTP_STATUS: status(exchange),
     }
     if exchange.key is not None:

@@ -6,14 +6,8 @@ from typing import Any
 
 from trilith.seams import Call
 from trilith.types import Kind
-from trilith_gateway import sse
-from trilith_gateway.exchange import Api, Exchange
-
-_PATHS = {
-    Api.CHAT: "/v1/chat/completions",
-    Api.COMPLETION: "/v1/completions",
-    Api.EMBEDDING: "/v1/embeddings",
-}
+from trilith_gateway import request, sse
+from trilith_gateway.exchange import Exchange
 
 
 class Route:
@@ -22,33 +16,47 @@ class Route:
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
 
-    async def __call__(self, exchange: Exchange) -> None:
-        """Set `exchange.call`; refuses when the release is not ready to answer."""
+    def __call__(self, exchange: Exchange) -> None:
+        """Set `exchange.call`."""
         if exchange.answer is not None:
             return
-        body = _rewritten(exchange)
+        operation = exchange.operation
+        changes = _changes(exchange) if operation.renames else None
+        if exchange.masked:
+            body = sse.dump({**exchange.body, **changes} if changes else exchange.body)
+        else:
+            body = request.splice(exchange.raw, exchange.body, changes) if changes else exchange.raw
+        headers = {"content-type": "application/json", "x-request-id": exchange.request_id}
+        for name in _TRACE:
+            if (value := exchange.headers.get(name)) is not None:
+                headers[name] = value
         exchange.call = Call(
-            path=_PATHS.get(exchange.api, exchange.path),
-            body=sse.dump(body),
-            headers={"content-type": "application/json", "x-request-id": exchange.id},
+            path=operation.path or exchange.path,
+            body=body,
+            headers=headers,
             timeout_s=self._timeout_s,
             shield=exchange.protection if exchange.target.kind is Kind.RAG else None,
         )
 
 
-def _rewritten(exchange: Exchange) -> dict[str, Any]:
-    """Return the caller's body with the upstream's model name, a bounded answer, and usage in streams."""
-    if exchange.api is Api.PREDICT:
-        return exchange.body
-    release, body = exchange.target, {**exchange.body}
-    body["model"] = release.upstream_model
-    if exchange.api is Api.EMBEDDING:
-        return body
+_TRACE = ("traceparent", "tracestate")
+
+
+def _changes(exchange: Exchange) -> dict[str, Any]:
+    """Return what must differ from the caller's body: the model, a bounded answer, usage in streams."""
+    release, body = exchange.target, exchange.body
+    changes: dict[str, Any] = {}
+    if body.get("model") != release.upstream_model:
+        changes["model"] = release.upstream_model
+    if not exchange.operation.generates:
+        return changes
     if body.get("max_tokens") is None and body.get("max_completion_tokens") is None:
-        body["max_tokens"] = release.max_output_tokens
+        changes["max_tokens"] = release.max_output_tokens
     if exchange.stream:
-        options = {**(body.get("stream_options") or {}), "include_usage": True}
+        given = body.get("stream_options") or {}
+        options = {**given, "include_usage": True}
         if release.counts_stream_usage:
             options["continuous_usage_stats"] = True  # so that a stream which is given up is charged exactly
-        body["stream_options"] = options
-    return body
+        if options != given:
+            changes["stream_options"] = options
+    return changes

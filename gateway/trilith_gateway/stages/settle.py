@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from trilith.money import cost
 from trilith.types import Usage
+from trilith_gateway.api import Api
 from trilith_gateway.budget import Budgets
-from trilith_gateway.exchange import Api, Exchange, Rule, store_unavailable
+from trilith_gateway.exchange import Exchange, Rule, store_unavailable
 from trilith_gateway.store.journal import Record
 from trilith_gateway.usage import estimate
 
@@ -67,7 +68,7 @@ def _row(exchange: Exchange, usage: Usage, now: float) -> Record:
     return {
         "t": "charge",
         "id": exchange.id,
-        "request_id": exchange.id,
+        "request_id": exchange.request_id,
         "at": now,
         "key_id": key.id,
         "team": key.team,

@@ -1,105 +1,195 @@
-"""An upstream that speaks OpenAI's protocol over HTTP: vLLM, a provider, or the provider worker."""
+"""An upstream that speaks OpenAI's protocol over HTTP: vLLM, a provider, or the provider worker.
+
+The client is our own, because a general one costs more than the rest of the gateway: aiohttp about 190
+microseconds of CPU per call and httpx 1,300, where this one needs about 30. It does what a gateway needs and no
+more: HTTP/1.1, kept connections, TLS, time limits from one timer, back pressure, and an abort that is seen at
+once.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-
-import aiohttp
-from yarl import URL
+import ssl
+from collections import deque
+from urllib.parse import urlsplit
 
 from trilith.errors import APIConnectionError, APITimeoutError
 from trilith.seams import Call
+from trilith_gateway.upstream.connection import ClosedEarly, Connection, HttpReply
 
+__all__ = ["HttpReply", "HttpUpstream", "Pool"]
+
+_CONNECT_S = 10.0
 _IDLE_S = 300.0
 """Longest silence within an answer before it counts as broken (seconds)."""
+_KEPT_S = 60.0
+"""How long an idle connection is kept (seconds)."""
+_TICK_S = 0.1
+"""How exact time limits are (seconds)."""
 
 
-class HttpReply:
-    """An answer whose body is still arriving."""
+class Pool:
+    """Connections to one address: the most recently used first, so that the others can be let go."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self.status = response.status
-        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+    def __init__(self, host: str, port: int, *, tls: bool, unix_socket: str | None) -> None:
+        self._host = host
+        self._port = port
+        self._tls = tls
+        self._unix_socket = unix_socket
+        self._context: ssl.SSLContext | None = None
+        self._idle: deque[Connection] = deque()
+        self._busy: set[Connection] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it is read from the socket."""
+    def idle(self) -> Connection | None:
+        """Return a connection that is open and at rest."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.transport.is_closing():
+                self._watch(connection)
+                return connection
+        return None
+
+    async def connect(self) -> Connection:
+        """Open a new connection.
+
+        Raises:
+            APIConnectionError: nothing listens there, or the name does not resolve.
+            APITimeoutError: it did not open in time.
+        """
+        loop = asyncio.get_running_loop()
+        connection = Connection(self, loop)
         try:
-            async for chunk in self._response.content.iter_any():
-                yield chunk
+            async with asyncio.timeout(_CONNECT_S):
+                if self._unix_socket is not None:
+                    await loop.create_unix_connection(lambda: connection, self._unix_socket)
+                else:
+                    await loop.create_connection(
+                        lambda: connection, self._host, self._port, ssl=self._tls_context()
+                    )
         except TimeoutError as error:
-            raise APITimeoutError(f"it was silent for {_IDLE_S:.0f} s within its answer") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise APIConnectionError(f"it broke off its answer ({type(error).__name__})") from error
+            raise APITimeoutError(f"no connection within {_CONNECT_S:.0f} s") from error
+        except OSError as error:
+            raise APIConnectionError(f"the connection failed ({type(error).__name__})") from error
+        self._watch(connection)
+        return connection
 
-    async def aclose(self) -> None:
-        """Close the connection if the answer is not complete, so that the upstream stops; else keep it."""
-        if self._response.content.at_eof():
-            self._response.release()
+    def _tls_context(self) -> ssl.SSLContext | None:
+        if self._tls and self._context is None:
+            self._context = ssl.create_default_context()
+        return self._context
+
+    def give_back(self, connection: Connection, *, keep: bool) -> None:
+        """Take a connection whose answer is complete."""
+        self._busy.discard(connection)
+        if keep and not connection.transport.is_closing():
+            connection.used = True
+            connection.idle_since = connection.loop.time()
+            self._idle.append(connection)
         else:
-            self._response.close()
+            connection.transport.close()
+
+    def forget(self, connection: Connection) -> None:
+        """Drop a connection that is closed."""
+        self._busy.discard(connection)
+        if connection.used:
+            try:
+                self._idle.remove(connection)
+            except ValueError:
+                return
+
+    def _watch(self, connection: Connection) -> None:
+        self._busy.add(connection)
+        if self._timer is None:
+            self._timer = connection.loop.call_later(_TICK_S, self._tick, connection.loop)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Enforce every time limit of this address: one timer for all."""
+        now = loop.time()
+        for connection in list(self._busy):
+            connection.expire(now)
+        while self._idle and now - self._idle[0].idle_since > _KEPT_S:
+            self._idle.popleft().transport.close()
+        again = self._busy or self._idle
+        self._timer = loop.call_later(_TICK_S if self._busy else 1.0, self._tick, loop) if again else None
+
+    def close(self) -> None:
+        """Close every connection."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._idle:
+            self._idle.pop().transport.close()
+        for connection in list(self._busy):
+            connection.transport.abort()
 
 
 class HttpUpstream:
     """One OpenAI-compatible server, with a pool of connections."""
 
     def __init__(self, base_url: str, *, api_key: str | None = None, unix_socket: str | None = None) -> None:
-        """Take a base URL that ends in `/v1`; the connection pool opens with the first call."""
-        self._base = URL(base_url.removesuffix("/").removesuffix("/v1"))
-        self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        self._unix_socket = unix_socket
-        self._session: aiohttp.ClientSession | None = None
-
-    @property
-    def address(self) -> tuple[str, int]:
+        """Take a base URL that ends in `/v1`; connections are opened when calls need them."""
+        url = urlsplit(base_url.removesuffix("/").removesuffix("/v1"))
+        tls = url.scheme == "https"
+        self.address = (url.hostname or "", url.port or (443 if tls else 80))
         """Host and port."""
-        return self._base.host or "", self._base.port or 0
+        self._prefix = url.path.rstrip("/")
+        host = url.netloc.rpartition("@")[2]
+        fixed = f" HTTP/1.1\r\nhost: {host}\r\naccept: */*\r\naccept-encoding: identity\r\n"
+        self._fixed = fixed + (f"authorization: Bearer {api_key}\r\n" if api_key else "") + "content-length: "
+        self._pool = Pool(*self.address, tls=tls, unix_socket=unix_socket)
 
     async def send(self, call: Call) -> HttpReply:
-        """Send one call; returns when the headers are there."""
-        session = self._session or self._open()
-        request = session.post(
-            self._base.joinpath(call.path.lstrip("/"), encoded=True),
-            data=call.body,
-            headers={**call.headers, **self._headers},
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=call.timeout_s, sock_connect=10, sock_read=_IDLE_S),
-        )
+        """Send one call; returns when the headers are there.
+
+        A kept connection that turns out to be closed, before a byte of an answer came, is replaced once.
+        """
+        head = self._head("POST", call)
+        connection = self._pool.idle()
+        if connection is not None:
+            try:
+                return await self._exchange(connection, head, call)
+            except ClosedEarly:
+                pass  # the upstream had closed it while it was at rest
+        return await self._exchange(await self._pool.connect(), head, call)
+
+    async def _exchange(self, connection: Connection, head: bytes, call: Call) -> HttpReply:
+        deadline = connection.loop.time() + call.timeout_s
+        reply = connection.send(head, call.body, deadline=deadline, idle_s=_IDLE_S)
         try:
-            return HttpReply(await request)
-        except TimeoutError as error:
-            raise APITimeoutError("it did not answer in time") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise APIConnectionError(f"the connection failed ({type(error).__name__})") from error
+            await reply.head()
+        except BaseException:
+            reply.abort()
+            raise
+        return reply
+
+    def _head(self, method: str, call: Call) -> bytes:
+        text = f"{method} {self._prefix}{call.path}{self._fixed}{len(call.body)}\r\n"
+        for name, value in call.headers.items():
+            if "\n" in value or "\r" in value:
+                raise ValueError(f"the header {name!r} holds a line end")  # what it would smuggle is not sent
+            text += f"{name}: {value}\r\n"
+        return f"{text}\r\n".encode("latin-1")
 
     async def ready(self) -> bool:
         """Say whether the server lists its models."""
-        session = self._session or self._open()
         try:
-            async with session.get(
-                self._base.joinpath("v1/models"),
-                headers=self._headers,
-                timeout=aiohttp.ClientTimeout(total=5),
-            ) as response:
-                return response.status < 500
-        except (aiohttp.ClientError, OSError, TimeoutError):
+            status, _ = await self.fetch("/v1/models", timeout_s=5)
+        except APIConnectionError:
             return False
+        return status < 500
 
-    def _open(self) -> aiohttp.ClientSession:
-        connector: aiohttp.BaseConnector
-        if self._unix_socket is not None:
-            connector = aiohttp.UnixConnector(self._unix_socket)
-        else:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
-        # Proxies from the environment are not used, cookies are not kept, and nothing is decompressed twice.
-        self._session = aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers={"accept-encoding": "identity"}
-        )
-        return self._session
+    async def fetch(self, path: str, *, timeout_s: float) -> tuple[int, bytes]:
+        """Send a GET over a connection of its own; returns status and body.
+
+        Raises:
+            APIConnectionError: nothing answered.
+        """
+        call = Call(path=path, body=b"", timeout_s=timeout_s)
+        reply = await self._exchange(await self._pool.connect(), self._head("GET", call), call)
+        return reply.status, b"".join([part async for part in reply.chunks()])
 
     async def aclose(self) -> None:
         """Close the pool."""
-        if self._session is not None:
-            await self._session.close()
-            await asyncio.sleep(0)  # lets the transports notice
+        self._pool.close()
+        await asyncio.sleep(0)  # lets the transports notice

@@ -48,6 +48,14 @@ class GatewaySettings(Section):
     """Longest time that one request may take (seconds)."""
     drain_s: float = Field(20, ge=0)
     """How long a stopping gateway lets open answers finish (seconds)."""
+    head_timeout_s: float = Field(10, gt=0)
+    """How long a caller may take to send a request's head (seconds)."""
+    body_timeout_s: float = Field(60, gt=0)
+    """How long a caller may take to send a request's body (seconds)."""
+    keep_alive_s: float = Field(75, gt=0)
+    """How long an idle connection is kept (seconds)."""
+    half_close: bool = False
+    """Answer callers who have closed their sending side. Off: they count as gone, and their work is stopped."""
 
 
 class TelemetrySettings(Section):

@@ -1,0 +1,157 @@
+"""The operations that callers may ask for: one table with everything in which they differ.
+
+A stage never asks which operation it serves; it asks the operation's row. A new protocol is a new row, its
+routes, and, where its upstreams do not speak it, a dialect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+import trilith_governance as governance
+from trilith.errors import APIError
+from trilith.types import Kind, Usage
+from trilith_gateway import fault, request
+from trilith_gateway.usage import read_usage
+
+Body = dict[str, Any]
+
+
+class Api(StrEnum):
+    """The operation that was asked for; also the first word of the request's span."""
+
+    CHAT = "chat"
+    COMPLETION = "text_completion"
+    EMBEDDING = "embeddings"
+    PREDICT = "predict"
+
+
+class Restorer(Protocol):
+    """Puts a caller's own data back into a stream's chunks."""
+
+    def feed(self, chunk: Body) -> list[Body]:
+        """Take one decoded chunk and return those that can go out now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Operation:
+    """One row of the table."""
+
+    api: Api
+    kinds: frozenset[Kind]
+    """Which kinds of model answer it."""
+    parse: Callable[[bytes, Mapping[str, str]], Body]
+    """Reads the caller's body (given with the headers); raises BadRequestError."""
+    bound: Callable[[Body, int, int], Usage]
+    """The most that a request can use, from its body, its length in bytes, and the longest answer when it
+    names none (tokens). A token is at least one byte of what is sent on."""
+    read_usage: Callable[[Body], Usage | None]
+    """Reads usage from a decoded answer, or from one event of a stream."""
+    mask: Callable[[Body, governance.Protection], Body]
+    """Returns the body with personal data replaced; blocking, CPU-bound."""
+    path: str | None = None
+    """Where OpenAI-compatible upstreams answer it; None: under the path that the caller used."""
+    restore: Callable[[Body, governance.Protection], Body] | None = None
+    """Puts the caller's own data back into a decoded answer; None where answers hold no text."""
+    restorer: Callable[[governance.Protection], Restorer] | None = None
+    """The same for a stream."""
+    error: Callable[[APIError], Body] = fault.openai
+    """The error body in the caller's protocol."""
+    scores: bool = False
+    """Whether what was used stands in the answer's headers, as rows, and not in its body."""
+    renames: bool = True
+    """Whether the body names a model, which goes on under the upstream's own name."""
+    generates: bool = False
+    """Whether it writes text, so that the answer's length is bounded and streams are asked for usage."""
+    ends_with: bytes | None = None
+    """What a stream's last event says; a stream that ends without it was cut off. None: no such event."""
+
+
+def _checked(*checks: Callable[[Body], None]) -> Callable[[bytes, Mapping[str, str]], Body]:
+    def parse(raw: bytes, headers: Mapping[str, str]) -> Body:
+        body = request.decode(raw)
+        for check in checks:
+            check(body)
+        return body
+
+    return parse
+
+
+def _generated(body: Body, size: int, most_output: int) -> Usage:
+    wanted = body.get("max_completion_tokens") or body.get("max_tokens") or most_output
+    choices = max(body.get("n") or 1, body.get("best_of") or 1)
+    return Usage(input_tokens=size, output_tokens=wanted * choices)
+
+
+def _embedded(body: Body, size: int, most_output: int) -> Usage:
+    return Usage(input_tokens=size)
+
+
+def _scored(body: Body, size: int, most_output: int) -> Usage:
+    return Usage(rows=request.rows(body))
+
+
+def _openai_usage(answer: Body) -> Usage | None:
+    return read_usage(answer.get("usage"))
+
+
+def _check_only(body: Body, protection: governance.Protection) -> Body:
+    governance.check_tabular(body, protection)
+    return body
+
+
+OPERATIONS: Mapping[Api, Operation] = {
+    operation.api: operation
+    for operation in (
+        Operation(
+            Api.CHAT,
+            frozenset({Kind.CHAT, Kind.RAG}),
+            parse=_checked(request.check_model, request.check_messages, request.check_generation),
+            bound=_generated,
+            read_usage=_openai_usage,
+            mask=governance.mask_chat,
+            path="/v1/chat/completions",
+            restore=governance.restore_chat,
+            restorer=governance.ChatStreamRestorer,
+            generates=True,
+            ends_with=b"[DONE]",
+        ),
+        Operation(
+            Api.COMPLETION,
+            frozenset({Kind.CHAT}),
+            parse=_checked(request.check_model, request.check_prompt, request.check_generation),
+            bound=_generated,
+            read_usage=_openai_usage,
+            mask=governance.mask_completion,
+            path="/v1/completions",
+            restore=governance.restore_chat,
+            restorer=governance.ChatStreamRestorer,
+            generates=True,
+            ends_with=b"[DONE]",
+        ),
+        Operation(
+            Api.EMBEDDING,
+            frozenset({Kind.EMBEDDING}),
+            parse=_checked(request.check_model, request.check_input),
+            bound=_embedded,
+            read_usage=_openai_usage,
+            mask=governance.mask_embedding_input,
+            path="/v1/embeddings",
+        ),
+        Operation(
+            Api.PREDICT,
+            frozenset({Kind.PREDICTOR}),
+            parse=_checked(request.check_tensors),
+            bound=_scored,
+            read_usage=_openai_usage,
+            mask=_check_only,
+            error=fault.inference,
+            scores=True,
+            renames=False,
+        ),
+    )
+}

@@ -1,0 +1,441 @@
+"""The server's protocol: uvicorn's, with the model calls taken out before any ASGI message is made.
+
+ASGI costs more than all nine stages of a request together: a scope, a receive and a send of dictionaries, an
+event, and no way to hear of a caller's leaving but to ask. So the few routes that carry nearly all requests are
+answered from here, in the same order and on the same connections as everything else, which stays an ordinary
+ASGI application.
+
+Leans on uvicorn's internals: `HttpToolsProtocol.{cycle, pipeline, flow, headers, url, tasks, connections}` and
+the part of `RequestResponseCycle` that it uses. tests/gateway/test_wire.py holds it to that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from enum import IntEnum
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, cast
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from trilith.errors import APIStatusError
+from trilith_gateway import fault, sse
+from trilith_gateway.exchange import Exchange
+from trilith_gateway.front import Front
+from trilith_gateway.http import too_large
+from trilith_gateway.wire import route
+
+if TYPE_CHECKING:
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+_log = logging.getLogger(__name__)
+
+_HIGH_BYTES = 64 * 1024
+_LINGER_S = 2.0
+_STATUS_LINES = {
+    status: f"HTTP/1.1 {status} {HTTPStatus(status).phrase if status in list(HTTPStatus) else ''}\r\n"
+    for status in range(200, 600)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WireLimits:
+    """What a connection may take of the server."""
+
+    head_bytes: int = 64 * 1024
+    """Longest head of a request."""
+    headers: int = 128
+    """Most headers of a request."""
+    head_s: float = 10.0
+    """Longest time until a head is complete (seconds)."""
+    body_s: float = 60.0
+    """Longest time until a body is complete (seconds)."""
+    keep_alive_s: float = 75.0
+    """Longest rest between two requests (seconds)."""
+    half_close: bool = False
+    """Whether a caller that has closed its sending side still gets the answer. Off, because a caller that has
+    gone away looks just the same."""
+
+
+class _Phase(IntEnum):
+    """What a connection waits for."""
+
+    ANSWER = 0
+    HEAD = 1
+    BODY = 2
+    REST = 3
+    GONE = 4
+    """Nothing any more: what still comes is thrown away."""
+
+
+class WireProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    cycle: Any
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        front: Front,
+        limits: WireLimits,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.parser = httptools.HttpRequestParser(self)  # strict: without uvicorn's leniency
+        self.front = front
+        self.active: ExchangeCycle | None = None
+        """The exchange that is being answered."""
+        self._limits = limits
+        self._head_bytes = 0
+        self._phase = _Phase.HEAD
+        self._since = self.loop.time()
+
+    # From the transport.
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The caller has left: so does its work, in this very tick."""
+        active, self.active = self.active, None
+        self.pipeline.clear()
+        super().connection_lost(exc)
+        if active is not None:
+            active.leave()
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """A caller that sends no more: gone, unless half-closing is allowed and its request is complete."""
+        if self._limits.half_close and self._phase is _Phase.ANSWER and self.active is not None:
+            self.active.keep_alive = False
+            return True
+        return None
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came."""
+        if self._phase is _Phase.GONE:
+            return
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            if self.cycle is None or self.parser.get_method() == b"CONNECT":
+                self.refuse(400, "This server is no tunnel.")
+            else:  # the offer of another protocol is declined by answering in this one
+                self.cycle.keep_alive = False
+                self._phase = _Phase.GONE
+        except httptools.HttpParserError:
+            self.refuse(400, "The request is not valid HTTP/1.1.")
+
+    # From the parser.
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._head_bytes = 0
+        if self._phase is not _Phase.HEAD:
+            self._phase = _Phase.HEAD
+            self._since = self.loop.time()
+
+    def on_url(self, url: bytes) -> None:
+        """Take (a part of) the target."""
+        self.url += url
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one header."""
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+        self._count(len(name) + len(value))
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > self._limits.head_bytes or len(self.headers) > self._limits.headers:
+            self.refuse(431, "The request's head is too large.")
+
+    def on_headers_complete(self) -> None:
+        """Take the request, or hand it to ASGI."""
+        if self._phase is _Phase.GONE:
+            return
+        self._phase = _Phase.BODY
+        self._since = self.loop.time()
+        if not self.url.startswith(b"/"):
+            self.refuse(400, "The request's target is not a path.")
+            return
+        found = route.find(self.url) if self.parser.get_method() == b"POST" else None
+        if found is None:
+            self._to_asgi()
+            return
+        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        before = self.cycle
+        self.cycle = cycle = ExchangeCycle(self, found, keep_alive=keep_alive)
+        if before is None or before.response_complete:
+            cycle.begin()
+        else:  # a pipelined request waits for its turn
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cast(Any, cycle), self.app))
+
+    def _to_asgi(self) -> None:
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()  # makes the scope, which only ASGI needs
+        self.url, self.expect_100_continue = url, expects
+        self.headers = self.scope["headers"] = headers
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        if self._phase is _Phase.GONE:
+            return
+        if type(self.cycle) is ExchangeCycle:
+            self.cycle.feed(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        if self._phase is _Phase.GONE:
+            return
+        self._phase = _Phase.ANSWER
+        if type(self.cycle) is ExchangeCycle:
+            self.cycle.end()
+        else:
+            super().on_message_complete()
+        if self.cycle.response_complete:
+            self._rest()
+
+    # From the answer.
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        if type(cycle) is ExchangeCycle:
+            cycle.begin()
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or rest."""
+        self.active = None
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._phase is _Phase.ANSWER:
+            self._rest()
+
+    def _rest(self) -> None:
+        self._phase = _Phase.REST
+        self._since = self.loop.time()
+
+    def expire(self, now: float) -> None:
+        """Close a connection that has kept the server waiting for too long; `now` is on the loop's clock."""
+        waited = now - self._since
+        match self._phase:
+            case _Phase.REST if waited >= self._limits.keep_alive_s:
+                self.transport.close()
+            case _Phase.HEAD if waited >= self._limits.head_s and not self.url:
+                self.transport.close()
+            case _Phase.HEAD if waited >= self._limits.head_s:
+                self.refuse(408, "The request's head did not come in time.")
+            case _Phase.BODY if waited >= self._limits.body_s:
+                self.refuse(408, "The request's body did not come in time.")
+            case _Phase.GONE if waited >= _LINGER_S:
+                self.transport.abort()
+
+    def refuse(self, status: int, message: str) -> None:
+        """Answer a request that cannot be read, and close: what follows cannot be trusted."""
+        if self._phase is _Phase.GONE:
+            return
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if cycle.response_started:
+                self.transport.abort()
+                return
+            cycle.disconnected = True  # what it would still say is not sent
+        if self.active is not None:
+            self.active.leave()
+            self.active = None
+        self.pipeline.clear()
+        error = APIStatusError(message, status_code=status, code="bad_request", type="invalid_request_error")
+        body = sse.dump(fault.openai(error))
+        head = f"{_STATUS_LINES[status]}content-type: application/json\r\nconnection: close\r\n"
+        self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        self.linger()
+
+    def linger(self) -> None:
+        """Close the sending side and throw away what still comes: a reset would overtake the answer."""
+        self._phase = _Phase.GONE
+        self._since = self.loop.time()
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+
+class ExchangeCycle:
+    """One request and its answer: what uvicorn calls a cycle, and what the pipeline calls an outlet."""
+
+    __slots__ = (
+        "_expects",
+        "_exchange_headers",
+        "_found",
+        "_limit",
+        "_parts",
+        "_protocol",
+        "_size",
+        "_task",
+        "_waiter",
+        "body",
+        "disconnected",
+        "keep_alive",
+        "message_event",
+        "more_body",
+        "response_complete",
+        "response_started",
+    )
+
+    def __init__(self, protocol: WireProtocol, found: route.Found, *, keep_alive: bool) -> None:
+        self._protocol = protocol
+        self._found = found
+        self._exchange_headers = protocol.headers
+        self._expects = protocol.expect_100_continue
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._limit: int | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.message_event = _SILENT
+        self.keep_alive = keep_alive
+        self.more_body = True
+        self.disconnected = False
+        self.response_started = False
+        self.response_complete = False
+
+    def begin(self) -> None:
+        """Start the work."""
+        protocol = self._protocol
+        protocol.active = self
+        self._task = task = protocol.loop.create_task(self._run())
+        protocol.tasks.add(task)
+        task.add_done_callback(protocol.tasks.discard)
+
+    async def _run(self) -> None:
+        api, path, model = self._found
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._exchange_headers}
+        exchange = Exchange(api, path, headers, self._read, model)
+        try:
+            await self._protocol.front.run(exchange, self)
+        except asyncio.CancelledError:
+            if not self.disconnected:
+                self._protocol.transport.abort()
+        except Exception:
+            _log.exception("request %s could not be finished", exchange.id)
+            self._protocol.transport.abort()
+
+    def leave(self) -> None:
+        """The caller has gone: stop the work."""
+        self.disconnected = True
+        if self._task is not None:
+            self._task.cancel()
+
+    # The body.
+    def feed(self, data: bytes) -> None:
+        """Take a part of the body."""
+        if self.response_complete:
+            return
+        self._parts.append(data)
+        self._size += len(data)
+        limit = self._limit
+        if limit is not None and self._size > limit:
+            self._wake()
+        elif limit is None and self._size > _HIGH_BYTES:
+            self._protocol.flow.pause_reading()
+
+    def end(self) -> None:
+        """The body is whole."""
+        self.more_body = False
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _read(self, most_bytes: int) -> bytes | Awaitable[bytes]:
+        if self._size > most_bytes:
+            raise too_large(most_bytes)
+        if not self.more_body:
+            return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        return self._receive(most_bytes)
+
+    async def _receive(self, most_bytes: int) -> bytes:
+        self._limit = most_bytes
+        if self._expects:
+            self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._protocol.flow.resume_reading()
+        self._waiter = self._protocol.loop.create_future()
+        await self._waiter
+        if self._size > most_bytes:
+            raise too_large(most_bytes)
+        return b"".join(self._parts)
+
+    # The answer.
+    def send(self, status: int, headers: dict[str, str], body: bytes) -> Awaitable[None] | None:
+        """Send a whole answer."""
+        head = self._head(status, headers, f"content-length: {len(body)}\r\n")
+        if not self.disconnected:
+            self._protocol.transport.write(head + body)
+        self._done()
+        return None
+
+    def start(self, status: int, headers: dict[str, str]) -> Awaitable[None] | None:
+        """Send the head of a stream."""
+        self._protocol.transport.write(self._head(status, headers, "transfer-encoding: chunked\r\n"))
+        return None
+
+    def write(self, data: bytes) -> Awaitable[None] | None:
+        """Send a part of a stream."""
+        self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        flow = self._protocol.flow
+        return flow.drain() if flow.write_paused else None
+
+    def finish(self) -> Awaitable[None] | None:
+        """End a stream."""
+        self._protocol.transport.write(b"0\r\n\r\n")
+        self._done()
+        return None
+
+    def _head(self, status: int, headers: dict[str, str], framing: str) -> bytes:
+        self.response_started = True
+        if self.more_body:  # what is left of the request is not read
+            self.keep_alive = False
+        lines = [_STATUS_LINES[status]]
+        lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
+        lines.append(framing)
+        lines.append("\r\n" if self.keep_alive else "connection: close\r\n\r\n")
+        text = "".join(lines)
+        if text.count("\n") != len(lines) + (not self.keep_alive):
+            raise ValueError("a header of the answer holds a line end")
+        return text.encode("latin-1", "replace")
+
+    def _done(self) -> None:
+        self.response_complete = True
+        if self.more_body:
+            self._protocol.linger()
+        elif not self.keep_alive:
+            self._protocol.transport.close()
+        self._protocol.on_response_complete()
+
+
+class _Silent:
+    """Stands in for the event that uvicorn sets on a cycle; nobody waits for it here."""
+
+    def set(self) -> None:
+        """Do nothing."""
+
+
+_SILENT = _Silent()

@@ -1,0 +1,35 @@
+"""Which requests the wire answers by itself; everything else is left to the ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+from urllib.parse import unquote
+
+from trilith_gateway.api import Api
+
+Found: TypeAlias = tuple[Api, str, str | None]
+"""Operation, path, and the model that the path names."""
+
+_FIXED: Mapping[bytes, Found] = {
+    path.encode(): (api, path, None)
+    for api, path in (
+        (Api.CHAT, "/v1/chat/completions"),
+        (Api.COMPLETION, "/v1/completions"),
+        (Api.EMBEDDING, "/v1/embeddings"),
+    )
+}
+_INFER = b"/infer"
+_MODELS = b"/v2/models/"
+
+
+def find(url: bytes) -> Found | None:
+    """Return what a POST to `url` (as on the wire) asks for; None: not ours."""
+    if (found := _FIXED.get(url)) is not None:
+        return found
+    if url.startswith(_MODELS) and url.endswith(_INFER):
+        name = url[len(_MODELS) : -len(_INFER)]
+        if name and b"/" not in name and b"?" not in name:
+            model = unquote(name.decode("ascii", "replace"))
+            return Api.PREDICT, f"/v2/models/{model}/infer", model
+    return None
