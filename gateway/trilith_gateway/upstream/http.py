@@ -1,9 +1,9 @@
 """An upstream that speaks OpenAI's protocol over HTTP: vLLM, a provider, or the provider worker.
 
 The client is our own, because a general one costs more than the rest of the gateway: aiohttp about 190
-microseconds of CPU per call and httpx 1,300, where this one needs about 30. It does what a gateway needs and no
-more: HTTP/1.1, kept connections, TLS, time limits from one timer, back pressure, and an abort that is seen at
-once.
+microseconds of CPU per call and httpx 1,300, where this one needs about 30. It does what a gateway needs and
+no more: HTTP/1.1, kept connections, TLS, time limits from one timer, back pressure, and an abort that is seen
+at once.
 """
 
 from __future__ import annotations

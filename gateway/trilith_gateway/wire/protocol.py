@@ -1,12 +1,12 @@
 """The server's protocol: uvicorn's, with the model calls taken out before any ASGI message is made.
 
 ASGI costs more than all nine stages of a request together: a scope, a receive and a send of dictionaries, an
-event, and no way to hear of a caller's leaving but to ask. So the few routes that carry nearly all requests are
-answered from here, in the same order and on the same connections as everything else, which stays an ordinary
-ASGI application.
+event, and no way to hear of a caller's leaving but to ask. So the few routes that carry nearly all requests
+are answered from here, in the same order and on the same connections as everything else, which stays an
+ordinary ASGI application.
 
-Leans on uvicorn's internals: `HttpToolsProtocol.{cycle, pipeline, flow, headers, url, tasks, connections}` and
-the part of `RequestResponseCycle` that it uses. tests/gateway/test_wire.py holds it to that.
+Leans on uvicorn's internals: `HttpToolsProtocol.{cycle, pipeline, flow, headers, url, tasks, connections}`
+and the part of `RequestResponseCycle` that it uses. tests/gateway/test_wire.py holds it to that.
 """
 
 from __future__ import annotations
