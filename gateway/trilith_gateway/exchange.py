@@ -41,6 +41,20 @@ class Rule(StrEnum):
     """The model has no price: the amount is unknown, not zero."""
 
 
+_random = bytearray()
+"""Bytes from the system that are not used yet: asking for each id alone would cost a system call each."""
+
+
+def new_id(now_ns: int) -> str:
+    """Return a request's id: 11 hexadecimal digits of time (milliseconds), so that ids are in its order, and 56
+    random bits."""
+    if len(_random) < 7:
+        _random.extend(os.urandom(7 * 512))
+    part = _random[-7:].hex()
+    del _random[-7:]
+    return f"req_{now_ns // 1_000_000:011x}{part}"
+
+
 _NOTHING: dict[str, Any] = {}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
@@ -121,7 +135,7 @@ class Exchange:
         """
         self.started_ns = time.time_ns()
         self.clock = time.perf_counter()
-        self.id = f"req_{self.started_ns // 1_000_000:011x}{os.urandom(7).hex()}"
+        self.id = new_id(self.started_ns)
         """Ours, unique and in order of time; the ledger's key."""
         given = headers.get("x-request-id")
         self.request_id = given if given is not None and _REQUEST_ID.fullmatch(given) else self.id

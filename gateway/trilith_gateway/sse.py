@@ -46,6 +46,11 @@ async def blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 def events(block: bytes) -> list[bytes]:
     """Cut a block into its events, each with its closing blank line."""
+    if b"\r" not in block:  # the usual form
+        parts = block.split(b"\n\n")
+        rest = parts.pop()
+        whole = [part + b"\n\n" for part in parts]
+        return [*whole, rest] if rest else whole
     found: list[bytes] = []
     while block:
         ends = [at + len(mark) for mark in _MARKS if (at := block.find(mark)) >= 0]

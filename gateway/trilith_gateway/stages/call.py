@@ -169,8 +169,10 @@ def _without_usage(exchange: Exchange, block: bytes) -> bytes:
             # `continuous_usage_stats`, which we asked for: usage beside text in every chunk.
             exchange.usage = read_usage(orjson.loads(told[-1])) or exchange.usage
             return block if _each_chunk(exchange) else _LAST_FIELD.sub(b"", block)
-    parts: list[bytes] = []
-    for event in sse.events(block):
+    before = block.rfind(b"\n\n", 0, block.find(b'"usage"'))
+    first = before + 2 if before >= 0 else 0  # what stands before needs no look
+    parts = [block[:first]]
+    for event in sse.events(block[first:]):
         value = sse.decode(event) if b'"usage"' in event else None
         if value is None:
             parts.append(event)

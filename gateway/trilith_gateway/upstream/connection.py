@@ -154,6 +154,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_close_delimited",
         "_head_bytes",
+        "_keep",
         "_parser",
         "_paused",
         "_reply",
@@ -179,6 +180,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._close_delimited = True
         self._whole = False
+        self._keep = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember the transport."""
@@ -254,14 +256,14 @@ class Connection(asyncio.Protocol):
         """Note the end; an interim answer's end is none."""
         if self._reply is not None and self._reply.status:
             self._whole = True
+            self._keep = not self._close_delimited and self._parser.should_keep_alive()
 
     def _finish(self, reply: HttpReply) -> None:
         self._reply = None
-        keep = not self._close_delimited and self._parser.should_keep_alive()
         if self._paused:
             self.resume()
         reply.complete()
-        self.pool.give_back(self, keep=keep)
+        self.pool.give_back(self, keep=self._keep)
 
     def eof_received(self) -> None:
         """Let the transport close itself."""
