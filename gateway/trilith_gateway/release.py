@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trilith.money import Price
 from trilith.seams import Upstream
@@ -35,15 +35,16 @@ class Release:
     counts_stream_usage: bool = False
     """The upstream can report usage with every chunk (vLLM's `continuous_usage_stats`)."""
 
+    price_id: str = field(init=False)
+    """sha256 (12 hexadecimal digits) of the price, for the ledger's row."""
+
     @property
     def version(self) -> str:
         """How the release is named beside its model."""
         return self.digest
 
-    @property
-    def price_id(self) -> str:
-        """sha256 (12 hexadecimal digits) of the price, for the ledger's row."""
-        return digest([str(self.price)])
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "price_id", digest([str(self.price)]))
 
 
 def digest(parts: object) -> str:

@@ -38,9 +38,8 @@ def _decimals(per: int) -> int:
 
 def format_usd(pico: int) -> str:
     """Write pico-USD as dollars with every significant digit, at least two decimals."""
-    text = f"{Decimal(pico) / PICO_PER_USD:.12f}".rstrip("0")
-    whole, _, fraction = text.partition(".")
-    return f"{whole}.{fraction:0<2}"
+    whole, rest = divmod(abs(pico), PICO_PER_USD)
+    return f"{'-' if pico < 0 else ''}{whole}.{f'{rest:012}'.rstrip('0'):0<2}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,9 +38,15 @@ class Usage:
     requests: int = 1
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected zero or more")
+        if (
+            self.input_tokens < 0
+            or self.output_tokens < 0
+            or self.cached_input_tokens < 0
+            or self.reasoning_tokens < 0
+            or self.rows < 0
+            or self.requests < 0
+        ):
+            raise ValueError(f"{self} has a number below zero")
         if self.cached_input_tokens > self.input_tokens:
             raise ValueError("cached_input_tokens exceeds input_tokens, of which it is a part")
 
