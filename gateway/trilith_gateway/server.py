@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -93,6 +94,10 @@ async def serve(app: FastAPI, listener: socket.socket, settings: GatewaySettings
         server.force_exit = server.should_exit
         server.should_exit = True
 
+    # What is there now stays; the collector need not look at it again and again, and cycles are few.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     with on_signals(stop):
         await server.serve(sockets=[listener])
 

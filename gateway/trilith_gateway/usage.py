@@ -17,9 +17,11 @@ def read_usage(reported: object) -> Usage | None:
         return None
     if "rows" in reported:
         return Usage(rows=_whole(reported["rows"]))
-    if not any(name in reported for name in ("prompt_tokens", "completion_tokens", "total_tokens")):
+    if not ("prompt_tokens" in reported or "completion_tokens" in reported or "total_tokens" in reported):
         return None
     tokens = _whole(reported.get("prompt_tokens"))
+    if not ("prompt_tokens_details" in reported or "completion_tokens_details" in reported):
+        return Usage(tokens, _whole(reported.get("completion_tokens")))
     return Usage(
         input_tokens=tokens,
         output_tokens=_whole(reported.get("completion_tokens")),
@@ -39,6 +41,8 @@ def _detail(reported: dict[str, Any], group: str, name: str) -> object:
 
 
 def _whole(value: object) -> int:
+    if type(value) is int:
+        return value if value > 0 else 0
     if isinstance(value, str) and value.isdecimal():
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

@@ -40,12 +40,13 @@ _PASSED_ON = (
 )
 
 _LARGE_BYTES = 64 * 1024
-"""From this length on an answer is not decoded for its usage, which is looked for at its end."""
+"""From this length on an answer is never decoded as a whole if its usage is found at its end."""
 
 _OBJECT = rb"(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}|null)"
 _LAST_FIELD = re.compile(rb',\s*"usage":\s*' + _OBJECT + rb"(?=\s*\}\r?\n\r?\n)")
 """Usage as the last field of an event. Within a JSON string its quotes would be escaped."""
 _ANYWHERE = re.compile(rb'"usage":\s*' + _OBJECT)
+"""Usage wherever it stands."""
 _ID = re.compile(rb'"id":\s*"([^"\\]{1,128})"')
 _FINISHED = re.compile(rb'"finish_reason":\s*"([a-z_]{1,32})"')
 
@@ -123,15 +124,15 @@ def _read(exchange: Exchange, reply: Reply, body: bytes) -> None:
     if operation.scores:
         exchange.usage = read_usage({"rows": reply.headers.get("x-trilith-rows")})
         return
-    text = body
-    if len(body) > _LARGE_BYTES:
-        matches = _ANYWHERE.findall(body[-4096:]) or _ANYWHERE.findall(body[:4096])
-        if matches:
-            text = b'{"usage":%b}' % matches[-1]
-    elif not body.startswith(b"{"):
+    if not body.startswith(b"{"):
         return
+    if exchange.span is None or len(body) > _LARGE_BYTES:  # only a span wants to know more than the usage
+        match = _ANYWHERE.match(body, body.rfind(b'"usage"'))
+        if match is not None:
+            exchange.usage = operation.read_usage({"usage": orjson.loads(match[1])})
+            return
     try:
-        value = orjson.loads(text)
+        value = orjson.loads(body)
     except JSONDecodeError:
         return
     if type(value) is dict:
@@ -143,10 +144,8 @@ async def _watch(exchange: Exchange, reply: Reply) -> AsyncIterator[bytes]:
     last = b""
     async for block in sse.blocks(reply.chunks()):
         last = block
-        if exchange.response_id is None and (found := _ID.search(block)) is not None:
-            exchange.response_id = found[1].decode("ascii", "replace")
-        if (finished := _FINISHED.findall(block)) and not exchange.finish_reasons:
-            exchange.finish_reasons = tuple(reason.decode() for reason in finished)
+        if exchange.span is not None:
+            _describe(exchange, block)
         if b'"usage"' in block:
             block = _without_usage(exchange, block)
         if block:
@@ -156,6 +155,14 @@ async def _watch(exchange: Exchange, reply: Reply) -> AsyncIterator[bytes]:
         raise APIConnectionError(
             f"the upstream ended its stream without {mark.decode()}", request_id=exchange.request_id
         )
+
+
+def _describe(exchange: Exchange, block: bytes) -> None:
+    """Note what the request's span tells of its answer."""
+    if exchange.response_id is None and (found := _ID.search(block)) is not None:
+        exchange.response_id = found[1].decode("ascii", "replace")
+    if finished := _FINISHED.findall(block):
+        exchange.finish_reasons = tuple(reason.decode() for reason in finished)
 
 
 def _without_usage(exchange: Exchange, block: bytes) -> bytes:

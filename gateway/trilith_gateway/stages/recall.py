@@ -79,6 +79,8 @@ class Recall:
         if exchange.stream:
             return
         release = exchange.target
+        if release.cache_ttl_s is None and "idempotency-key" not in exchange.headers:
+            return
         parts = [exchange.caller.team, release.policy, release.digest, exchange.api.value, exchange.body]
         request = hashlib.sha256(sse.dump(parts)).digest()
         if name := exchange.headers.get("idempotency-key"):
