@@ -23,6 +23,8 @@ Body = dict[str, Any]
 class Api(StrEnum):
     """The operation that was asked for; also the first word of the request's span."""
 
+    __hash__ = str.__hash__  # in C; an enum's own is not
+
     CHAT = "chat"
     COMPLETION = "text_completion"
     EMBEDDING = "embeddings"

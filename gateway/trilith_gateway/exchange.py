@@ -25,6 +25,8 @@ from trilith_governance import Protection
 class Rule(StrEnum):
     """By which rule a charge came about; every row of the ledger names one."""
 
+    __hash__ = str.__hash__  # in C; an enum's own is not
+
     USAGE = "usage"
     """The upstream reported what was used."""
     ESTIMATE = "estimate"

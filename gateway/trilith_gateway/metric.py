@@ -24,6 +24,7 @@ class _Series:
         "first_byte",
         "first_byte_sum",
         "input_tokens",
+        "kind",
         "output_tokens",
         "overhead",
         "overhead_sum",
@@ -36,7 +37,8 @@ class _Series:
         "verdicts",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
         self.statuses: dict[int, int] = {}
         self.seconds = [0] * (len(_SECONDS) + 1)
         self.seconds_sum = 0.0
@@ -54,7 +56,7 @@ class Metrics:
     """Counters and histograms of one gateway; two gateways fit into one process."""
 
     def __init__(self) -> None:
-        self._series: dict[tuple[str, str], _Series] = {}
+        self._series: dict[str, _Series] = {}
         self._registry = CollectorRegistry()
         self._registry.register(_Exposition(self))
         self.open = 0
@@ -63,10 +65,10 @@ class Metrics:
     def count(self, exchange: Exchange, status: int) -> None:
         """Count one finished exchange."""
         release = exchange.release
-        labels = (exchange.model, release.kind) if release is not None else _UNKNOWN
-        series = self._series.get(labels)
+        model = exchange.model if release is not None else "-"
+        series = self._series.get(model)
         if series is None:
-            series = self._series[labels] = _Series()
+            series = self._series[model] = _Series(exchange.kind)
         series.statuses[status] = series.statuses.get(status, 0) + 1
         seconds = time.perf_counter() - exchange.clock
         series.seconds[bisect_left(_SECONDS, seconds)] += 1
@@ -97,10 +99,7 @@ class Metrics:
 
     def series(self) -> list[tuple[list[str], _Series]]:
         """Return a copy of what there is, with its labels."""
-        return [([model, str(kind)], series) for (model, kind), series in sorted(self._series.items())]
-
-
-_UNKNOWN = ("-", "-")
+        return [([model, found.kind], found) for model, found in sorted(self._series.items())]
 
 
 class _Exposition(Collector):

@@ -23,20 +23,22 @@ from trilith_gateway import sse
 from trilith_gateway.exchange import Answer, Exchange
 from trilith_gateway.usage import read_usage
 
-_PASSED_ON = (
-    "content-type",
-    "content-encoding",
-    "content-disposition",
-    "retry-after",
-    "retry-after-ms",
-    "x-should-retry",
-    "x-ratelimit-limit-requests",
-    "x-ratelimit-limit-tokens",
-    "x-ratelimit-remaining-requests",
-    "x-ratelimit-remaining-tokens",
-    "x-ratelimit-reset-requests",
-    "x-ratelimit-reset-tokens",
-    "x-trilith-cascade",
+_PASSED_ON = frozenset(
+    {
+        "content-type",
+        "content-encoding",
+        "content-disposition",
+        "retry-after",
+        "retry-after-ms",
+        "x-should-retry",
+        "x-ratelimit-limit-requests",
+        "x-ratelimit-limit-tokens",
+        "x-ratelimit-remaining-requests",
+        "x-ratelimit-remaining-tokens",
+        "x-ratelimit-reset-requests",
+        "x-ratelimit-reset-tokens",
+        "x-trilith-cascade",
+    }
 )
 
 _LARGE_BYTES = 64 * 1024
@@ -74,7 +76,7 @@ class Call:
         exchange.first_byte_at = now = time.perf_counter()
         exchange.waited_s = now - sent_at
         given = reply.headers
-        headers = {name: given[name] for name in _PASSED_ON if name in given}
+        headers = {name: value for name, value in given.items() if name in _PASSED_ON}
         if (theirs := given.get("x-request-id")) is not None and theirs != exchange.request_id:
             headers["x-upstream-request-id"] = theirs
         content_type = headers.get("content-type", "")

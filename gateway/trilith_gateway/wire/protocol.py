@@ -280,6 +280,7 @@ class ExchangeCycle:
     """One request and its answer: what uvicorn calls a cycle, and what the pipeline calls an outlet."""
 
     __slots__ = (
+        "_begun",
         "_expects",
         "_exchange_headers",
         "_found",
@@ -308,6 +309,7 @@ class ExchangeCycle:
         self._limit: int | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._begun = False
         self.message_event = _SILENT
         self.keep_alive = keep_alive
         self.more_body = True
@@ -321,9 +323,16 @@ class ExchangeCycle:
         protocol.active = self
         self._task = task = protocol.loop.create_task(self._run())
         protocol.tasks.add(task)
-        task.add_done_callback(protocol.tasks.discard)
 
     async def _run(self) -> None:
+        self._begun = True
+        try:
+            await self._answer()
+        finally:
+            if self._task is not None:
+                self._protocol.tasks.discard(self._task)
+
+    async def _answer(self) -> None:
         api, path, model = self._found
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._exchange_headers}
         exchange = Exchange(api, path, headers, self._read, model)
@@ -341,6 +350,8 @@ class ExchangeCycle:
         self.disconnected = True
         if self._task is not None:
             self._task.cancel()
+            if not self._begun:  # and so never will
+                self._protocol.tasks.discard(self._task)
 
     # The body.
     def feed(self, data: bytes) -> None:
