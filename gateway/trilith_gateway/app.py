@@ -13,6 +13,7 @@ from trilith.seams import Upstream
 from trilith.settings.schema import Settings
 from trilith_gateway import platform as platforms
 from trilith_gateway.platform import Platform
+from trilith_gateway.reload import Reloader, Source
 from trilith_gateway.routes import feedback, inference, model, openai, operation
 
 
@@ -21,17 +22,30 @@ def create_app(
     engine_urls: Mapping[str, str] | None = None,
     *,
     given: Mapping[str, Upstream] | None = None,
+    source: Source | None = None,
 ) -> FastAPI:
-    """Build the gateway for `settings`; arguments as in `platform.build`."""
-    return assemble(platforms.build(settings, engine_urls, given=given))
+    """Build the gateway for `settings`; arguments as in `platform.build` and `assemble`."""
+    built = platforms.build(settings, engine_urls, given=given)
+    return assemble(built, source=source, engine_urls=engine_urls or {})
 
 
-def assemble(platform: Platform) -> FastAPI:
-    """Put the routes around a platform. The application closes the platform when its lifespan ends."""
+def assemble(
+    platform: Platform, *, source: Source | None = None, engine_urls: Mapping[str, str] | None = None
+) -> FastAPI:
+    """Put the routes around a platform. The application closes the platform when its lifespan ends.
+
+    Args:
+        platform: The collaborators.
+        source: Where the settings came from, to take up changes while running; None: they stay.
+        engine_urls: Where engines answer, other than where the settings say.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         background = [asyncio.create_task(platform.follow_keys()), asyncio.create_task(platform.warm())]
+        if source is not None:
+            app.state.reloader = Reloader(platform, source, engine_urls or {})
+            background.append(asyncio.create_task(app.state.reloader.follow()))
         try:
             yield
         finally:

@@ -48,8 +48,10 @@ _random = bytearray()
 
 
 def new_id(now_ns: int) -> str:
-    """Return a request's id: 11 hexadecimal digits of time (milliseconds), so that ids are in its order, and 56
-    random bits."""
+    """Return a request's id: 11 hexadecimal digits of time (milliseconds), then 56 random bits.
+
+    So ids are in order of time, which is also the cheapest order to store them in.
+    """
     if len(_random) < 7:
         _random.extend(os.urandom(7 * 512))
     part = _random[-7:].hex()

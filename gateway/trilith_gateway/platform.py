@@ -40,11 +40,12 @@ from trilith_gateway.store.sqlite import SqliteStore
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Platform:
     """The collaborators of one gateway process."""
 
     settings: Settings
+    """As they are now; `reload` replaces them."""
     store: SqliteStore
     keys: KeyRing
     releases: ReleaseTable

@@ -74,7 +74,7 @@ def _answering(model: ModelSettings) -> dict[str, object]:
 
 
 class ReleaseTable:
-    """Which release answers for which model; replaced as a whole, never changed."""
+    """Which release answers for which model; what it holds is replaced as a whole, never changed."""
 
     def __init__(self, releases: Mapping[str, Release]) -> None:
         self._releases = dict(releases)
@@ -82,6 +82,10 @@ class ReleaseTable:
     def find(self, model: str) -> Release | None:
         """Return the release that answers for `model`, or None."""
         return self._releases.get(model)
+
+    def replace(self, other: ReleaseTable) -> None:
+        """Take the releases of another table, in one step."""
+        self._releases = other._releases
 
     def __iter__(self) -> Iterator[Release]:
         return iter(self._releases.values())

@@ -98,20 +98,27 @@ async def serve(app: FastAPI, listener: socket.socket, settings: GatewaySettings
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    with on_signals(stop):
+
+    def reload() -> None:
+        if (reloader := getattr(app.state, "reloader", None)) is not None:
+            reloader.ask()
+
+    with on_signals(stop), on_signals(reload, (signal.SIGHUP,)):
         await server.serve(sockets=[listener])
 
 
 @contextlib.contextmanager
-def on_signals(action: Callable[[], object]) -> Iterator[None]:
-    """Run `action` on the running loop for each SIGINT and SIGTERM within the block."""
+def on_signals(
+    action: Callable[[], object], numbers: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
+) -> Iterator[None]:
+    """Run `action` on the running loop for each of these signals within the block."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in numbers:
         loop.add_signal_handler(number, action)
     try:
         yield
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in numbers:
             loop.remove_signal_handler(number)
 
 

@@ -25,6 +25,10 @@ class Protector:
             return None
         return Protection(self._scanner, settings)
 
+    def replace(self, policies: Mapping[str, PolicySettings]) -> None:
+        """Take other policies; requests under way keep the protection that they have."""
+        self._policies = policies
+
     def warm(self) -> None:
         """Load what the first scan would otherwise load. Blocking."""
         if any(self.protect(name) for name in self._policies):

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from trilith.settings import load_settings
+from trilith.settings import LoadedSettings, load_settings
 from trilith.settings.schema import Settings
 
 
@@ -28,12 +28,17 @@ def add_address(parser: argparse.ArgumentParser) -> None:
 
 def read_settings(arguments: argparse.Namespace) -> Settings:
     """Load the settings that the arguments name, with `--host` and `--port` where they were given."""
+    return load(arguments).settings
+
+
+def load(arguments: argparse.Namespace) -> LoadedSettings:
+    """Load the same, with where they came from."""
     given = {
         "gateway.host": getattr(arguments, "host", None),
         "gateway.port": getattr(arguments, "port", None),
     }
     overrides = {name: value for name, value in given.items() if value is not None}
-    return load_settings(arguments.settings, overrides=overrides).settings
+    return load_settings(arguments.settings, overrides=overrides)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from trilith_gateway.commands.option import add_address, add_settings, read_settings
+from trilith_gateway.commands.option import add_address, add_settings, load, read_settings
 
 
 class Serve:
@@ -19,13 +19,15 @@ class Serve:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Serve until a signal."""
-        settings = read_settings(arguments)
+        loaded = load(arguments)
+        settings = loaded.settings
 
         from trilith_gateway import server
         from trilith_gateway.app import create_app
+        from trilith_gateway.reload import Source
 
         listener = server.listen(settings.gateway)
-        app = create_app(settings)
+        app = create_app(settings, source=Source(loaded.path, lambda: read_settings(arguments)))
 
         async def main() -> int:
             print(f"trilith gateway on {server.address(listener)}", flush=True)

@@ -8,10 +8,14 @@ import sys
 import time
 from collections.abc import Coroutine
 from socket import socket
+from typing import TYPE_CHECKING
 
 from trilith.settings.schema import Settings
 from trilith.types import Kind
-from trilith_gateway.commands.option import add_address, add_settings, read_settings
+from trilith_gateway.commands.option import add_address, add_settings, load, read_settings
+
+if TYPE_CHECKING:
+    from trilith_gateway.reload import Source
 
 
 class Up:
@@ -26,22 +30,24 @@ class Up:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Serve until Ctrl-C or SIGTERM; leaves no process behind."""
-        settings = read_settings(arguments)
+        loaded = load(arguments)
 
         from trilith_gateway import server
+        from trilith_gateway.reload import Source
 
-        listener = server.listen(settings.gateway)
-        return server.run(_up(settings, listener))
+        listener = server.listen(loaded.settings.gateway)
+        source = Source(loaded.path, lambda: read_settings(arguments))
+        return server.run(_up(loaded.settings, listener, source))
 
 
-async def _up(settings: Settings, listener: socket) -> int:
+async def _up(settings: Settings, listener: socket, source: Source) -> int:
     from trilith_gateway import server
     from trilith_gateway.app import create_app
     from trilith_gateway.engines import Engines
 
     engines = Engines(settings, settings.home)
     urls = {name: engines.url(name) for name in settings.engines}
-    app = create_app(settings, urls)
+    app = create_app(settings, urls, source=source)
     started = time.monotonic()
     _say(f"starting {', '.join(settings.engines) or 'no engine'} (logs in {settings.home / 'logs'})")
     try:
