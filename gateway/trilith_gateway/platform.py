@@ -122,7 +122,7 @@ def build(
     pipeline = Pipeline(
         before=(
             Identify(keys),
-            Admit(releases, RateLimiter(), budgets, store.append, settings.gateway.max_body_bytes),
+            Admit(releases, RateLimiter(), budgets, store.hold, settings.gateway.max_body_bytes),
             ProtectIn(protector, tracer),
             Recall(cache),
             Route(settings.gateway.request_timeout_s),

@@ -68,10 +68,7 @@ def test_facts_reach_the_tables_and_a_charge_settles_its_reservation(tmp_path: P
     for fact in (reserve(1), reserve(2), charge(1)):
         store.append(fact)
     store.flush()
-    assert query(tmp_path, "select id, state from reservations order by id") == [
-        ("c1", "settled"),
-        ("c2", "open"),
-    ]
+    assert query(tmp_path, "select id, state from reservations") == [("c2", "open")]
     assert query(tmp_path, "select id, amount_pico_usd from ledger") == [("c1", 7)]
     store.close()
 

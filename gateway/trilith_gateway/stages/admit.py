@@ -14,7 +14,7 @@ from trilith_gateway.limit import RateLimiter
 from trilith_gateway.release import Release, ReleaseTable
 from trilith_gateway.store.journal import Record
 
-Append = Callable[[Record], None]
+Hold = Callable[[Record], None]
 
 
 class Admit:
@@ -25,13 +25,13 @@ class Admit:
         releases: ReleaseTable,
         limiter: RateLimiter,
         budgets: Budgets,
-        append: Append,
+        hold: Hold,
         max_body_bytes: int,
     ) -> None:
         self._releases = releases
         self._limiter = limiter
         self._budgets = budgets
-        self._append = append
+        self._hold = hold
         self._max_body_bytes = max_body_bytes
 
     def __call__(self, exchange: Exchange) -> Awaitable[None] | None:
@@ -107,7 +107,7 @@ class Admit:
             "at": now,
         }
         try:
-            self._append(record)
+            self._hold(record)
         except OSError as error:
             self._budgets.settle(key, bound, 0, now)
             exchange.reserved = None

@@ -6,11 +6,15 @@ A record is one line of JSON written by one `write`. That survives the death of 
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
+import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 Record = dict[str, Any]
 """One fact: `t` names its type, `id` makes it unique within the type."""
@@ -24,6 +28,9 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._held: deque[bytes] = deque()
+        self._refused = False
+        self._lock = threading.Lock()
         last = max((_number(p) for p in folder.glob("*.jsonl")), default=0)
         self._open(last + 1)
 
@@ -33,25 +40,61 @@ class Journal:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._fd = os.open(self._folder / f"{number:08d}.jsonl", flags, 0o600)
 
+    def hold(self, record: Record) -> int:
+        """Take a record that may wait for the next one, or for `write_held`; returns its segment's number.
+
+        Raises:
+            OSError: the disk refused what came last.
+        """
+        if self._refused:
+            raise OSError("the journal's last write was refused: is the disk full?")
+        self._held.append(_line(record))
+        return self.segment
+
+    def write_held(self) -> None:
+        """Write what is held. Safe beside `append` in another thread.
+
+        Raises:
+            OSError: the disk refused it.
+        """
+        with self._lock:
+            held = self._take_held() or (b"\n" if self._refused else b"")  # an empty line asks again
+            if held:
+                self._write(held)
+
     def append(self, record: Record) -> int:
-        """Write one record and return the number of the segment that it stands in.
+        """Write one record, after those that are held; returns the number of its segment.
 
         Raises:
             OSError: the disk refused it; the caller must not answer as if it were recorded.
         """
-        line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
-        written = os.write(self._fd, line)
-        if written != len(
-            line
-        ):  # a full disk can take half a line; end it, so that the next one stands alone
-            os.write(self._fd, b"\n")
-            raise OSError(f"the journal took {written} of {len(line)} bytes: is the disk full?")
-        self._size += written
-        segment = self.segment
-        if self._size >= _MAX_SEGMENT_BYTES:
-            os.close(self._fd)
-            self._open(segment + 1)
+        line = _line(record)
+        with self._lock:
+            segment = self.segment
+            self._write(self._take_held() + line if self._held else line)
+            if self._size >= _MAX_SEGMENT_BYTES:
+                os.close(self._fd)
+                self._open(segment + 1)
         return segment
+
+    def _take_held(self) -> bytes:
+        lines: list[bytes] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                lines.append(self._held.popleft())
+        return b"".join(lines)
+
+    def _write(self, line: bytes) -> None:
+        try:
+            written = os.write(self._fd, line)
+            if written != len(line):  # a full disk can take half a line; end it: the next shall stand alone
+                os.write(self._fd, b"\n")
+                raise OSError(f"the journal took {written} of {len(line)} bytes: is the disk full?")
+        except OSError:
+            self._refused = True
+            raise
+        self._size += written
+        self._refused = False
 
     def replay(self) -> Iterator[Record]:
         """Yield what earlier runs wrote and nobody has dropped yet, oldest first.
@@ -61,7 +104,7 @@ class Journal:
         for path in self._earlier(self.segment):
             for line in path.read_bytes().splitlines():
                 try:
-                    record = json.loads(line)
+                    record = orjson.loads(line)
                 except ValueError:
                     continue
                 if isinstance(record, dict):
@@ -76,8 +119,14 @@ class Journal:
         return sorted(p for p in self._folder.glob("*.jsonl") if _number(p) < segment)
 
     def close(self) -> None:
-        """Close the open segment."""
+        """Write what is held and close the open segment."""
+        with contextlib.suppress(OSError):
+            self.write_held()
         os.close(self._fd)
+
+
+def _line(record: Record) -> bytes:
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _number(path: Path) -> int:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import IO, Any
+from typing import IO
 
 from trilith.errors import SettingsError
-from trilith_gateway.store.audit import link
+from trilith_gateway.store.apply import apply
 from trilith_gateway.store.journal import Journal, Record
 
 _log = logging.getLogger(__name__)
 
-_BATCH = 500
+_BATCH = 2000
+_DELAY_S = 0.05
+"""How far the tables may be behind the journal. Facts that come together are written together."""
 _POLL_S = 0.5
 
 _SCHEMA = """
@@ -70,15 +71,15 @@ class SqliteStore:
         self._lock = _lock(home)
         self.path = database(home)
         self._journal = Journal(home / "journal")
-        self._queue: SimpleQueue[tuple[int, Record] | None] = SimpleQueue()
         self.keys_changed = threading.Event()
         """Set when another process has changed the database, so keys must be read again."""
         connection = connect(self.path)
         connection.executescript(_SCHEMA)
         self._recover(connection)
         connection.close()
-        self._pending = 0
-        self._settled = threading.Condition()
+        self._facts: deque[tuple[int, Record] | threading.Event] = deque()
+        self._wake = threading.Event()
+        self._closing = False
         self._writer = threading.Thread(target=self._write, name="trilith-store", daemon=True)
         self._writer.start()
 
@@ -88,15 +89,21 @@ class SqliteStore:
         Raises:
             OSError: the disk refused it.
         """
-        segment = self._journal.append(record)
-        with self._settled:
-            self._pending += 1
-        self._queue.put((segment, record))
+        self._facts.append((self._journal.append(record), record))
+
+    def hold(self, record: Record) -> None:
+        """Record one fact that may be lost if the process is killed within the next 50 ms.
+
+        Good for reservations: what a request may cost matters only if the process dies while it runs.
+        """
+        self._facts.append((self._journal.hold(record), record))
 
     def flush(self) -> None:
         """Wait until every fact so far is in the tables."""
-        with self._settled:
-            self._settled.wait_for(lambda: self._pending == 0)
+        written = threading.Event()
+        self._facts.append(written)
+        self._wake.set()
+        written.wait()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -109,7 +116,8 @@ class SqliteStore:
 
     def close(self) -> None:
         """Write what is queued, then release the files."""
-        self._queue.put(None)
+        self._closing = True
+        self._wake.set()
         self._writer.join()
         self._journal.close()
         self._lock.close()
@@ -118,8 +126,7 @@ class SqliteStore:
         """Apply what an earlier process journalled and did not write, and close the reservations it left."""
         with connection:
             connection.execute("begin immediate")
-            for record in self._journal.replay():
-                _apply(connection, record)
+            apply(connection, self._journal.replay())
             lost = connection.execute("update reservations set state = 'lost' where state = 'open'").rowcount
         self._journal.drop_before(self._journal.segment)
         if lost:
@@ -131,14 +138,21 @@ class SqliteStore:
         segment = self._journal.segment
         polled = time.monotonic()
         while True:
-            batch = self._take()
-            if batch is None:
-                break
-            if batch:
-                self._commit(connection, batch)
-                if (reached := batch[-1][0]) > segment:
+            closing = self._closing
+            self._wake.wait(timeout=_DELAY_S)
+            self._wake.clear()
+            with contextlib.suppress(OSError):  # whoever appends next is told
+                self._journal.write_held()
+            facts, written = self._take()
+            if facts:
+                self._commit(connection, [record for _, record in facts])
+                if (reached := facts[-1][0]) > segment:
                     segment = reached
                     self._journal.drop_before(segment)
+            for event in written:
+                event.set()
+            if closing and not facts:
+                break
             if time.monotonic() - polled >= _POLL_S:
                 polled = time.monotonic()
                 if (version := _version(connection)) != seen:
@@ -146,35 +160,30 @@ class SqliteStore:
                     self.keys_changed.set()
         connection.close()
 
-    def _take(self) -> list[tuple[int, Record]] | None:
-        """Return the next facts, an empty list when a poll is due, None at the end."""
-        batch: list[tuple[int, Record]] = []
-        with contextlib.suppress(Empty):
-            item = self._queue.get(timeout=_POLL_S)
-            while item is not None:
-                batch.append(item)
-                if len(batch) == _BATCH:
-                    return batch
-                item = self._queue.get_nowait()
-            if not batch:
-                return None
-            self._queue.put(None)  # the end: seen while a batch was open, so it is left for the next turn
-        return batch
+    def _take(self) -> tuple[list[tuple[int, Record]], list[threading.Event]]:
+        """Return the next facts in order, and the events of those who wait for facts before them."""
+        facts: list[tuple[int, Record]] = []
+        waiting: list[threading.Event] = []
+        while self._facts and len(facts) < _BATCH:
+            item = self._facts.popleft()
+            if isinstance(item, threading.Event):
+                waiting.append(item)
+            else:
+                facts.append(item)
+        if self._facts:
+            self._wake.set()  # more than a batch: go on at once
+        return facts, waiting
 
-    def _commit(self, connection: sqlite3.Connection, batch: Sequence[tuple[int, Record]]) -> None:
+    def _commit(self, connection: sqlite3.Connection, records: Sequence[Record]) -> None:
         while True:  # the facts are in the journal; a busy or full database delays them, never drops them
             try:
                 with connection:
                     connection.execute("begin immediate")
-                    for _, record in batch:
-                        _apply(connection, record)
-                break
+                    apply(connection, records)
+                return
             except sqlite3.OperationalError as error:
-                _log.error("the database did not take %d facts, trying again: %s", len(batch), error)
+                _log.error("the database did not take %d facts, trying again: %s", len(records), error)
                 time.sleep(_POLL_S)
-        with self._settled:
-            self._pending -= len(batch)
-            self._settled.notify_all()
 
 
 def database(home: Path) -> Path:
@@ -217,37 +226,3 @@ def _lock(home: Path) -> IO[str]:
     handle.write(str(os.getpid()))
     handle.flush()
     return handle
-
-
-def _apply(connection: sqlite3.Connection, record: Mapping[str, Any]) -> None:
-    match record["t"]:
-        case "reserve":
-            connection.execute(
-                "insert or ignore into reservations values (:id, :key_id, :amount_pico_usd, :at, 'open')",
-                record,
-            )
-        case "charge":
-            _insert(connection, "ledger", record)
-            connection.execute("update reservations set state = 'settled' where id = ?", (record["id"],))
-        case "audit":
-            _append_audit(connection, record)
-        case "feedback":
-            _insert(connection, "feedback", record)
-        case other:
-            _log.error("the journal holds a fact of the unknown type %r; it is left out", other)
-
-
-def _insert(connection: sqlite3.Connection, table: str, record: Mapping[str, Any]) -> None:
-    columns = [name for name in record if name != "t"]
-    marks = ", ".join(f":{name}" for name in columns)
-    connection.execute(f"insert or ignore into {table} ({', '.join(columns)}) values ({marks})", record)
-
-
-def _append_audit(connection: sqlite3.Connection, record: Mapping[str, Any]) -> None:
-    if connection.execute("select 1 from audit where id = ?", (record["id"],)).fetchone():
-        return
-    last = connection.execute("select number, digest from audit order by number desc limit 1").fetchone()
-    number, previous = (last["number"] + 1, last["digest"]) if last else (1, "")
-    detail = json.dumps(record["detail"], sort_keys=True, separators=(",", ":"))
-    row = (number, record["id"], record["at"], record["event"], detail, previous)
-    connection.execute("insert into audit values (?, ?, ?, ?, ?, ?, ?)", (*row, link(*row)))
