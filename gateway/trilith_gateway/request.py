@@ -111,7 +111,7 @@ def splice(raw: bytes, body: Mapping[str, Any], changes: Mapping[str, object]) -
     for name, value in changes.items():
         written = orjson.dumps(value)
         if name not in body:
-            added.append(b'"%b":%b' % (name.encode(), written))
+            added.append(orjson.dumps(name) + b":" + written)
         elif (place := _simple_place(raw, name, body[name])) is not None:
             cuts.append((*place, written))
         else:
@@ -141,7 +141,7 @@ def _simple_place(raw: bytes, name: str, value: object) -> tuple[int, int] | Non
     """
     if type(value) is not str:
         return None
-    quoted = b'"%b"' % name.encode()
+    quoted = orjson.dumps(name)
     at = raw.find(quoted)
     if at < 0 or raw.find(quoted, at + 1) >= 0:
         return None
