@@ -20,7 +20,12 @@ def start_gateway(tmp_path: Path) -> Iterator[StartGateway]:
     """Start gateways; a model that is not described is a priced chat model."""
     with ExitStack() as stack:
 
-        def start(upstreams: Mapping[str, Upstream], **models: dict[str, Any]) -> Gateway:
+        def start(
+            upstreams: Mapping[str, Upstream],
+            *,
+            gateway: Mapping[str, Any] | None = None,
+            **models: dict[str, Any],
+        ) -> Gateway:
             described = {
                 name: {
                     "kind": "chat",
@@ -31,7 +36,12 @@ def start_gateway(tmp_path: Path) -> Iterator[StartGateway]:
                 for name in upstreams
             }
             settings = Settings.model_validate(
-                {"home": tmp_path / "home", "policies": {"private": {}}, "models": described}
+                {
+                    "home": tmp_path / "home",
+                    "gateway": dict(gateway or {}),
+                    "policies": {"private": {}},
+                    "models": described,
+                }
             )
             return stack.enter_context(Running(settings, upstreams))
 

@@ -65,7 +65,13 @@ class Gateway:
 
 
 class StartGateway(Protocol):
-    def __call__(self, upstreams: Mapping[str, Upstream], **models: dict[str, Any]) -> Gateway: ...
+    def __call__(
+        self,
+        upstreams: Mapping[str, Upstream],
+        *,
+        gateway: Mapping[str, Any] | None = None,
+        **models: dict[str, Any],
+    ) -> Gateway: ...
 
 
 class Running:

@@ -36,6 +36,7 @@ _log = logging.getLogger(__name__)
 
 _HIGH_BYTES = 64 * 1024
 _LINGER_S = 2.0
+_OFFER = frozenset({b"connection", b"upgrade", b"http2-settings"})
 _STATUS_LINES = {
     status: f"HTTP/1.1 {status} {HTTPStatus(status).phrase if status in list(HTTPStatus) else ''}\r\n"
     for status in range(200, 600)
@@ -114,14 +115,24 @@ class WireProtocol(HttpToolsProtocol):
             return
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            if self.cycle is None or self.parser.get_method() == b"CONNECT":
-                self.refuse(400, "This server is no tunnel.")
-            else:  # the offer of another protocol is declined by answering in this one
-                self.cycle.keep_alive = False
-                self._phase = _GONE
+        except httptools.HttpParserUpgrade as offer:
+            self._decline(data[offer.args[0] :])
         except httptools.HttpParserError:
             self.refuse(400, "The request is not valid HTTP/1.1.")
+
+    def _decline(self, rest: bytes) -> None:
+        """Decline the offer of another protocol by reading the request as what it is in this one.
+
+        The parser stops after the head of such a request, so it gets the head again, without the offer.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self.refuse(400, "This server is no tunnel.")
+            return
+        lines = [b"%b %b HTTP/1.1\r\n" % (method, self.url)]
+        lines += [b"%b: %b\r\n" % pair for pair in self.headers if pair[0] not in _OFFER]
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"".join(lines) + b"\r\n" + rest)
 
     # From the parser.
     def on_message_begin(self) -> None:
@@ -156,7 +167,7 @@ class WireProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Take the request, or hand it to ASGI."""
-        if self._phase == _GONE:
+        if self._phase == _GONE or self.parser.should_upgrade():
             return
         if len(self.headers) > self._limits.headers:
             self.refuse(431, "The request has too many headers.")
@@ -197,7 +208,7 @@ class WireProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
-        if self._phase == _GONE:
+        if self._phase == _GONE or self.parser.should_upgrade():
             return
         self._phase = _ANSWER
         if type(self.cycle) is ExchangeCycle:

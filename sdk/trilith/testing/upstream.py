@@ -76,6 +76,8 @@ class MemoryUpstream:
         """Every call so far."""
         self.aborted = 0
         """How many answers were given up before their end."""
+        self.streamed = 0
+        """How many pieces of streams have been taken."""
         self._reply = (lambda _: reply) if isinstance(reply, str) else reply
         self._chunks = chunks
         self._delay_s = delay_s
@@ -123,6 +125,7 @@ class MemoryUpstream:
             if number == self._break_after:
                 raise APIConnectionError("scripted break")
             await asyncio.sleep(self._delay_s)
+            self.streamed += 1
             yield _event(_answer(request, _choice(request, piece, streamed=True)))
         yield _event(_answer(request, _choice(request, "", streamed=True, finish="stop")))
         if usage and (request.get("stream_options") or {}).get("include_usage"):
