@@ -265,7 +265,7 @@ class WireProtocol(HttpToolsProtocol):
             if cycle.response_started:
                 self.transport.abort()
                 return
-            cycle.disconnected = True  # what it would still say is not sent
+            cycle.disconnected = cycle.response_complete = True  # what it would still say is not sent
         if self.active is not None:
             self.active.leave()
             self.active = None
