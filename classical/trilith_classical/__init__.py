@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trilith.settings.schema import PredictorModel
     from trilith_classical.predictor import OnnxPredictor
     from trilith_classical.registry import MlflowRegistry
     from trilith_classical.training import Outcome, TrainingReport, train
@@ -34,13 +35,16 @@ _HOMES = {
 }
 
 
-def open_predictor(registered_model: str, alias: str, *, home: Path) -> PredictorUpstream:
+def open_predictor(
+    registered_model: str, alias: str, *, home: Path, settings: PredictorModel | None = None
+) -> PredictorUpstream:
     """Load the version that an alias names and put it behind the Open Inference Protocol. Blocking.
 
     Args:
         registered_model: Its name in the registry.
         alias: Which version, such as `champion`.
         home: The platform's folder.
+        settings: How it is served; None: as a model without further settings.
 
     Raises:
         DataError: there is no such model or alias.
@@ -50,13 +54,9 @@ def open_predictor(registered_model: str, alias: str, *, home: Path) -> Predicto
     from trilith.extras import need
 
     need("onnxruntime", extra="classical")
-    from trilith_classical.predictor import OnnxPredictor
-    from trilith_classical.registry import MlflowRegistry
-    from trilith_classical.upstream import PredictorUpstream
+    from trilith_classical.serving import opening
 
-    return PredictorUpstream(
-        registered_model, OnnxPredictor(MlflowRegistry(home).resolve(registered_model, alias))
-    )
+    return opening.open_upstream(registered_model, alias, home=home, settings=settings)
 
 
 def __getattr__(name: str) -> Any:

@@ -131,6 +131,15 @@ class MlflowRegistry:
             )
         return self._verified(name, version, alias)
 
+    def open_version(self, name: str, version: str) -> RegisteredModel:
+        """Return a version, whatever names it, after its files were held against their digests.
+
+        Raises:
+            DataError: there is no such version.
+            IntegrityError: a file is missing or is not the one that was registered.
+        """
+        return self._verified(name, version, None)
+
     def alias_version(self, name: str, alias: str) -> str | None:
         """Return the version that `alias` names, None where there is none. Takes a millisecond."""
         found = self._query(_ALIAS, name, alias)

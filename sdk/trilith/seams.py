@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from trilith.types import Chunk, Finding, Hit, RegisteredModel
 
@@ -48,6 +48,10 @@ class Call:
     """For upstreams that build a prompt of their own (rag): `body` is then as the caller wrote it, and
     whatever goes on to a language model passes the shield first. None: `body` is already masked, or no
     policy asks for masking.
+    """
+    json: Mapping[str, Any] | None = None
+    """`body`, decoded, where the gateway has done that already; a tensor that came as bytes has a memoryview
+    as its `data`. Upstreams in this process read it and change nothing in it; None: only `body` is there.
     """
 
 

@@ -231,15 +231,49 @@ class RagModel(_Model):
     """Longest answer when the caller sets no `max_tokens`."""
 
 
+class FeatureSettings(Section):
+    """Columns that a predictor looks up by entity when a call does not send them."""
+
+    view: str
+    """Which set of features in `<home>/features.db`."""
+    entity: str = "entity"
+    """The input (BYTES) that names each row's entity."""
+
+
 class PredictorModel(_Model):
-    """A classical model, served from ONNX."""
+    """A classical model: a registered one, served from ONNX in this process, or one behind another server."""
 
     kind: Literal[Kind.PREDICTOR]
     """`predictor`."""
-    registered_model: str
+    registered_model: str = ""
     """Its name in the registry."""
     alias: str = "champion"
-    """Which registered version answers."""
+    """Which registered version answers; when it is moved, the gateway follows without a failed request."""
+    versions: tuple[str, ...] = ()
+    """Further registered versions to keep in memory, for `/v2/models/NAME/versions/VERSION`."""
+    upstream: UpstreamSettings | None = None
+    """Instead of a registered model: `url` of a server that speaks the Open Inference Protocol (v2)."""
+    threads: int = Field(1, ge=1, le=64)
+    """Threads of one run; more than one helps only large batches."""
+    max_batch_rows: int = Field(256, ge=1)
+    """Most rows of calls that are run together; 1: calls are never joined."""
+    max_batch_wait_ms: float = Field(0, ge=0, le=1000)
+    """How long a call to an idle model waits for others to join it (milliseconds)."""
+    alias_poll_s: float = Field(2, ge=0)
+    """How often to look where the alias points (seconds); 0: only when the gateway starts."""
+    features: FeatureSettings | None = None
+    """Columns to look up by entity; none: every call sends all."""
+    control: bool = False
+    """Let every key that may call the model also load and unload it (`/v2/repository/models/NAME/load`)."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PredictorModel:
+        if bool(self.registered_model) == (self.upstream is not None):
+            found = "both" if self.registered_model else "neither"
+            raise ValueError(f"expected either registered_model or upstream; found {found}")
+        if self.upstream is not None and self.upstream.url is None:
+            raise ValueError("a predictor's upstream is a server; expected upstream.url")
+        return self
 
 
 ModelSettings = Annotated[ChatModel | EmbeddingModel | RagModel | PredictorModel, Field(discriminator="kind")]

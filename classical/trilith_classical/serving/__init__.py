@@ -1,0 +1,1 @@
+"""Serving of classical models inside the gateway's process: tensors, versions, micro-batches, features."""
