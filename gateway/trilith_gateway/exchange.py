@@ -8,9 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
-
-from opentelemetry.trace import Span as TraceSpan
+from typing import TYPE_CHECKING, Any
 
 from trilith.errors import InternalServerError, NotFoundError
 from trilith.seams import Call, Reply
@@ -20,6 +18,9 @@ from trilith_gateway.key import Key
 from trilith_gateway.limit import Allowance
 from trilith_gateway.release import Release
 from trilith_governance import Protection
+
+if TYPE_CHECKING:
+    from trilith_gateway.trace import RequestTrace
 
 
 class Rule(StrEnum):
@@ -52,11 +53,16 @@ def new_id(now_ns: int) -> str:
 
     So ids are in order of time, which is also the cheapest order to store them in.
     """
-    if len(_random) < 7:
-        _random.extend(os.urandom(7 * 512))
-    part = _random[-7:].hex()
-    del _random[-7:]
-    return f"req_{now_ns // 1_000_000:011x}{part}"
+    return f"req_{now_ns // 1_000_000:011x}{random_bytes(7).hex()}"
+
+
+def random_bytes(count: int) -> bytes:
+    """Return random bytes from the system, fit for identifiers."""
+    if len(_random) < count:
+        _random.extend(os.urandom(4096))
+    part = bytes(_random[-count:])
+    del _random[-count:]
+    return part
 
 
 _NOTHING: dict[str, Any] = {}
@@ -111,9 +117,9 @@ class Exchange:
         "rule",
         "saved_pico_usd",
         "settled",
-        "span",
         "started_ns",
         "stream",
+        "trace",
         "trail",
         "usage",
         "usage_wanted",
@@ -201,7 +207,8 @@ class Exchange:
         self.amount: int | None = None
         """Pico-USD charged; None while unsettled, and for an unpriced model."""
         self.settled = False
-        self.span: TraceSpan | None = None
+        self.trace: RequestTrace | None = None
+        """What is noted for the request's spans; None when nobody collects them."""
 
     @property
     def caller(self) -> Key:

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Mapping
 
-from opentelemetry.propagate import extract
-from opentelemetry.trace import SpanKind, Tracer
-from opentelemetry.util.types import AttributeValue
-
-from trilith.telemetry import fail, names
 from trilith_gateway.exchange import Exchange
 from trilith_gateway.metric import Metrics
 from trilith_gateway.pipeline import Outlet, Pipeline
-
-_log = logging.getLogger(__name__)
+from trilith_gateway.trace import TraceLog
 
 
 class Era:
@@ -45,11 +37,11 @@ class Era:
 class Front:
     """Runs exchanges through the pipeline."""
 
-    def __init__(self, pipeline: Pipeline, metrics: Metrics, tracer: Tracer | None) -> None:
-        """Take the collaborators; without a tracer, requests have no spans."""
+    def __init__(self, pipeline: Pipeline, metrics: Metrics, traces: TraceLog | None) -> None:
+        """Take the collaborators; without a trace log, requests have no spans."""
         self._pipeline = pipeline
         self._metrics = metrics
-        self._tracer = tracer
+        self._traces = traces
         self._era = Era()
 
     def turn(self) -> Era:
@@ -64,33 +56,21 @@ class Front:
         era.open += 1
         self._metrics.open += 1
         try:
-            if self._tracer is None:
+            if self._traces is None:
                 await self._pipeline.run(exchange, outlet)
             else:
-                await self._traced(self._tracer, exchange, outlet)
+                await self._traced(self._traces, exchange, outlet)
         finally:
             self._metrics.open -= 1
             era.leave()
 
-    async def _traced(self, tracer: Tracer, exchange: Exchange, outlet: Outlet) -> None:
-        with tracer.start_as_current_span(
-            f"{exchange.api} -",
-            context=extract(exchange.headers),
-            kind=SpanKind.SERVER,
-            start_time=exchange.started_ns,
-            attributes=_first_attributes(exchange),
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            exchange.span = span
-            try:
-                await self._pipeline.run(exchange, outlet)
-            except (asyncio.CancelledError, Exception) as error:
-                fail(span, error)
-                raise
-
-
-def _first_attributes(exchange: Exchange) -> Mapping[str, AttributeValue]:
-    if exchange.operation.scores:
-        return {names.OPERATION_TRILITH: "predict", names.MODEL_NAME: "-"}
-    return {names.OPERATION: exchange.api.value, names.PROVIDER: "trilith", names.REQUEST_MODEL: "-"}
+    async def _traced(self, traces: TraceLog, exchange: Exchange, outlet: Outlet) -> None:
+        traces.begin(exchange)
+        failure: BaseException | None = None
+        try:
+            await self._pipeline.run(exchange, outlet)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            traces.end(exchange, failure)

@@ -36,6 +36,7 @@ from trilith_gateway.stages.record import Record
 from trilith_gateway.stages.route import Route
 from trilith_gateway.stages.settle import Settle
 from trilith_gateway.store.sqlite import SqliteStore
+from trilith_gateway.trace import TraceLog
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Platform:
     tracer: Tracer
     pipeline: Pipeline
     front: Front
+    traces: TraceLog | None
     warmed: threading.Event
     """Set when everything is loaded."""
 
@@ -82,6 +84,8 @@ class Platform:
                 Exception
             ):  # one that fails to close must not keep the ledger from closing
                 await release.upstream.aclose()
+        if self.traces is not None:
+            await asyncio.to_thread(self.traces.close)
         await asyncio.to_thread(self.provider.shutdown)
         await asyncio.to_thread(self.store.close)
 
@@ -115,7 +119,7 @@ def build(
     provider = provider or tracing.provider(settings.telemetry, settings.home)
     tracer = tracer_of(provider)
     releases = open_releases(settings, {**declared, **(engine_urls or {})}, tracer, given=given)
-    spans = tracer if tracing.wanted(settings.telemetry) or given_provider else None
+    traces = TraceLog(provider) if tracing.wanted(settings.telemetry) or given_provider else None
     keys = KeyRing(lambda: _read_keys(store), fixed=fixed_keys)
     budgets = Budgets(lambda key_id, since: _spent(store, key_id, since))
     metrics, cache = Metrics(), Cache()
@@ -126,7 +130,7 @@ def build(
             ProtectIn(protector, tracer),
             Recall(cache),
             Route(settings.gateway.request_timeout_s),
-            Call(spans),
+            Call(),
         ),
         over=(Remember(cache), ProtectOut()),
         closing=(Settle(budgets, store.append), Record(store.append, metrics)),
@@ -141,7 +145,8 @@ def build(
         provider,
         tracer,
         pipeline,
-        Front(pipeline, metrics, spans),
+        Front(pipeline, metrics, traces),
+        traces,
         threading.Event(),
     )
 

@@ -12,15 +12,14 @@ from json import JSONDecodeError
 from typing import Any
 
 import orjson
-from opentelemetry.propagate import inject
-from opentelemetry.trace import SpanKind, Tracer
 
 from trilith.errors import APIConnectionError
 from trilith.seams import Call as UpstreamCall
 from trilith.seams import Reply, Upstream
-from trilith.telemetry import names, span
 from trilith_gateway import sse
 from trilith_gateway.exchange import Answer, Exchange
+from trilith_gateway.trace import Attempt
+from trilith_gateway.upstream.http import HttpUpstream
 from trilith_gateway.usage import read_usage
 
 _PASSED_ON = frozenset(
@@ -56,10 +55,6 @@ _FINISHED = re.compile(rb'"finish_reason":\s*"([a-z_]{1,32})"')
 class Call:
     """Asks the release's upstream, once more if the first connection failed before anything was sent back."""
 
-    def __init__(self, tracer: Tracer | None) -> None:
-        """Take the tracer; without one, attempts have no spans."""
-        self._tracer = tracer
-
     def __call__(self, exchange: Exchange) -> Awaitable[None] | None:
         """Set `exchange.answer`."""
         if exchange.answer is not None or exchange.call is None:
@@ -68,10 +63,7 @@ class Call:
 
     async def _ask(self, exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> None:
         sent_at = time.perf_counter()
-        if self._tracer is None:
-            reply = await _send(upstream, call)
-        else:
-            reply = await self._traced(self._tracer, exchange, upstream, call)
+        reply = await _send(exchange, upstream, call)
         exchange.reply = reply
         exchange.first_byte_at = now = time.perf_counter()
         exchange.waited_s = now - sent_at
@@ -92,33 +84,35 @@ class Call:
             _read(exchange, reply, body)
         exchange.answer = Answer(reply.status, headers, body)
 
-    async def _traced(
-        self, tracer: Tracer, exchange: Exchange, upstream: Upstream, call: UpstreamCall
-    ) -> Reply:
-        for index in (0, 1):
-            attributes = {names.REQUEST_MODEL: exchange.model, names.ATTEMPT_INDEX: index}
-            try:
-                with span(
-                    "attempt", exchange.model, attributes, kind=SpanKind.CLIENT, using=tracer
-                ) as current:
-                    if isinstance(call.headers, dict):
-                        inject(call.headers)
-                    reply = await upstream.send(call)
-                    current.set_attribute(names.HTTP_STATUS, reply.status)
-                    return reply
-            except APIConnectionError as error:
-                if index or not error.retryable:
-                    raise
-        raise RuntimeError("unreachable: the last attempt returns or raises")
+
+async def _send(exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> Reply:
+    for index in (0, 1):
+        noted = _begin(exchange, upstream, call, index) if exchange.trace is not None else None
+        try:
+            reply = await upstream.send(call)
+        except BaseException as error:
+            if noted is not None:
+                noted.end(None, error)
+            if index or not isinstance(error, APIConnectionError) or not error.retryable:
+                raise
+        else:
+            if noted is not None:
+                noted.end(reply.status)
+            return reply
+    raise RuntimeError("unreachable: the last attempt returns or raises")
 
 
-async def _send(upstream: Upstream, call: UpstreamCall) -> Reply:
-    try:
-        return await upstream.send(call)
-    except APIConnectionError as error:
-        if not error.retryable:
-            raise
-    return await upstream.send(call)
+def _begin(exchange: Exchange, upstream: Upstream, call: UpstreamCall, index: int) -> Attempt:
+    trace = exchange.trace
+    if trace is None:
+        raise RuntimeError("nobody collects spans")
+    attempt = Attempt(index)
+    trace.attempts.append(attempt)
+    if isinstance(call.headers, dict):
+        call.headers["traceparent"] = trace.header(attempt)
+    if not isinstance(upstream, HttpUpstream):  # what runs in this process opens spans of its own
+        trace.enter(attempt)
+    return attempt
 
 
 def _read(exchange: Exchange, reply: Reply, body: bytes) -> None:
@@ -128,7 +122,7 @@ def _read(exchange: Exchange, reply: Reply, body: bytes) -> None:
         return
     if not body.startswith(b"{"):
         return
-    if exchange.span is None or len(body) > _LARGE_BYTES:  # only a span wants to know more than the usage
+    if exchange.trace is None or len(body) > _LARGE_BYTES:  # only a span wants to know more than the usage
         match = _ANYWHERE.match(body, body.rfind(b'"usage"'))
         if match is not None:
             exchange.usage = operation.read_usage({"usage": orjson.loads(match[1])})
@@ -146,7 +140,7 @@ async def _watch(exchange: Exchange, reply: Reply) -> AsyncIterator[bytes]:
     last = b""
     async for block in sse.blocks(reply.chunks()):
         last = block
-        if exchange.span is not None:
+        if exchange.trace is not None:
             _describe(exchange, block)
         if b'"usage"' in block:
             block = _without_usage(exchange, block)

@@ -42,6 +42,8 @@ class ProtectIn:
             names.GUARDRAIL_STAGE: "input",
             names.GUARDRAIL_VERDICT: "allow",
         }
+        if exchange.trace is not None:
+            exchange.trace.enter()
         with span("guardrail", "pii", attributes, using=self._tracer) as current:
             try:
                 body = await asyncio.to_thread(exchange.operation.mask, exchange.body, protection)

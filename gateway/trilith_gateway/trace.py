@@ -1,0 +1,241 @@
+"""The spans of a request, written down after it: on its way it only notes numbers.
+
+An SDK span costs 50 microseconds and more, as much as all else that the gateway does for a request. So
+a request notes identifiers and times; a thread makes the spans and hands them to the process's exporters.
+Spans that other parts open meanwhile (retrieval, guardrails) are ordinary ones, and find their parent in the
+current context as always.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+
+from opentelemetry.context import attach
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
+from opentelemetry.util.types import AttributeValue
+
+from trilith.telemetry import SCOPE, names
+from trilith_gateway.exchange import Exchange, random_bytes
+from trilith_gateway.stages.record import status
+
+_PARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_DELAY_S = 0.1
+_MOST_WAITING = 20_000
+"""Requests whose spans are not made yet; beyond that spans are dropped, and counted."""
+
+
+class Attempt:
+    """One try at an upstream."""
+
+    __slots__ = ("ended_ns", "error", "index", "span_id", "started_ns", "status")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.span_id = random_bytes(8)
+        self.started_ns = time.time_ns()
+        self.ended_ns = 0
+        self.status: int | None = None
+        self.error: str | None = None
+
+    def end(self, status: int | None, error: BaseException | None = None) -> None:
+        """Note how it went."""
+        self.ended_ns = time.time_ns()
+        self.status = status
+        self.error = type(error).__name__ if error is not None else None
+
+
+class RequestTrace:
+    """What a request notes for its spans."""
+
+    __slots__ = ("attempts", "ended_ns", "error", "parent_id", "span_id", "trace_id")
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        """Continue the caller's trace (W3C `traceparent`), or begin one."""
+        match = _PARENT.fullmatch(given) if (given := headers.get("traceparent")) is not None else None
+        if match is None or int(match[1], 16) == 0 or int(match[2], 16) == 0:
+            self.trace_id, self.parent_id = random_bytes(16), None
+        else:
+            self.trace_id, self.parent_id = bytes.fromhex(match[1]), bytes.fromhex(match[2])
+        self.span_id = random_bytes(8)
+        self.attempts: list[Attempt] = []
+        self.ended_ns = 0
+        self.error: str | None = None
+
+    def header(self, attempt: Attempt) -> str:
+        """Return the `traceparent` for an upstream."""
+        return f"00-{self.trace_id.hex()}-{attempt.span_id.hex()}-01"
+
+    def enter(self, attempt: Attempt | None = None) -> None:
+        """Make the request's span, or an attempt's, the current one for the rest of this task."""
+        attach(set_span_in_context(NonRecordingSpan(self._context((attempt or self).span_id))))
+
+    def _context(self, span_id: bytes, *, remote: bool = False) -> SpanContext:
+        return SpanContext(int.from_bytes(self.trace_id), int.from_bytes(span_id), remote, _SAMPLED)
+
+    def spans(self, exchange: Exchange, provider: TracerProvider) -> list[ReadableSpan]:
+        """Make the spans: attempts first, then the request's own."""
+        own = self._context(self.span_id)
+        parent = self._context(self.parent_id, remote=True) if self.parent_id is not None else None
+        made = [
+            _span(
+                provider,
+                f"attempt {exchange.model}",
+                self._context(attempt.span_id),
+                own,
+                _attempt_attributes(exchange, attempt),
+                SpanKind.CLIENT,
+                (attempt.started_ns, attempt.ended_ns),
+                attempt.error,
+            )
+            for attempt in self.attempts
+        ]
+        name = f"{exchange.api} {exchange.model}"
+        times = (exchange.started_ns, self.ended_ns)
+        attributes = _attributes(exchange)
+        made.append(_span(provider, name, own, parent, attributes, SpanKind.SERVER, times, self.error))
+        return made
+
+
+def _span(
+    provider: TracerProvider,
+    name: str,
+    context: SpanContext,
+    parent: SpanContext | None,
+    attributes: dict[str, AttributeValue],
+    kind: SpanKind,
+    times: tuple[int, int],
+    error: str | None,
+) -> ReadableSpan:
+    if error is not None:
+        attributes[names.ERROR_TYPE] = error
+    return ReadableSpan(
+        name,
+        context,
+        parent,
+        provider.resource,
+        attributes,
+        kind=kind,
+        status=_UNSET if error is None else Status(StatusCode.ERROR, error),
+        start_time=times[0],
+        end_time=max(times),
+        instrumentation_scope=_SCOPE,
+    )
+
+
+_SCOPE = InstrumentationScope(SCOPE)
+_UNSET = Status(StatusCode.UNSET)
+
+
+def _attempt_attributes(exchange: Exchange, attempt: Attempt) -> dict[str, AttributeValue]:
+    found: dict[str, AttributeValue] = {
+        names.REQUEST_MODEL: exchange.model,
+        names.ATTEMPT_INDEX: attempt.index,
+    }
+    if attempt.status is not None:
+        found[names.HTTP_STATUS] = attempt.status
+    return found
+
+
+def _attributes(exchange: Exchange) -> dict[str, AttributeValue]:
+    scores = exchange.operation.scores
+    found: dict[str, AttributeValue] = {
+        names.MODEL_NAME if scores else names.REQUEST_MODEL: exchange.model,
+        names.REQUEST_ID: exchange.request_id,
+        names.HTTP_STATUS: status(exchange),
+    }
+    if scores:
+        found[names.OPERATION_TRILITH] = "predict"
+    else:
+        found |= {names.OPERATION: exchange.api.value, names.PROVIDER: "trilith"}
+    if exchange.key is not None:
+        found |= {names.TENANT: exchange.key.team, names.KEY_ID: exchange.key.id}
+    if (release := exchange.release) is not None:
+        found |= {
+            names.RELEASE_NAME: release.model,
+            names.RELEASE_VERSION: release.version,
+            names.RELEASE_KIND: release.kind.value,
+        }
+    if exchange.rule is not None:
+        found[names.COST_RULE] = exchange.rule.value
+    if exchange.amount is not None:
+        found[names.COST_PICO_USD] = exchange.amount
+    if scores:
+        return found | {names.BATCH_ROWS: exchange.usage.rows if exchange.usage else 0}
+    if (usage := exchange.usage) is not None:
+        found |= {names.INPUT_TOKENS: usage.input_tokens, names.OUTPUT_TOKENS: usage.output_tokens}
+        if usage.cached_input_tokens:
+            found[names.CACHE_READ_TOKENS] = usage.cached_input_tokens
+    if not exchange.operation.generates:
+        return found
+    if exchange.response_id:
+        found[names.RESPONSE_ID] = exchange.response_id
+    if exchange.finish_reasons:
+        found[names.FINISH_REASONS] = list(exchange.finish_reasons)
+    if exchange.stream and exchange.first_byte_at is not None:
+        found[names.TIME_TO_FIRST_CHUNK] = exchange.first_byte_at - exchange.clock
+    return found
+
+
+class TraceLog:
+    """Takes what requests noted, and makes their spans a little later."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        self._provider = provider
+        self._waiting: deque[Exchange] = deque()
+        self._closing = threading.Event()
+        self.dropped = 0
+        """Requests whose spans were given up, because making them could not keep up."""
+        self._thread = threading.Thread(target=self._run, name="trilith-trace", daemon=True)
+        self._thread.start()
+
+    def begin(self, exchange: Exchange) -> None:
+        """Start to note."""
+        exchange.trace = RequestTrace(exchange.headers)
+
+    def end(self, exchange: Exchange, error: BaseException | None) -> None:
+        """Take a request that has ended."""
+        noted = exchange.trace
+        if noted is None:
+            return
+        noted.ended_ns = time.time_ns()
+        noted.error = type(error).__name__ if error is not None else None
+        exchange.raw, exchange.body, exchange.call, exchange.reply = b"", {}, None, None  # no text waits here
+        if exchange.answer is not None:
+            exchange.answer.body = b""
+        if len(self._waiting) < _MOST_WAITING:
+            self._waiting.append(exchange)
+        else:
+            self.dropped += 1
+
+    def _run(self) -> None:
+        while not self._closing.wait(_DELAY_S):
+            self._write()
+
+    def _write(self) -> None:
+        processor = self._provider._active_span_processor  # the SDK has no public way to hand it a made span
+        while self._waiting:
+            exchange = self._waiting.popleft()
+            if exchange.trace is not None:
+                for made in exchange.trace.spans(exchange, self._provider):
+                    processor.on_end(made)
+
+    def close(self) -> None:
+        """Make what is left."""
+        self._closing.set()
+        self._thread.join()
+        self._write()
