@@ -1,7 +1,7 @@
 """Joins concurrent calls to one model into batches, without ever making a lone call wait.
 
-The first call runs at once. What arrives while it runs is run together next. A run that is quicker than a hop to
-a thread stays on the event loop, and then "while it runs" means: in the same turn of the loop.
+The first call runs at once. What arrives while it runs is run together next. A run that is quicker than a hop
+to a thread stays on the event loop, and then "while it runs" means: in the same turn of the loop.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Tensors: TypeAlias = Mapping[str, Array]
 Run: TypeAlias = Callable[[Tensors], list[Array]]
 
 INLINE_NS = 200_000
-"""Runs up to here stay on the event loop: a hop to a thread and back costs a quarter of it in CPU time, and no
-other caller notices so short a pause (nanoseconds)."""
+"""Runs up to here stay on the event loop (nanoseconds): a hop to a thread and back costs a quarter of it in
+CPU time, and no other caller notices so short a pause."""
 _WEIGHT = 0.2
 """How much the newest run counts in what is expected of the next."""
 
@@ -183,7 +183,7 @@ class Batcher:
                 one.future.set_exception(outcome)
 
     def _outcomes(self, batch: Sequence[_Waiting]) -> list[Scored | Exception]:
-        """Run a batch: together, and where that fails each call alone, so that none pays for another's fault."""
+        """Run a batch: together, and where that fails each alone, so that none pays for another's fault."""
         wasted = [0] * len(batch)
         if len(batch) > 1:
             sizes = [one.rows for one in batch]
@@ -222,7 +222,7 @@ class Batcher:
 
 
 def shares(total: int, weights: Sequence[int]) -> list[int]:
-    """Divide a whole number in proportion to `weights`, so that the parts add up to it (largest remainder)."""
+    """Divide a whole number in proportion to `weights`; the parts add up to it (largest remainder)."""
     weight = sum(weights)
     parts = [total * one // weight for one in weights]
     by_remainder = sorted(range(len(weights)), key=lambda at: -(total * weights[at] % weight))

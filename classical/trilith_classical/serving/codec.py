@@ -1,4 +1,4 @@
-"""Tensors of every datatype: JSON values to arrays and back, bytes to arrays and back, nothing lost on the way.
+"""Tensors of every datatype: JSON values to arrays and back, bytes to arrays and back, with nothing lost.
 
 An element of a BYTES tensor is a text; content of another kind comes and goes as base64.
 """

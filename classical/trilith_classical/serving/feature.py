@@ -1,4 +1,4 @@
-"""Features that are looked up on the way: a call names an entity, and the columns it does not send are fetched."""
+"""Features looked up on the way: a call names an entity, and columns that it does not send are fetched."""
 
 from __future__ import annotations
 

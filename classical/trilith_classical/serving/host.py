@@ -1,7 +1,7 @@
-"""Which versions of a model are in memory: the one that the alias names, and those that were asked for besides.
+"""Which versions of a model are in memory: the one that the alias names, and those asked for besides.
 
-When the alias moves, the new version is opened and warmed up before it takes over; calls that are under way stay
-with the version that they began with, and that goes when the last of them is answered.
+When the alias moves, the new version is opened and warmed up before it takes over; calls that are under way
+stay with the version that they began with, and that goes when the last of them is answered.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class RegisteredVersions:
 def open_upstream(
     registered_model: str, alias: str, *, home: Path, settings: PredictorModel | None = None
 ) -> PredictorUpstream:
-    """Load what the settings name. Blocking; arguments and errors as of `trilith_classical.open_predictor`."""
+    """Load what the settings name. Blocking; arguments and errors as of `open_predictor`."""
     chosen = settings or PredictorModel(kind=Kind.PREDICTOR, registered_model=registered_model, alias=alias)
     registry = MlflowRegistry(home)
     catalogue = RegisteredVersions(registry, registered_model, alias, threads=chosen.threads)

@@ -1,7 +1,8 @@
 """From a request's tensors to what a model reads: a quick way for what nearly all requests look like.
 
-The quick way decides in bulk whether a request is plain and complete; whatever it does not recognise takes the
-careful way (`trilith_classical.tensor`), which says column and row of what is wrong. Both read the same values.
+The quick way decides in bulk whether a request is plain and complete; whatever it does not recognise takes
+the careful way (`trilith_classical.tensor`), which says column and row of what is wrong. Both read the same
+values.
 """
 
 from __future__ import annotations
@@ -196,12 +197,13 @@ def _plain(tensor: dict[str, Any], arrays: Mapping[str, Array]) -> dict[str, Any
     data = tensor.get("data")
     if isinstance(data, memoryview):
         return {**tensor, "data": codec.to_values(arrays[str(tensor.get("name"))])}
+    if tensor.get("datatype") != "BYTES" or not isinstance(data, list):
+        return tensor
     parameters = tensor.get("parameters")
-    if isinstance(data, list) and isinstance(parameters, Mapping):
-        if parameters.get("content_type") == "base64" and tensor.get("datatype") == "BYTES":
-            name = str(tensor.get("name"))
-            texts = [_text(name, row, value) for row, value in enumerate(data)]
-            return {**tensor, "data": texts, "parameters": {**parameters, "content_type": "str"}}
+    if isinstance(parameters, Mapping) and parameters.get("content_type") == "base64":
+        name = str(tensor.get("name"))
+        texts = [_text(name, row, value) for row, value in enumerate(data)]
+        return {**tensor, "data": texts, "parameters": {**parameters, "content_type": "str"}}
     return tensor
 
 

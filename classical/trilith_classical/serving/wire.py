@@ -1,4 +1,4 @@
-"""Bodies of the Open Inference Protocol: plain JSON, or JSON followed by tensors as bytes (Triton's extension).
+"""Bodies of the Open Inference Protocol: JSON, or JSON followed by tensors as bytes (Triton's extension).
 
 Needs neither numpy nor a model, so that a gateway can read what it only passes on.
 """

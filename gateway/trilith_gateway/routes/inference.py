@@ -1,80 +1,255 @@
-"""The Open Inference Protocol, version 2, for predictors."""
+"""The Open Inference Protocol, version 2, for predictors, and MLflow's way of asking the same."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Awaitable
 from importlib.metadata import version
+from typing import Any, cast
 
+import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from trilith.errors import APIStatusError
+from trilith.errors import APIError, APIStatusError
 from trilith.seams import Call
 from trilith.types import Kind
+from trilith_gateway import fault
 from trilith_gateway.api import Api
 from trilith_gateway.exchange import model_not_found
-from trilith_gateway.http import ExchangeResponse
+from trilith_gateway.http import ExchangeResponse, _Outlet
+from trilith_gateway.inference import mlflow
+from trilith_gateway.key import Key
+from trilith_gateway.pipeline import Outlet
 from trilith_gateway.platform import Platform
 from trilith_gateway.release import Release
 from trilith_gateway.routes import schema
 from trilith_gateway.routes.access import caller, refusal, reply
 
+_MODEL = "/models/{name:path}"
+_VERSION = _MODEL + "/versions/{version}"
+_OPTIONS: dict[str, Any] = {"response_class": Response}
+_MOST_CONTROL_BYTES = 4096
+_EXTENSIONS = ["binary_tensor_data", "model_repository"]
+
+
+_INVOCATION: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "dataframe_split": {"type": "object"},
+        "dataframe_records": {"type": "array"},
+        "instances": {"type": "array"},
+        "inputs": {"oneOf": [{"type": "array"}, {"type": "object"}]},
+    },
+}
+
 
 def router(platform: Platform) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(prefix="/v2", tags=["inference"])
+    routes = APIRouter(tags=["inference"])
+    _server(routes, platform)
+    _inference(routes, platform)
+    _models(routes, platform)
+    _repository(routes, platform)
+    return routes
 
-    async def predictor(request: Request, name: str) -> Release:
-        key = await caller(platform, request)
-        release = platform.releases.find(name)
-        if release is None or release.kind is not Kind.PREDICTOR or not key.allows(name):
-            raise model_not_found(name, Api.PREDICT)
-        return release
 
-    @routes.get("", response_class=Response, summary="Describe the server")
+def _server(routes: APIRouter, platform: Platform) -> None:
+    @routes.get("/v2", summary="Describe the server", **_OPTIONS)
     async def server(request: Request) -> Response:
         try:
             await caller(platform, request)
         except APIStatusError as error:
             return refusal(error, text=True)
-        return reply({"name": "trilith", "version": version("trilith"), "extensions": []})
+        return reply({"name": "trilith", "version": version("trilith"), "extensions": _EXTENSIONS})
 
-    @routes.get("/health/live", response_class=Response, summary="Say whether the server runs")
+    @routes.get("/v2/health/live", summary="Say whether the server runs", **_OPTIONS)
     async def live() -> Response:
         return reply({"live": True})
 
-    @routes.get("/health/ready", response_class=Response, summary="Say whether every predictor can answer")
+    @routes.get("/v2/health/ready", summary="Say whether every predictor can answer", **_OPTIONS)
     async def ready() -> Response:
         predictors = [r for r in platform.releases if r.kind is Kind.PREDICTOR]
         state = all([await release.upstream.ready() for release in predictors])
         return reply({"ready": state}, status=200 if state else 503)
 
-    @routes.get("/models/{name}/ready", response_class=Response, summary="Say whether a predictor can answer")
+
+def _inference(routes: APIRouter, platform: Platform) -> None:
+    described = schema.operation(schema.INFERENCE)
+
+    @routes.post(
+        f"/v2{_VERSION}/infer", openapi_extra=described, summary="Predict with one version", **_OPTIONS
+    )
+    async def infer_version(request: Request, name: str, version: str) -> Response:
+        return ExchangeResponse(request, Api.PREDICT, platform.front, model=name)
+
+    @routes.post(f"/v2{_MODEL}/infer", openapi_extra=described, summary="Predict", **_OPTIONS)
+    async def infer(request: Request, name: str) -> Response:
+        return ExchangeResponse(request, Api.PREDICT, platform.front, model=name)
+
+    invoked = schema.operation(_INVOCATION)
+
+    @routes.post("/invocations", openapi_extra=invoked, summary="Predict, in MLflow's words", **_OPTIONS)
+    async def invocations(request: Request, model: str | None = None) -> Response:
+        name = model or request.headers.get("x-trilith-model") or _only(platform)
+        if name is None:
+            message = (
+                "no model is named; use /models/NAME/invocations, ?model=NAME or the header x-trilith-model"
+            )
+            return reply({"error_code": "BAD_REQUEST", "message": message}, status=400)
+        return InvocationResponse(request, platform, name)
+
+    @routes.post(
+        f"{_MODEL}/invocations",
+        openapi_extra=invoked,
+        summary="Predict with the named model, in MLflow's words",
+        **_OPTIONS,
+    )
+    async def named_invocations(request: Request, name: str) -> Response:
+        return InvocationResponse(request, platform, name)
+
+
+def _models(routes: APIRouter, platform: Platform) -> None:
+    async def ask(request: Request, name: str, below: str) -> Response:
+        """Pass a question on to the model's upstream."""
+        try:
+            release = _predictor(platform, await caller(platform, request), name)
+            return await _forward(release, Call(path=f"/v2/models/{name}{below}", body=b""))
+        except APIError as error:
+            return _refused(error)
+
+    @routes.get(f"/v2{_VERSION}/ready", summary="Say whether one version can answer", **_OPTIONS)
+    async def version_ready(request: Request, name: str, version: str) -> Response:
+        return await ask(request, name, f"/versions/{version}/ready")
+
+    @routes.get(f"/v2{_MODEL}/ready", summary="Say whether a predictor can answer", **_OPTIONS)
     async def model_ready(request: Request, name: str) -> Response:
         try:
-            state = await (await predictor(request, name)).upstream.ready()
+            state = await _predictor(platform, await caller(platform, request), name).upstream.ready()
         except APIStatusError as error:
             return refusal(error, text=True)
         return reply({"name": name, "ready": state}, status=200 if state else 503)
 
-    @routes.get(
-        "/models/{name}", response_class=Response, summary="Describe a predictor's inputs and outputs"
-    )
+    @routes.get(f"/v2{_VERSION}", summary="Describe one version's inputs and outputs", **_OPTIONS)
+    async def version_metadata(request: Request, name: str, version: str) -> Response:
+        return await ask(request, name, f"/versions/{version}")
+
+    @routes.get(f"/v2{_MODEL}", summary="Describe a predictor's inputs and outputs", **_OPTIONS)
     async def metadata(request: Request, name: str) -> Response:
+        return await ask(request, name, "")
+
+
+def _repository(routes: APIRouter, platform: Platform) -> None:
+    @routes.post("/v2/repository/index", summary="List the predictors and their versions", **_OPTIONS)
+    async def index(request: Request) -> Response:
         try:
-            release = await predictor(request, name)
-            described = await release.upstream.send(Call(path=f"/v2/models/{name}", body=b""))
+            key = await caller(platform, request)
         except APIStatusError as error:
             return refusal(error, text=True)
-        body = b"".join([chunk async for chunk in described.chunks()])
-        return Response(body, status_code=described.status, media_type="application/json")
+        mine = [r for r in platform.releases if r.kind is Kind.PREDICTOR and key.allows(r.model)]
+        return reply([entry for release in mine for entry in await _entries(release)])
+
+    async def manage(request: Request, name: str, action: str) -> Response:
+        try:
+            release = _predictor(platform, await caller(platform, request), name)
+            body = await _control_body(request)
+            return await _forward(release, Call(path=f"/v2/repository/models/{name}/{action}", body=body))
+        except APIError as error:
+            return _refused(error)
 
     @routes.post(
-        "/models/{name}/infer",
-        response_class=Response,
-        openapi_extra=schema.operation(schema.INFERENCE),
-        summary="Predict",
+        f"/v2/repository{_MODEL}/load", summary="Load what the alias names, or one version", **_OPTIONS
     )
-    async def infer(request: Request, name: str) -> Response:
-        return ExchangeResponse(request, Api.PREDICT, platform.front, model=name)
+    async def load(request: Request, name: str) -> Response:
+        return await manage(request, name, "load")
 
-    return routes
+    @routes.post(f"/v2/repository{_MODEL}/unload", summary="Stop answering for a predictor", **_OPTIONS)
+    async def unload(request: Request, name: str) -> Response:
+        return await manage(request, name, "unload")
+
+
+class InvocationResponse(ExchangeResponse):
+    """An exchange asked and answered in MLflow's words; in between it is an inference as any other."""
+
+    def __init__(self, request: Request, platform: Platform, model: str) -> None:
+        super().__init__(request, Api.PREDICT, platform.front, model=model)
+        self._exchange.path = f"/v2/models/{model}/infer"
+        self._read = self._exchange.read_body
+        self._exchange.read_body = self._body
+
+    async def _body(self, most_bytes: int) -> bytes:
+        read = self._read(most_bytes)
+        return mlflow.to_inference(await read if inspect.isawaitable(read) else read)
+
+    async def _run(self, outlet: Outlet) -> None:
+        await super()._run(cast(_Outlet, _Translated(outlet)))
+
+
+class _Translated:
+    """Sends an inference answer on as MLflow's."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
+        self.start = outlet.start
+        self.write = outlet.write
+        self.finish = outlet.finish
+
+    def send(self, status: int, headers: dict[str, str], body: bytes) -> Awaitable[None] | None:
+        if status < 400:
+            return self._outlet.send(status, headers, mlflow.to_predictions(body))
+        return self._outlet.send(status, headers, mlflow.to_error(body, status))
+
+
+def _only(platform: Platform) -> str | None:
+    """Return the only predictor's name; None where there is none, or a choice."""
+    names = [release.model for release in platform.releases if release.kind is Kind.PREDICTOR]
+    return names[0] if len(names) == 1 else None
+
+
+def _predictor(platform: Platform, key: Key, name: str) -> Release:
+    release = platform.releases.find(name)
+    if release is None or release.kind is not Kind.PREDICTOR or not key.allows(name):
+        raise model_not_found(name, Api.PREDICT)
+    return release
+
+
+async def _forward(release: Release, call: Call) -> Response:
+    given = await release.upstream.send(call)
+    try:
+        body = b"".join([part async for part in given.chunks()])
+    finally:
+        await given.aclose()
+    return Response(body, status_code=given.status, media_type="application/json")
+
+
+async def _entries(release: Release) -> list[dict[str, str]]:
+    """Return a predictor's part of the repository's index."""
+    try:
+        answer = await _forward(release, Call(path=f"/v2/models/{release.model}", body=b""))
+        said = orjson.loads(bytes(answer.body))
+    except (APIError, orjson.JSONDecodeError) as error:
+        return [_entry(release, "", error.message if isinstance(error, APIError) else "no valid answer")]
+    if answer.status_code >= 400:
+        return [_entry(release, "", str(said.get("error", "")))]
+    return [_entry(release, version) for version in said.get("versions", [""])]
+
+
+def _entry(release: Release, version: str, reason: str = "") -> dict[str, str]:
+    state = "UNAVAILABLE" if reason else "READY"
+    return {"name": release.model, "version": version, "state": state, "reason": reason}
+
+
+async def _control_body(request: Request) -> bytes:
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > _MOST_CONTROL_BYTES:
+            raise APIStatusError(
+                f"the body is longer than {_MOST_CONTROL_BYTES} bytes; models come from the registry alone",
+                status_code=413,
+            )
+    return body
+
+
+def _refused(error: APIError) -> Response:
+    return reply({"error": error.message}, status=fault.status(error))
