@@ -8,6 +8,7 @@ current context as always.
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import time
@@ -31,6 +32,8 @@ from opentelemetry.util.types import AttributeValue
 from trilith.telemetry import SCOPE, names
 from trilith_gateway.exchange import Exchange, random_bytes
 from trilith_gateway.stages.record import status
+
+_log = logging.getLogger(__name__)
 
 _PARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -230,9 +233,11 @@ class TraceLog:
         processor = self._provider._active_span_processor  # the SDK has no public way to hand it a made span
         while self._waiting:
             exchange = self._waiting.popleft()
-            if exchange.trace is not None:
-                for made in exchange.trace.spans(exchange, self._provider):
+            try:
+                for made in exchange.trace.spans(exchange, self._provider) if exchange.trace else ():
                     processor.on_end(made)
+            except Exception:  # one span that cannot be made must not end all others
+                _log.exception("the spans of request %s could not be made", exchange.id)
 
     def close(self) -> None:
         """Make what is left."""

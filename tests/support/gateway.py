@@ -109,6 +109,8 @@ class _Kept(TracerProvider):
 
     def __init__(self, inner: TracerProvider) -> None:
         self._inner = inner
+        self._active_span_processor = inner._active_span_processor
+        self._resource = inner.resource
 
     def get_tracer(self, *arguments: Any, **options: Any) -> trace.Tracer:
         return self._inner.get_tracer(*arguments, **options)
