@@ -77,14 +77,17 @@ def inputs(bikes: pl.DataFrame) -> Inputs:
 
 
 @pytest.fixture
-def serve(home: Path) -> Iterator[Callable[..., Gateway]]:
-    """Start gateways over the registry; keyword arguments are further settings of the model `bike`."""
+def serve(home: Path, tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
+    """Start gateways over the registry; keyword arguments are further settings of the model."""
     with ExitStack() as stack:
 
-        def start(**model: Any) -> Gateway:
-            chosen = {"registered_model": "bike-demand"} if "upstream" not in model else {}
+        def start(name: str = "bike", **model: Any) -> Gateway:
+            remote = "upstream" in model
+            chosen = {} if remote else {"registered_model": "bike-demand"}
             described = {"kind": "predictor", "price": PRICE | {"usd_per_krow": "1"}, **chosen, **model}
-            settings = Settings.model_validate({"home": home, "models": {"bike": described}})
+            settings = Settings.model_validate(
+                {"home": tmp_path / "front" if remote else home, "models": {name: described}}
+            )
             return stack.enter_context(Running(settings, {}))
 
         yield start

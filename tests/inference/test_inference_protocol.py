@@ -209,21 +209,30 @@ class TestRemote:
 
     @pytest.fixture
     def front(self, gateway: Gateway, serve: Serve) -> Gateway:
-        return serve(upstream={"url": f"{gateway.url}/v2", "model": "bike", "api_key": gateway.token})
+        place = {"url": f"{gateway.url}/v2", "model": "bike", "api_key": gateway.token}
+        return serve("rides/hourly", upstream=place)
 
     def test_answers_and_charges_are_as_if_it_were_here(
         self, gateway: Gateway, front: Gateway, inputs: Any
     ) -> None:
         near = post(gateway, "/v2/models/bike/infer", inputs=inputs(4))
-        far = post(front, "/v2/models/bike/versions/1/infer", inputs=inputs(4))
-        assert column(far) == column(near)
+        far = post(front, "/v2/models/rides/hourly/versions/1/infer", inputs=inputs(4))
+        assert (far.json()["model_name"], column(far)) == ("rides/hourly", column(near))
         assert front.ledger()[-1]["rows"] == 4
 
     def test_its_description_and_readiness_come_through(self, front: Gateway) -> None:
-        assert get(front, "/v2/models/bike").json()["versions"] == ["1", "2"]
-        assert get(front, "/v2/models/bike/ready").json()["ready"] is True
-        assert get(front, "/v2/models/bike/versions/9/ready").status_code == 404
+        assert get(front, "/v2/models/rides/hourly").json()["name"] == "rides/hourly"
+        assert get(front, "/v2/models/rides/hourly/ready").json()["ready"] is True
+        assert get(front, "/v2/models/rides/hourly/versions/9/ready").status_code == 404
+        assert [entry["version"] for entry in post(front, "/v2/repository/index").json()] == ["1", "2"]
+
+    def test_bytes_pass_through_it(self, gateway: Gateway, front: Gateway, inputs: Any) -> None:
+        near = post(gateway, "/v2/models/bike/infer", inputs=inputs(3))
+        asked = {"inputs": inputs(3), "outputs": [{"name": "predict", "parameters": {"binary_data": True}}]}
+        far = post(front, "/v2/models/rides%2Fhourly/infer", **asked)
+        tail = far.content[int(far.headers["inference-header-content-length"]) :]
+        assert np.frombuffer(tail, dtype="<f4").tolist() == column(near)
 
     def test_a_version_cannot_smuggle_a_request(self, front: Gateway) -> None:
-        answer = get(front, "/v2/models/bike/versions/1%20HTTP%2F1.1%0D%0Ax:%20y/ready")
+        answer = get(front, "/v2/models/rides/hourly/versions/1%20HTTP%2F1.1%0D%0Ax:%20y/ready")
         assert answer.status_code == 404
