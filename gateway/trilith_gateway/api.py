@@ -83,6 +83,16 @@ def _checked(*checks: Callable[[Body], None]) -> Callable[[bytes, Mapping[str, s
     return parse
 
 
+def _tensors(raw: bytes, headers: Mapping[str, str]) -> Body:
+    if "inference-header-content-length" not in headers:
+        body = request.decode(raw)
+        request.check_tensors(body)
+        return body
+    from trilith_gateway.inference.request import parse
+
+    return parse(raw, headers)
+
+
 def _generated(body: Body, size: int, most_output: int) -> Usage:
     wanted = body.get("max_completion_tokens") or body.get("max_tokens") or most_output
     choices = max(body.get("n") or 1, body.get("best_of") or 1)
@@ -147,7 +157,7 @@ OPERATIONS: Mapping[Api, Operation] = {
         Operation(
             Api.PREDICT,
             frozenset({Kind.PREDICTOR}),
-            parse=_checked(request.check_tensors),
+            parse=_tensors,
             bound=_scored,
             read_usage=_openai_usage,
             mask=_check_only,

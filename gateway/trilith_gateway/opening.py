@@ -145,10 +145,18 @@ class _Opener:
     def predictor(self, name: str, model: PredictorModel) -> Upstream:
         """A classical model."""
 
+        if model.upstream is not None and model.upstream.url is not None:
+            from trilith_gateway.inference.remote import RemotePredictor
+
+            place = model.upstream
+            key = place.api_key.get_secret_value() if place.api_key else None
+            return RemotePredictor(model.upstream.url, place.model or name, name, api_key=key)
+
         def open() -> Upstream:
             from trilith_classical import open_predictor
 
-            return open_predictor(model.registered_model, model.alias, home=self._settings.home)
+            home = self._settings.home
+            return open_predictor(model.registered_model, model.alias, home=home, settings=model)
 
         return LazyUpstream(name, open, cure=f"Train it with: trilith train {model.registered_model}.")
 

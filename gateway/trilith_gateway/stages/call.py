@@ -37,6 +37,7 @@ _PASSED_ON = frozenset(
         "x-ratelimit-reset-requests",
         "x-ratelimit-reset-tokens",
         "x-trilith-cascade",
+        "inference-header-content-length",
     }
 )
 

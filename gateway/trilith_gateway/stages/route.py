@@ -27,7 +27,7 @@ class Route:
         else:
             body = request.splice(exchange.raw, exchange.body, changes) if changes else exchange.raw
         headers = {"content-type": "application/json", "x-request-id": exchange.request_id}
-        for name in _TRACE:
+        for name in _SENT_ON if operation.scores else _TRACE:
             if (value := exchange.headers.get(name)) is not None:
                 headers[name] = value
         exchange.call = Call(
@@ -35,11 +35,13 @@ class Route:
             body=body,
             headers=headers,
             timeout_s=self._timeout_s,
+            json=exchange.body if operation.scores else None,
             shield=exchange.protection if exchange.target.kind is Kind.RAG else None,
         )
 
 
 _TRACE = ("traceparent", "tracestate")
+_SENT_ON = (*_TRACE, "content-type", "inference-header-content-length")
 
 
 def _changes(exchange: Exchange) -> dict[str, Any]:

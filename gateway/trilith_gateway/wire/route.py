@@ -28,8 +28,9 @@ def find(url: bytes) -> Found | None:
     if (found := _FIXED.get(url)) is not None:
         return found
     if url.startswith(_MODELS) and url.endswith(_INFER):
-        name = url[len(_MODELS) : -len(_INFER)]
-        if name and b"/" not in name and b"?" not in name:
+        name, _, version = url[len(_MODELS) : -len(_INFER)].partition(b"/versions/")
+        if name and b"/" not in version and b"?" not in url:
             model = unquote(name.decode("ascii", "replace"))
-            return Api.PREDICT, f"/v2/models/{model}/infer", model
+            path = unquote(url.decode("ascii", "replace"))
+            return Api.PREDICT, path, model
     return None
