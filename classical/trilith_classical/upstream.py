@@ -14,6 +14,7 @@ import orjson
 
 from trilith.errors import (
     APIStatusError,
+    DataError,
     InternalServerError,
     NotFoundError,
     PermissionDeniedError,
@@ -245,6 +246,7 @@ def looked_up(
 
     Raises:
         BadRequestError: an entity is unknown, or its features do not fit the model.
+        InternalServerError: 503, the features cannot be read.
     """
     inputs = request.get("inputs")
     if not isinstance(inputs, list) or not all(isinstance(tensor, dict) for tensor in inputs):
@@ -261,7 +263,14 @@ def looked_up(
         or not all(type(i) is str for i in ids)
     ):
         wire.refuse(f"input {lookup.entity!r}: expected a flat list of texts (BYTES), which name entities")
-    found = lookup.source.fetch(ids)
+    if entities.get("shape") not in ([len(ids)], [len(ids), 1]):  # it is what a caller's rows are counted by
+        wire.refuse(f"input {lookup.entity!r}: `shape` is not that of its {len(ids)} entities")
+    try:
+        found = lookup.source.fetch(ids)
+    except DataError as error:
+        _log.warning("features cannot be looked up: %s", error)
+        message = "the features of these entities cannot be looked up now"
+        raise InternalServerError(message, status_code=503, code="features_unavailable") from error
     rows = []
     for row, features in enumerate(found):
         if features is None:

@@ -153,6 +153,14 @@ async def test_the_parts_of_a_joined_run_cost_what_the_run_cost() -> None:
     assert costs == shares(model.cost_ns, [1, 2, 4])
 
 
+async def test_where_waiting_is_allowed_the_first_call_is_joined_too() -> None:
+    model = Model(1000)
+    batcher = make(model, max_wait_s=1e-9)
+    calls = [submit(batcher, value) for value in (1, 2)]
+    assert [(await call).arrays[0].item() for call in calls] == [2, 4]
+    assert model.sizes == [2]
+
+
 async def test_a_model_that_grows_slow_leaves_the_event_loop() -> None:
     model, threads = Model(1000), Threads()
     batcher = make(model, threads)

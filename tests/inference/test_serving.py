@@ -224,6 +224,8 @@ class TestFeatures:
         sent = next(tensor for tensor in whole if tensor["name"] == "hr") | {"data": [3, 4]}
         own = [sent if tensor["name"] == "hr" else tensor for tensor in whole]
         assert await scores(upstream, [entity, sent]) == await scores(upstream, own)
+        more = {**entity, "data": ["0", "1", "0"]}
+        assert (await ask(upstream, inputs=[more]))[0].status == 400, "rows are charged as declared"
         reply, answer = await ask(upstream, inputs=[{**entity, "data": ["0", "nobody"]}])
         assert (reply.status, "row 1" in answer["error"], "nobody" in answer["error"]) == (400, True, False)
         await upstream.aclose()

@@ -125,6 +125,10 @@ class SqliteFeatures:
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self._path, timeout=10, check_same_thread=False)
-        connection.execute("pragma journal_mode = wal")
-        connection.execute(_TABLE)
+        try:
+            connection.execute("pragma journal_mode = wal")
+            connection.execute(_TABLE)
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection

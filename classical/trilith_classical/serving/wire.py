@@ -42,7 +42,7 @@ def read(raw: bytes, headers: Mapping[str, str]) -> Body:
     length = headers.get(HEADER)
     if length is None:
         return _object(raw)
-    if not (length.isascii() and length.isdigit()) or int(length[:12]) > len(raw):
+    if not (length.isascii() and length.isdigit() and len(length) <= 12) or int(length) > len(raw):
         refuse(
             f"`Inference-Header-Content-Length` is {length[:20]!r}, expected at most the body's {len(raw)}"
         )

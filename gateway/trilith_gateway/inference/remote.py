@@ -92,7 +92,8 @@ class RemotePredictor:
         if self._model == self._public:
             return RemoteReply(reply.status, given, b"", reply)
         whole = b"".join([part async for part in reply.chunks()])
-        length = int(given.get(requests.HEADER, len(whole)))
+        told = given.get(requests.HEADER, "")
+        length = int(told) if told.isdecimal() else len(whole)
         head = self._named(whole[:length], reply.status)
         if requests.HEADER in given:
             given[requests.HEADER] = str(len(head))
@@ -125,11 +126,21 @@ class RemotePredictor:
         """Return a JSON object that carries the model's name here instead of the server's."""
         if status >= 400 or self._model == self._public:
             return head
-        body = orjson.loads(head)
+        body = _object(head)
         for field in ("name", "model_name"):
             if body.get(field) == self._model:
                 body[field] = self._public
         return sse.dump(body)
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        body = None
+    if type(body) is not dict:
+        raise APIConnectionError("the server's answer is not a JSON object, as the protocol says")
+    return body
 
 
 def _rows(call: Call) -> int:
