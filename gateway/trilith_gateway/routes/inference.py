@@ -93,6 +93,10 @@ def _inference(routes: APIRouter, platform: Platform) -> None:
     async def invocations(request: Request, model: str | None = None) -> Response:
         name = model or request.headers.get("x-trilith-model") or _only(platform)
         if name is None:
+            try:
+                await caller(platform, request)
+            except APIStatusError as error:
+                return refusal(error, text=True)
             message = (
                 "no model is named; use /models/NAME/invocations, ?model=NAME or the header x-trilith-model"
             )
