@@ -1,0 +1,147 @@
+"""`trilith explain REQUEST_ID`: who asked, what answered and why, what it used and what it cost."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from trilith.errors import DataError
+from trilith.money import format_usd
+from trilith.telemetry import names
+from trilith_gateway import tracing
+from trilith_gateway.commands.option import add_settings, read_settings
+from trilith_gateway.commands.traces import Node, load
+from trilith_gateway.store import sqlite
+
+_RULES = {
+    "usage": "the upstream reported what was used",
+    "estimate": "the upstream reported nothing: bytes / 3, rounded up",
+    "aborted": "the caller left: what was reported by then",
+    "broken": "the upstream broke off: what was reported by then",
+    "cached": "answered from the cache: nothing is charged",
+    "failed": "no answer: nothing is charged",
+    "unpriced": "the model has no price: the amount is unknown, not zero",
+}
+
+
+class Explain:
+    """Explain one request."""
+
+    help = "why a request was answered as it was, by what, and what it cost"
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options."""
+        parser.add_argument("id", help="the request's id, from the header x-request-id")
+        parser.add_argument(
+            "--json", action="store_true", help="print JSON; amounts are integers of pico-USD"
+        )
+        add_settings(parser)
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Print the explanation."""
+        home = read_settings(arguments).home
+        found = explain(home, arguments.id)
+        print(json.dumps(found, indent=2) if arguments.json else _text(found))
+        return 0
+
+
+def explain(home: Path, id: str) -> dict[str, Any]:
+    """Collect what ledger, audit log and traces know of one request.
+
+    Raises:
+        DataError: none of them knows it.
+    """
+    with closing(sqlite.create(sqlite.database(home))) as connection:
+        charges = [
+            dict(row)
+            for row in connection.execute(
+                "select * from ledger where request_id = ? or id = ? order by at", (id, id)
+            )
+        ]
+        keys = {row["id"]: row["name"] for row in connection.execute("select id, name from keys")}
+        audited = [
+            {"event": row["event"], **json.loads(row["detail"])}
+            for row in connection.execute("select event, detail from audit where detail like ?", (f"%{id}%",))
+        ]
+    for charge in charges:
+        charge["key_name"] = keys.get(charge["key_id"], "-")
+    steps = _steps(home, id)
+    if not charges and not steps:
+        raise DataError(
+            f"nothing is known of the request {id!r}: it was not let in, or another platform answered it. "
+            "`trilith traces` lists the newest"
+        )
+    return {"request_id": id, "charges": charges, "audit": audited, "steps": steps}
+
+
+def _steps(home: Path, id: str) -> list[dict[str, Any]]:
+    path = tracing.database(home)
+    if not path.exists():
+        return []
+    try:
+        roots = load(path, id)
+    except (DataError, sqlite3.Error):
+        return []
+    found: list[dict[str, Any]] = []
+
+    def visit(node: Node) -> None:
+        attributes = json.loads(node.row["attributes"])
+        if attributes.get(names.REQUEST_ID) == id or found:
+            found.append(
+                {
+                    "name": node.row["name"],
+                    "ms": round((node.row["ended_ns"] - node.row["started_ns"]) / 1e6, 3),
+                    "attributes": attributes,
+                }
+            )
+        for child in node.children:
+            visit(child)
+
+    for root in roots:
+        visit(root)
+    return found
+
+
+def _text(found: dict[str, Any]) -> str:
+    lines = [found["request_id"]]
+    for charge in found["charges"]:
+        lines += _charge(charge)
+    for entry in found["audit"]:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in entry.get("entities", {}).items())
+        lines.append(f"  policy    {entry.get('policy', '-')}: {entry['event']} ({kinds or 'nothing found'})")
+    for step in found["steps"]:
+        told = step["attributes"]
+        state = told.get(names.ERROR_TYPE) or told.get(names.HTTP_STATUS, "")
+        lines.append(f"  {step['ms']:>9.1f} ms  {step['name']}  {state}".rstrip())
+    return "\n".join(lines)
+
+
+def _charge(charge: dict[str, Any]) -> list[str]:
+    at = datetime.fromtimestamp(charge["at"], UTC).isoformat(timespec="milliseconds")
+    amount = charge["amount_pico_usd"]
+    used = ", ".join(
+        f"{charge[name]} {name.replace('_', ' ')}"
+        for name in ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "rows")
+        if charge[name]
+    )
+    first = charge["first_byte_ms"]
+    times = f"{charge['duration_ms']:.1f} ms in all"
+    if first is not None:
+        times += f", {first:.1f} ms to the upstream's first byte"
+    return [
+        f"  answered  {at} with status {charge['status']}" + (", streamed" if charge["streamed"] else ""),
+        f"  asked by  key {charge['key_name']} ({charge['key_id']}) of team {charge['team']}",
+        f"  model     {charge['model']} ({charge['kind']}), release {charge['release']}",
+        f"  used      {used or 'nothing'}",
+        f"  cost      {'unknown' if amount is None else format_usd(amount) + ' USD'} at price "
+        f"{charge['price'] or '-'}, rule {charge['rule']}: {_RULES.get(charge['rule'], '')}",
+        f"  took      {times}",
+    ]
+
+
+command = Explain()

@@ -1,0 +1,42 @@
+"""`trilith explain`: one request, from all that was recorded."""
+
+from __future__ import annotations
+
+import pytest
+from support.gateway import PRICE, StartGateway
+
+from trilith.errors import DataError
+from trilith.testing import MemoryUpstream
+from trilith_gateway.commands import explain
+
+
+def test_a_request_is_explained_from_ledger_and_audit(start_gateway: StartGateway) -> None:
+    gateway = start_gateway({"echo": MemoryUpstream()}, echo={"policy": "private", "price": PRICE})
+    id = gateway.chat("Ada Lovelace writes").headers["x-request-id"]
+    gateway.platform.store.flush()
+    found = explain.explain(gateway.home, id)
+    assert [charge["rule"] for charge in found["charges"]] == ["usage"]
+    assert [entry["event"] for entry in found["audit"]] == ["pii.mask"]
+    text = explain._text(found)
+    assert f"release {found['charges'][0]['release']}" in text
+    assert "1 PERSON" in text
+    assert "Ada" not in text
+
+
+def test_the_callers_own_request_id_is_used_when_it_is_a_sensible_one(start_gateway: StartGateway) -> None:
+    gateway = start_gateway({"echo": MemoryUpstream()})
+    with gateway.client(headers={"x-request-id": "mine-1"}) as client:
+        body = {"model": "echo", "messages": [{"role": "user", "content": "x"}]}
+        assert client.post("/v1/chat/completions", json=body).headers["x-request-id"] == "mine-1"
+        odd = client.post("/v1/chat/completions", json=body, headers={"x-request-id": "a b\tc"})
+    assert odd.headers["x-request-id"].startswith("req_")
+    gateway.platform.store.flush()
+    assert [charge["request_id"] for charge in explain.explain(gateway.home, "mine-1")["charges"]] == [
+        "mine-1"
+    ]
+
+
+def test_a_request_that_nobody_knows_is_said_to_be_unknown(start_gateway: StartGateway) -> None:
+    gateway = start_gateway({"echo": MemoryUpstream()})
+    with pytest.raises(DataError, match="nothing is known"):
+        explain.explain(gateway.home, "req_unknown")
