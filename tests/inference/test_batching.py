@@ -104,7 +104,7 @@ async def test_what_arrives_while_a_slow_model_runs_is_joined_into_the_next_run(
 
 
 async def test_a_faulty_call_does_not_hit_those_that_were_joined_with_it() -> None:
-    _, threads, batcher = slow()
+    model, threads, batcher = slow()
     submit(batcher, 1)
     good, bad, other = submit(batcher, 2), submit(batcher, -1), submit(batcher, 3)
     await threads.go()
@@ -113,6 +113,7 @@ async def test_a_faulty_call_does_not_hit_those_that_were_joined_with_it() -> No
     assert (await other).arrays[0].item() == 6
     with pytest.raises(ValueError, match="negative"):
         await bad
+    assert (await good).cpu_ns == model.cost_ns + model.cost_ns // 3 + (model.cost_ns % 3 > 0)
 
 
 async def test_a_run_is_no_larger_than_allowed() -> None:

@@ -11,6 +11,8 @@ import pytest
 import tritonclient.http as triton
 from support.gateway import Gateway
 
+from trilith_classical.registry import MlflowRegistry
+
 pytestmark = [
     # MLflow's own models use what SQLAlchemy 2.1 and Python deprecate; nothing of ours can change that.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -101,6 +103,17 @@ class TestOpenInference:
         assert post(gateway, "/v2/repository/index").json()[0]["state"] == "UNAVAILABLE"
         assert post(gateway, "/v2/repository/models/bike/load").status_code == 200
         assert post(gateway, "/v2/models/bike/infer", inputs=inputs(1)).status_code == 200
+
+    def test_a_new_champion_takes_over_without_a_failed_request(self, serve: Serve, inputs: Any) -> None:
+        gateway = serve(alias_poll_s=0.02)
+        versions = [post(gateway, "/v2/models/bike/infer", inputs=inputs(1)).json()["model_version"]]
+        MlflowRegistry(gateway.home).set_alias("bike-demand", "champion", "2")
+        with gateway.client() as client:
+            while versions[-1] == "1":
+                answer = client.post("/v2/models/bike/infer", json={"inputs": inputs(1)})
+                assert answer.status_code == 200
+                versions.append(answer.json()["model_version"])
+        assert set(versions) == {"1", "2"}
 
     @pytest.mark.parametrize("path", ["/v2", "/v2/models/bike", "/v2/models/bike/versions/1/ready"])
     def test_without_a_key_nothing_is_told(self, gateway: Gateway, path: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trilith.errors import DataError, IntegrityError
+from trilith.errors import BadRequestError, DataError, IntegrityError
 from trilith.seams import Call
 from trilith.settings.schema import PredictorModel
 from trilith.types import Kind
@@ -85,6 +85,42 @@ def test_the_quick_way_reads_what_the_careful_way_reads(registered: Path, inputs
     for name, array in careful.items():
         assert array.dtype == quick[name].dtype
         assert np.array_equal(array, quick[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "datatype", "value", "said"),
+    [
+        ("hr", "INT8", 300, "range of INT8"),
+        ("temp", "FP64", 1e39, "too large"),
+        ("temp", "FP64", True, "not a number"),
+        ("temp", "FP64", None, "missing"),
+        ("season", "INT64", 99, "none of"),
+        ("hr", "INT64", 2**70, "range"),
+        ("hr", "BYTES", "3", "BYTES"),
+    ],
+)
+def test_the_quick_way_lets_nothing_wrong_through(
+    registered: Path, inputs: Any, name: str, datatype: str, value: object, said: str
+) -> None:
+    predictor = opened(registered).host.present.predictor
+    wrong = {"name": name, "shape": [1], "datatype": datatype, "data": [value]}
+    given = [wrong if tensor["name"] == name else tensor for tensor in inputs(1)]
+    with pytest.raises(BadRequestError, match=said):
+        predictor.infer({"inputs": given})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e39])
+def test_bytes_of_a_number_that_the_model_cannot_read_are_refused(
+    registered: Path, inputs: Any, value: float
+) -> None:
+    predictor = opened(registered).host.present.predictor
+    given = []
+    for tensor in inputs(1):
+        array = codec.decode(tensor)
+        array = np.array([value]) if tensor["name"] == "temp" else array
+        given.append({**tensor, "data": memoryview(codec.to_bytes(array, tensor["datatype"]))})
+    with pytest.raises(BadRequestError, match="temp"):
+        predictor.infer({"inputs": given})
 
 
 async def test_bytes_score_as_json_does(registered: Path, inputs: Any) -> None:
