@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-import sqlite3
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 from trilith_gateway.store.audit import link
 from trilith_gateway.store.journal import Record
+from trilith_gateway.store.seam import Connection, Database
 
 _log = logging.getLogger(__name__)
 
-_MOST_ROWS = 128
-"""Rows per statement. One statement steps once, and each step hands the interpreter's lock back and forth."""
 
-
-def apply(connection: sqlite3.Connection, records: Iterable[Record]) -> None:
-    """Put facts into the tables, within the caller's transaction.
+def apply(database: Database, connection: Connection, records: Iterable[Record], worker: str) -> None:
+    """Put one worker's facts into the tables, within the caller's transaction.
 
     A reservation whose charge comes with it is not written at all; one whose charge comes later is deleted
     then. So the table holds what is open, and what a killed process left.
@@ -29,6 +25,7 @@ def apply(connection: sqlite3.Connection, records: Iterable[Record]) -> None:
     for record in records:
         match record["t"]:
             case "charge":
+                record["worker"] = worker
                 if reserves.pop(record["id"], None) is None:
                     charged.append(record["id"])
                 rows.setdefault(("ledger", *record), []).append(record)
@@ -37,38 +34,40 @@ def apply(connection: sqlite3.Connection, records: Iterable[Record]) -> None:
             case "feedback":
                 rows.setdefault(("feedback", *record), []).append(record)
             case "audit":
-                _append_audit(connection, record)
+                _append_audit(database, connection, record)
             case other:
                 _log.error("the journal holds a fact of the unknown type %r; it is left out", other)
     if reserves:
-        # Its charge may have been written before: a replay begins anywhere in the journal.
-        connection.executemany(
-            "insert or ignore into reservations select :id, :key_id, :amount_pico_usd, :at, 'open' "
-            "where not exists (select 1 from ledger where id = :id)",
-            list(reserves.values()),
-        )
+        _insert_reserves(database, connection, reserves, worker)
     for (table, *columns), found in rows.items():
-        _insert(connection, table, [name for name in columns if name != "t"], found)
+        database.insert(connection, table, [name for name in columns if name != "t"], found)
     if charged:
-        connection.executemany("delete from reservations where id = ?", [(id,) for id in charged])
+        _delete(connection, charged)
 
 
-def _insert(
-    connection: sqlite3.Connection, table: str, columns: Sequence[str], records: Sequence[Record]
+def _insert_reserves(
+    database: Database, connection: Connection, reserves: dict[str, Record], worker: str
 ) -> None:
-    names, marks = ", ".join(columns), ", ".join("?" * len(columns))
-    at, size = 0, _MOST_ROWS
-    while at < len(records):
-        while size > len(records) - at:
-            size //= 2  # few different statements, which stay prepared
-        part = records[at : at + size]
-        values: list[Any] = [record[name] for record in part for name in columns]
-        rows = ", ".join([f"({marks})"] * size)
-        connection.execute(f"insert or ignore into {table} ({names}) values {rows}", values)
-        at += size
+    # Its charge may have been written before: a replay begins anywhere in the journal.
+    ids = list(reserves)
+    for at in range(0, len(ids), 500):
+        part = ids[at : at + 500]
+        marks = ", ".join("?" * len(part))
+        for row in connection.execute(f"select id from ledger where id in ({marks})", part).fetchall():
+            del reserves[row[0]]
+    rows = [record | {"state": "open", "worker": worker} for record in reserves.values()]
+    columns = ("id", "key_id", "amount_pico_usd", "at", "state", "worker")
+    database.insert(connection, "reservations", columns, rows)
 
 
-def _append_audit(connection: sqlite3.Connection, record: Record) -> None:
+def _delete(connection: Connection, ids: list[str]) -> None:
+    for at in range(0, len(ids), 128):
+        part = ids[at : at + 128]
+        connection.execute(f"delete from reservations where id in ({', '.join('?' * len(part))})", part)
+
+
+def _append_audit(database: Database, connection: Connection, record: Record) -> None:
+    database.exclusive(connection, "audit")
     if connection.execute("select 1 from audit where id = ?", (record["id"],)).fetchone():
         return
     last = connection.execute("select number, digest from audit order by number desc limit 1").fetchone()

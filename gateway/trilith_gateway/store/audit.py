@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
+
+from trilith_gateway.store.seam import Connection
 
 
 def link(number: int, id: str, at: float, event: str, detail: str, previous: str) -> str:
@@ -12,7 +13,7 @@ def link(number: int, id: str, at: float, event: str, detail: str, previous: str
     return hashlib.sha256(json.dumps([number, id, at, event, detail, previous]).encode()).hexdigest()
 
 
-def first_fault(connection: sqlite3.Connection) -> int | None:
+def first_fault(connection: Connection) -> int | None:
     """Return the number of the first entry that was changed, removed or added by hand; None when all is well.
 
     An attacker who can rewrite the whole table can rewrite the chain; keep the last digest elsewhere to catch

@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,15 @@ _MAX_SEGMENT_BYTES = 16 * 1024 * 1024
 class Journal:
     """Append-only segments in one folder; one process writes, replay happens before it starts."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, sync: bool = False) -> None:
+        """Begin a new segment; with `sync`, every `append` waits until the disk itself has it."""
         folder.mkdir(parents=True, exist_ok=True)
+        self._sync = sync
         self._folder = folder
         self._held: deque[bytes] = deque()
         self._refused = False
         self._lock = threading.Lock()
-        last = max((_number(p) for p in folder.glob("*.jsonl")), default=0)
+        last = max(map(_number, segments(folder)), default=0)
         self._open(last + 1)
 
     def _open(self, number: int) -> None:
@@ -90,6 +92,8 @@ class Journal:
             if written != len(line):  # a full disk can take half a line; end it: the next shall stand alone
                 os.write(self._fd, b"\n")
                 raise OSError(f"the journal took {written} of {len(line)} bytes: is the disk full?")
+            if self._sync:
+                os.fdatasync(self._fd)
         except OSError:
             self._refused = True
             raise
@@ -101,14 +105,7 @@ class Journal:
 
         A line that was cut off by a crash was never acknowledged, so it is passed over.
         """
-        for path in self._earlier(self.segment):
-            for line in path.read_bytes().splitlines():
-                try:
-                    record = orjson.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(record, dict):
-                    yield record
+        yield from read(self._earlier(self.segment))
 
     def drop_before(self, segment: int) -> None:
         """Delete the segments before `segment`: everything in them is in the database."""
@@ -116,13 +113,30 @@ class Journal:
             path.unlink()
 
     def _earlier(self, segment: int) -> list[Path]:
-        return sorted(p for p in self._folder.glob("*.jsonl") if _number(p) < segment)
+        return [path for path in segments(self._folder) if _number(path) < segment]
 
     def close(self) -> None:
         """Write what is held and close the open segment."""
         with contextlib.suppress(OSError):
             self.write_held()
         os.close(self._fd)
+
+
+def segments(folder: Path) -> list[Path]:
+    """Return a journal's files, oldest first."""
+    return sorted(path for path in folder.glob("*.jsonl") if path.stem.isdecimal())
+
+
+def read(paths: Iterable[Path]) -> Iterator[Record]:
+    """Yield the facts in some segments; a line that is not whole was never acknowledged."""
+    for path in paths:
+        for line in path.read_bytes().split(b"\n"):
+            try:
+                record = orjson.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict):
+                yield record
 
 
 def _line(record: Record) -> bytes:

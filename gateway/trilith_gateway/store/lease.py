@@ -1,0 +1,120 @@
+"""Leases: how several processes spend one budget without asking the database at every request.
+
+A row says how much of an account's window a holder has taken; what the holder charged since is part of it.
+So what all have taken is never less than what is spent, and asking needs no sum over the ledger. When a
+holder dies, its row becomes what the ledger says it charged.
+"""
+
+from __future__ import annotations
+
+from trilith_gateway.store.seam import Connection, Database
+
+_COLUMNS = {"key": "key_id", "team": "team", "org": "org"}
+_KEPT_S = 70 * 86400
+"""How long a closed window's rows are kept. A budget over all time has its window at 0, and stays."""
+
+
+def condition(account: str) -> tuple[str, str]:
+    """Return the ledger's column and value for an account.
+
+    Raises:
+        ValueError: the account is not of the form `key:ID`, `team:NAME` or `org:NAME`.
+    """
+    kind, colon, name = account.partition(":")
+    if not colon or kind not in _COLUMNS:
+        raise ValueError(f"{account!r} is no account; expected key:ID, team:NAME or org:NAME")
+    return _COLUMNS[kind], name
+
+
+def charged(connection: Connection, account: str, since: float, worker: str | None = None) -> int:
+    """Return what the ledger holds for an account, in pico-USD."""
+    column, name = condition(account)
+    statement = f"select coalesce(sum(amount_pico_usd), 0) from ledger where {column} = ? and at >= ?"
+    if worker is None:
+        return int(connection.execute(statement, (name, since)).fetchone()[0])
+    return int(connection.execute(f"{statement} and worker = ?", (name, since, worker)).fetchone()[0])
+
+
+def take(
+    database: Database,
+    connection: Connection,
+    holder: str,
+    account: str,
+    window_start: float,
+    limit: int | None,
+    at_least: int,
+    wanted: int,
+) -> int:
+    """Take from an account's window, in a transaction of its own; see `Store.lease`."""
+    if not 0 <= at_least <= wanted:
+        raise ValueError(f"cannot lease between {at_least!r} and {wanted!r} pico-USD")
+    with database.transaction(connection):
+        database.exclusive(connection, f"lease {account}")
+        _open_window(connection, account, window_start)
+        taken = wanted
+        if limit is not None:
+            row = connection.execute(
+                "select coalesce(sum(amount_pico_usd), 0) from leases where account = ? and window_start = ?",
+                (account, window_start),
+            ).fetchone()
+            left = limit - int(row[0])
+            if left < at_least or left <= 0:
+                return 0
+            taken = min(wanted, left)
+        _add(connection, account, window_start, holder, taken)
+    return taken
+
+
+def give_back(
+    database: Database, connection: Connection, holder: str, account: str, window_start: float, amount: int
+) -> None:
+    """Make a holder's row smaller."""
+    if amount < 0:
+        raise ValueError(f"cannot give back {amount!r} pico-USD")
+    with database.transaction(connection):
+        connection.execute(
+            "update leases set amount_pico_usd = amount_pico_usd - ?"
+            " where account = ? and window_start = ? and holder = ?",
+            (amount, account, window_start, holder),
+        )
+
+
+def settle(connection: Connection, holder: str) -> None:
+    """Within a transaction, replace all that a holder has taken by what the ledger says it charged."""
+    found = connection.execute("select account, window_start from leases where holder = ?", (holder,))
+    for account, window_start in [(row[0], row[1]) for row in found.fetchall()]:
+        connection.execute(
+            "update leases set amount_pico_usd = ? where account = ? and window_start = ? and holder = ?",
+            (charged(connection, account, window_start, holder), account, window_start, holder),
+        )
+
+
+def forget(connection: Connection, now: float) -> None:
+    """Within a transaction, delete windows that closed long ago."""
+    for table in ("leases", "lease_windows"):
+        connection.execute(
+            f"delete from {table} where window_start > 0 and window_start < ?", (now - _KEPT_S,)
+        )
+
+
+def _open_window(connection: Connection, account: str, window_start: float) -> None:
+    """On first use, take over what was charged in the window before anyone leased (an older release)."""
+    made = connection.execute(
+        "insert into lease_windows values (?, ?) on conflict do nothing", (account, window_start)
+    )
+    if not made.rowcount:
+        return
+    column, name = condition(account)
+    connection.execute(
+        "insert into leases select ?, ?, worker, sum(amount_pico_usd) from ledger"
+        f" where {column} = ? and at >= ? and amount_pico_usd is not null group by worker",
+        (account, window_start, name, window_start),
+    )
+
+
+def _add(connection: Connection, account: str, window_start: float, holder: str, amount: int) -> None:
+    connection.execute(
+        "insert into leases values (?, ?, ?, ?) on conflict (account, window_start, holder)"
+        " do update set amount_pico_usd = leases.amount_pico_usd + excluded.amount_pico_usd",
+        (account, window_start, holder, amount),
+    )

@@ -1,0 +1,128 @@
+"""The tables, in the newest version and for both databases; which version a database has, by plain SQL."""
+
+from __future__ import annotations
+
+import re
+
+from trilith.errors import SettingsError
+from trilith_gateway.store.seam import Connection
+
+HEAD = "0002"
+"""The version that this release reads and writes; `migration/versions` holds the way to it."""
+
+FIRST = """
+create table if not exists keys (
+    id text primary key, name text not null, team text not null, secret_sha256 text not null,
+    budget_pico_usd integer, budget_window text not null, requests_per_minute integer,
+    models text not null, created_at real not null, revoked_at real
+) strict;
+create table if not exists ledger (
+    id text primary key, request_id text not null, at real not null, key_id text not null, team text not null,
+    model text not null, kind text not null, release text not null, status integer not null,
+    rule text not null, price text not null, amount_pico_usd integer,
+    input_tokens integer not null, output_tokens integer not null, cached_input_tokens integer not null,
+    reasoning_tokens integer not null, rows integer not null, requests integer not null,
+    duration_ms real not null, first_byte_ms real, streamed integer not null
+) strict;
+create index if not exists ledger_by_key on ledger (key_id, at);
+create index if not exists ledger_by_request on ledger (request_id);
+create table if not exists reservations (
+    id text primary key, key_id text not null, amount_pico_usd integer not null, at real not null,
+    state text not null check (state in ('open', 'settled', 'lost'))
+) strict;
+create index if not exists reservations_open on reservations (state) where state = 'open';
+create table if not exists audit (
+    number integer primary key, id text not null unique, at real not null, event text not null,
+    detail text not null, previous text not null, digest text not null
+) strict;
+create table if not exists feedback (
+    id text primary key, request_id text not null, key_id text not null, at real not null,
+    score real, label text, comment text
+) strict;
+create table if not exists meta (name text primary key, value text not null) strict;
+"""
+"""Version 0001."""
+
+SECOND = """
+alter table ledger add column worker text not null default '';
+alter table ledger add column org text not null default '';
+alter table reservations add column worker text not null default '';
+create index ledger_by_team on ledger (team, at);
+create table leases (
+    account text not null, window_start real not null, holder text not null, amount_pico_usd integer not null,
+    primary key (account, window_start, holder)
+) strict;
+create table lease_windows (
+    account text not null, window_start real not null, primary key (account, window_start)
+) strict;
+create table holders (holder text primary key, seen real not null) strict;
+create table leaders (name text primary key, holder text not null, until real not null) strict;
+insert into meta values ('keys', '0');
+"""
+"""From version 0001 to 0002."""
+
+_SQLITE_TRIGGERS = "".join(
+    f"create trigger keys_{event} after {event} on keys begin"
+    " update meta set value = cast(value + 1 as text) where name = 'keys'; end;\n"
+    for event in ("insert", "update", "delete")
+)
+_POSTGRES_TRIGGERS = """
+create function trilith_keys_changed() returns trigger language plpgsql as
+'begin update meta set value = (value::bigint + 1)::text where name = ''keys''; return null; end';
+create trigger keys_changed after insert or update or delete on keys
+for each statement execute function trilith_keys_changed();
+"""
+_VERSION_TABLE = "create table if not exists alembic_version (version_num varchar(32) primary key not null);"
+
+
+def script(ddl: str, *, postgres: bool) -> str:
+    """Return DDL, which is kept as SQLite's, for one of the databases."""
+    if not postgres:
+        return ddl
+    ddl = re.sub(r"\)\s*strict;", ");", ddl)
+    return re.sub(r"\breal\b", "double precision", re.sub(r"\binteger\b", "bigint", ddl))
+
+
+def second(*, postgres: bool) -> str:
+    """Return the whole way from version 0001 to 0002."""
+    triggers = _POSTGRES_TRIGGERS if postgres else _SQLITE_TRIGGERS
+    return script(SECOND, postgres=postgres) + triggers
+
+
+def newest(*, postgres: bool) -> str:
+    """Return the script that makes an empty database one of the newest version."""
+    stamp = f"insert into alembic_version values ('{HEAD}');"
+    return script(FIRST, postgres=postgres) + second(postgres=postgres) + _VERSION_TABLE + stamp
+
+
+def statements(script: str) -> list[str]:
+    """Cut a script into statements: each ends with `;` at a line's end."""
+    return [part for part in re.split(r";[ ]*\n", script + "\n") if part.strip()]
+
+
+def version(connection: Connection, *, postgres: bool) -> str | None:
+    """Return a database's version; None when it is empty. Imports nothing."""
+    listing = (
+        "select tablename from pg_tables where schemaname = current_schema()"
+        if postgres
+        else "select name from sqlite_master where type = 'table'"
+    )
+    tables = {row[0] for row in connection.execute(listing)}
+    if "alembic_version" in tables:
+        row = connection.execute("select version_num from alembic_version").fetchone()
+        if row is not None:
+            return str(row[0])
+    return "0001" if "ledger" in tables else None
+
+
+def refuse_newer(found: str, place: str) -> None:
+    """Refuse a database that a later release wrote.
+
+    Raises:
+        SettingsError: it is newer than this release knows.
+    """
+    if found > HEAD:
+        raise SettingsError(
+            f"the database at {place} has version {found!r}, and this release of Trilith knows up to "
+            f"{HEAD!r}. Install the release that wrote it, or a later one"
+        )
