@@ -7,7 +7,8 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 from trilith_gateway.commands.option import add_settings, read_settings, table
-from trilith_gateway.store import audit, sqlite
+from trilith_gateway.store import audit
+from trilith_gateway.store.opening import open_connection
 
 
 class Audit:
@@ -27,7 +28,7 @@ class Audit:
     def run(self, arguments: argparse.Namespace) -> int:
         """Do what was asked; 1 when the chain is broken."""
         settings = read_settings(arguments)
-        with closing(sqlite.create(sqlite.database(settings.home))) as connection:
+        with closing(open_connection(settings)) as connection:
             if arguments.action == "verify":
                 fault = audit.first_fault(connection)
                 last = connection.execute(

@@ -69,6 +69,15 @@ class TelemetrySettings(Section):
     """Record prompts and answers on spans. Off: no text of a caller is ever recorded."""
 
 
+class StoreSettings(Section):
+    """Where keys, ledger, audit and leases are kept."""
+
+    url: str | None = Field(None, pattern=r"^postgres(ql)?://")
+    """PostgreSQL (`postgresql://user:password@host/name`); none keeps everything in SQLite in `home`."""
+    durability: Literal["strict", "batched"] = "batched"
+    """`batched` survives the death of a process, `strict` of the machine: every charge waits for the disk."""
+
+
 class EngineSettings(Section):
     """A local vLLM that `trilith up` starts and keeps alive."""
 
@@ -332,6 +341,8 @@ class Settings(Section):
     """Folder for everything that is stored, relative to the settings file."""
     gateway: GatewaySettings = GatewaySettings()
     """The HTTP server."""
+    store: StoreSettings = StoreSettings()
+    """Where keys, ledger, audit and leases are kept."""
     telemetry: TelemetrySettings = TelemetrySettings()
     """Traces and metrics."""
     engines: dict[Name, EngineSettings] = {}
