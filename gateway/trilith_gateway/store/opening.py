@@ -21,7 +21,7 @@ def open_store(settings: Settings, *, worker: str = "0", token: str | None = Non
 def open_connection(settings: Settings) -> Connection:
     """Open a connection for a command; close it after use."""
     if settings.store.url is None:
-        return sqlite.create(sqlite.database(settings.home))  # type: ignore[return-value]
+        return sqlite.create(sqlite.database(settings.home))
     from trilith_gateway.store.postgres import PostgresConnection, check
 
     check(settings.store.url)

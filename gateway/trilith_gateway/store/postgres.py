@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -115,8 +115,8 @@ class PostgresDatabase:
             return
         names = ", ".join(columns)
         connection.execute(
-            f"insert into {table} ({names}) select {names} from json_populate_recordset(null::{table}, ?::json)"
-            " on conflict do nothing",
+            f"insert into {table} ({names}) select {names}"
+            f" from json_populate_recordset(null::{table}, ?::json) on conflict do nothing",
             (orjson.dumps(records).decode(),),
         )
 
