@@ -241,8 +241,8 @@ class JournalledStore:
                     _log.exception("the store's periodic work failed")
                 else:
                     _log.error("the database is away, the journal waits: %s", error)
-                    if closing:  # the next run replays the journal
-                        break
+                if closing:  # the next run replays the journal
+                    break
                 if connection is not None and self._database.outside:
                     connection.close()
                     connection = None
