@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import tritonclient.http as triton
+import tritonclient.http as triton  # type: ignore[import-untyped]
 from support.gateway import Gateway
 
 from trilith_classical.registry import MlflowRegistry

@@ -130,9 +130,9 @@ async def test_bytes_score_as_json_does(registered: Path, inputs: Any) -> None:
         payloads.append(codec.to_bytes(codec.decode(tensor), tensor["datatype"]))
         head = {name: value for name, value in tensor.items() if name != "data"}
         tensors.append({**head, "parameters": {"binary_data_size": len(payloads[-1])}})
-    head = json.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}}).encode()
-    headers = {wire.HEADER: str(len(head))}
-    reply = await upstream.send(Call(INFER, head + b"".join(payloads), headers))
+    whole = json.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}}).encode()
+    headers = {wire.HEADER: str(len(whole))}
+    reply = await upstream.send(Call(INFER, whole + b"".join(payloads), headers))
     body = b"".join([part async for part in reply.chunks()])
     values = np.frombuffer(body[int(reply.headers[wire.HEADER]) :], dtype="<f4")
     assert values.tolist() == await scores(upstream, inputs(40))
@@ -161,7 +161,8 @@ async def test_several_versions_answer_at_once(registered: Path, inputs: Any) ->
 
 async def test_a_moved_alias_is_followed_without_a_failed_request(home: Path, inputs: Any) -> None:
     upstream = opened(home, alias_poll_s=0.01)
-    seen, statuses = [], set()
+    seen: list[str] = []
+    statuses: set[int] = set()
     MlflowRegistry(home).set_alias("bike-demand", "champion", "2")
     while not seen or seen[-1] == "1":
         reply, answer = await ask(upstream, inputs=inputs(1))

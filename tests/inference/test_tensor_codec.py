@@ -22,7 +22,7 @@ def elements(datatype: str) -> st.SearchStrategy[Any]:
     if datatype == "BOOL":
         return st.booleans()
     if datatype.startswith("FP"):
-        return st.floats(width=int(datatype[2:]), allow_nan=False, allow_infinity=False)  # type: ignore[call-overload, no-any-return]
+        return st.floats(width=int(datatype[2:]), allow_nan=False, allow_infinity=False)  # type: ignore[arg-type]
     bounds = np.iinfo(codec.DTYPES[datatype])
     return st.integers(int(bounds.min), int(bounds.max))
 
