@@ -1,6 +1,6 @@
 # Works on a bare machine with Python 3.11 (with venv) and make; the environment is made on first use.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check bench docs lint types floors fmt lock clean
+.PHONY: help env demo test check bench bench-gateway docs lint types floors fmt lock clean
 
 PYTHON ?= $(firstword $(shell command -v python3.11 python3 python 2>/dev/null) python3.11)
 BIN := .venv/bin
@@ -11,7 +11,7 @@ export DO_NOT_TRACK = 1
 export HF_HUB_OFFLINE = 1
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: ## Make .venv from the lock, or find that it is current
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || \
@@ -28,6 +28,9 @@ check: lint types floors test ## Format, lint, types, floors and tests: what CI 
 
 bench: env ## Measure the figures that the documents quote
 	@$(BIN)/python bench/start.py
+
+bench-gateway: env ## Measure the gateway beside its peers (installs them under ~/.cache/trilith-bench)
+	@$(BIN)/python -m bench.gateway
 
 docs: env ## Write the generated pages under docs/reference
 	@$(BIN)/python tools/docs.py
