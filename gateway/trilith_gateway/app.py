@@ -23,9 +23,11 @@ def create_app(
     *,
     given: Mapping[str, Upstream] | None = None,
     source: Source | None = None,
+    worker: str = "0",
+    token: str | None = None,
 ) -> FastAPI:
     """Build the gateway for `settings`; arguments as in `platform.build` and `assemble`."""
-    built = platforms.build(settings, engine_urls, given=given)
+    built = platforms.build(settings, engine_urls, given=given, worker=worker, token=token)
     return assemble(built, source=source, engine_urls=engine_urls or {})
 
 
@@ -43,6 +45,7 @@ def assemble(
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         background = [asyncio.create_task(platform.follow_keys()), asyncio.create_task(platform.warm())]
+        background.append(asyncio.create_task(platform.housekeep()))
         if source is not None:
             app.state.reloader = Reloader(platform, source, engine_urls or {})
             background.append(asyncio.create_task(app.state.reloader.follow()))

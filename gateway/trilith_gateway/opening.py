@@ -144,7 +144,6 @@ class _Opener:
 
     def predictor(self, name: str, model: PredictorModel) -> Upstream:
         """A classical model."""
-
         if model.upstream is not None and model.upstream.url is not None:
             from trilith_gateway.inference.remote import RemotePredictor
 

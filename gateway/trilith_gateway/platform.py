@@ -26,6 +26,7 @@ from trilith_gateway.metric import Metrics
 from trilith_gateway.opening import open_releases
 from trilith_gateway.pipeline import Pipeline
 from trilith_gateway.release import ReleaseTable
+from trilith_gateway.shared import LeasedBudgets, SharedRateLimiter
 from trilith_gateway.stages.admit import Admit
 from trilith_gateway.stages.call import Call
 from trilith_gateway.stages.identify import Identify
@@ -35,7 +36,8 @@ from trilith_gateway.stages.recall import Cache, Recall
 from trilith_gateway.stages.record import Record
 from trilith_gateway.stages.route import Route
 from trilith_gateway.stages.settle import Settle
-from trilith_gateway.store.sqlite import SqliteStore
+from trilith_gateway.store.journalled import JournalledStore
+from trilith_gateway.store.opening import open_store
 from trilith_gateway.trace import TraceLog
 
 _log = logging.getLogger(__name__)
@@ -47,7 +49,8 @@ class Platform:
 
     settings: Settings
     """As they are now; `reload` replaces them."""
-    store: SqliteStore
+    store: JournalledStore
+    budgets: Budgets | LeasedBudgets
     keys: KeyRing
     releases: ReleaseTable
     protector: governance.Protector
@@ -77,6 +80,18 @@ class Platform:
                 self.store.keys_changed.clear()
                 await asyncio.to_thread(self.keys.reload)
 
+    async def housekeep(self) -> None:
+        """Give back idle money and look after what dead workers left, until cancelled."""
+        leader = self.store.leader("sweep")
+        while True:
+            await asyncio.sleep(1)
+            if isinstance(self.budgets, LeasedBudgets):
+                for account, since, amount in self.budgets.idle():
+                    await asyncio.to_thread(self.store.give_back, account, since, amount)
+            if await asyncio.to_thread(leader.acquire):
+                for dead in await asyncio.to_thread(self.store.sweep):
+                    _log.warning("worker %s had died; what it journalled is in the tables", dead)
+
     async def aclose(self) -> None:
         """Close upstreams, send the last spans, write the last facts."""
         for release in self.releases:
@@ -84,6 +99,9 @@ class Platform:
                 Exception
             ):  # one that fails to close must not keep the ledger from closing
                 await release.upstream.aclose()
+        if isinstance(self.budgets, LeasedBudgets):
+            for account, since, amount in self.budgets.idle() + self.budgets.idle():
+                await asyncio.to_thread(self.store.give_back, account, since, amount)
         if self.traces is not None:
             await asyncio.to_thread(self.traces.close)
         await asyncio.to_thread(self.provider.shutdown)
@@ -98,6 +116,8 @@ def build(
     protector: governance.Protector | None = None,
     provider: TracerProvider | None = None,
     fixed_keys: tuple[Key, ...] = (),
+    worker: str = "0",
+    token: str | None = None,
 ) -> Platform:
     """Build a gateway's collaborators.
 
@@ -108,25 +128,34 @@ def build(
         protector: Governance to use instead of the one that the policies ask for.
         provider: Where spans go, instead of the one that the settings ask for.
         fixed_keys: Keys that live in memory only.
+        worker: This process's name among the gateway's workers.
+        token: Proof of belonging to a gateway of several workers; None for a gateway of one process.
 
     Raises:
         SettingsError: another gateway has the same home.
     """
     declared = {name: f"http://127.0.0.1:{engine.port}/v1" for name, engine in settings.engines.items()}
     protector = protector or governance.open_protector(settings.policies)
-    store = SqliteStore(settings.home)
+    store = open_store(settings, worker=worker, token=token)
     given_provider = provider is not None
     provider = provider or tracing.provider(settings.telemetry, settings.home)
     tracer = tracer_of(provider)
     releases = open_releases(settings, {**declared, **(engine_urls or {})}, tracer, given=given)
     traces = TraceLog(provider) if tracing.wanted(settings.telemetry) or given_provider else None
     keys = KeyRing(lambda: _read_keys(store), fixed=fixed_keys)
-    budgets = Budgets(lambda key_id, since: _spent(store, key_id, since))
+    budgets: Budgets | LeasedBudgets
+    limiter: RateLimiter | SharedRateLimiter
+    if token is None and settings.store.url is None:  # this process alone knows of all that is spent
+        budgets = Budgets(lambda key_id, since: _spent(store, key_id, since))
+        limiter = RateLimiter()
+    else:
+        budgets = LeasedBudgets(store)
+        limiter = SharedRateLimiter(settings.home / "run" / "limits")
     metrics, cache = Metrics(), Cache()
     pipeline = Pipeline(
         before=(
             Identify(keys),
-            Admit(releases, RateLimiter(), budgets, store.hold, settings.gateway.max_body_bytes),
+            Admit(releases, limiter, budgets, store.hold, settings.gateway.max_body_bytes),
             ProtectIn(protector, tracer),
             Recall(cache),
             Route(settings.gateway.request_timeout_s),
@@ -138,6 +167,7 @@ def build(
     return Platform(
         settings,
         store,
+        budgets,
         keys,
         releases,
         protector,
@@ -151,12 +181,12 @@ def build(
     )
 
 
-def _read_keys(store: SqliteStore) -> list[Key]:
+def _read_keys(store: JournalledStore) -> list[Key]:
     with store.reading() as connection:
         return key.load(connection)
 
 
-def _spent(store: SqliteStore, key_id: str, since: float) -> int:
+def _spent(store: JournalledStore, key_id: str, since: float) -> int:
     store.flush()
     with store.reading() as connection:
         row = connection.execute(

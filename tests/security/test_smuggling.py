@@ -155,9 +155,6 @@ def test_an_offer_of_another_protocol_is_declined_and_hides_no_request(
     assert texts(echo) == ["front"]
 
 
-@pytest.mark.xfail(
-    reason="the offer's connection header is dropped as a whole, and `close` with it", strict=True
-)
 def test_a_wish_to_close_survives_an_offer_of_another_protocol(gateway: Gateway) -> None:
     statuses, _ = exchange(gateway, post(LENGTH, b"connection: close, Upgrade\r\nupgrade: h2c\r\n"), wait_s=1)
     assert statuses == [200]

@@ -82,10 +82,12 @@ class Platform:
         assert done.returncode == expect, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout.strip()
 
-    def start(self, command: str = "serve", *, seconds: float = 120) -> None:
+    def start(self, command: str = "serve", *options: str, seconds: float = 120) -> None:
         """Start the gateway (`serve`) or everything (`up`), and wait until every model is ready."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([TRILITH, command], env=self.environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [TRILITH, command, *options], env=self.environment, stdout=log, stderr=log
+            )
         until(self._ready, seconds=seconds, what=f"`trilith {command}` being ready")
 
     def _ready(self) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from socket import socket
 
+from trilith.settings.schema import Settings
 from trilith_gateway.commands.option import add_address, add_settings, load, read_settings
 
 
@@ -16,6 +18,9 @@ class Serve:
         """Add the options."""
         add_address(parser)
         add_settings(parser)
+        parser.add_argument(
+            "--workers", type=int, default=1, metavar="N", help="processes that share the port (%(default)s)"
+        )
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Serve until a signal."""
@@ -27,6 +32,8 @@ class Serve:
         from trilith_gateway.reload import Source
 
         listener = server.listen(settings.gateway)
+        if arguments.workers > 1:
+            return _workers(arguments, settings, listener)
         app = create_app(settings, source=Source(loaded.path, lambda: read_settings(arguments)))
 
         async def main() -> int:
@@ -35,6 +42,17 @@ class Serve:
             return 0
 
         return server.run(main())
+
+
+def _workers(arguments: argparse.Namespace, settings: Settings, listener: socket) -> int:
+    from trilith_gateway import server
+    from trilith_gateway.workers import Workers
+
+    given = {"--settings": arguments.settings, "--host": arguments.host, "--port": arguments.port}
+    rest = [part for name, value in given.items() if value is not None for part in (name, str(value))]
+    parent = Workers(arguments.workers, settings.home, listener, rest, settings.gateway.drain_s)
+    print(f"trilith gateway on {server.address(listener)}, {arguments.workers} workers", flush=True)
+    return parent.run()
 
 
 command = Serve()

@@ -12,6 +12,7 @@ from trilith_gateway.budget import Budgets
 from trilith_gateway.exchange import Exchange, model_not_found, store_unavailable
 from trilith_gateway.limit import RateLimiter
 from trilith_gateway.release import Release, ReleaseTable
+from trilith_gateway.shared import LeasedBudgets, SharedRateLimiter
 from trilith_gateway.store.journal import Record
 
 Hold = Callable[[Record], None]
@@ -23,8 +24,8 @@ class Admit:
     def __init__(
         self,
         releases: ReleaseTable,
-        limiter: RateLimiter,
-        budgets: Budgets,
+        limiter: RateLimiter | SharedRateLimiter,
+        budgets: Budgets | LeasedBudgets,
         hold: Hold,
         max_body_bytes: int,
     ) -> None:

@@ -23,6 +23,8 @@ class Remember:
         """Keep the answer for a retry, and for others where the model's settings allow it."""
         if exchange.recalled or exchange.answer is None:
             return body
+        if "inference-header-content-length" in exchange.answer.headers:
+            return body  # not JSON alone; the cache keeps no more than a content type beside a body
         content_type = exchange.answer.headers.get("content-type", "application/json")
         for key, ttl_s in exchange.keep:
             self._cache.put(key, body, content_type, time.monotonic() + ttl_s)

@@ -76,7 +76,7 @@ class Recall:
         Raises:
             UnprocessableEntityError: the idempotency key was used for another request.
         """
-        if exchange.stream:
+        if exchange.stream or "inference-header-content-length" in exchange.headers:  # not JSON alone
             return
         release = exchange.target
         if release.cache_ttl_s is None and "idempotency-key" not in exchange.headers:

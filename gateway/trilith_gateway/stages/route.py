@@ -22,7 +22,7 @@ class Route:
             return
         operation = exchange.operation
         changes = _changes(exchange) if operation.renames else None
-        if exchange.masked:
+        if exchange.masked and operation.renames:  # tables are checked, never masked
             body = sse.dump({**exchange.body, **changes} if changes else exchange.body)
         else:
             body = request.splice(exchange.raw, exchange.body, changes) if changes else exchange.raw

@@ -10,6 +10,7 @@ from trilith.types import Usage
 from trilith_gateway.api import Api
 from trilith_gateway.budget import Budgets
 from trilith_gateway.exchange import Exchange, Rule, store_unavailable
+from trilith_gateway.shared import LeasedBudgets
 from trilith_gateway.store.journal import Record
 from trilith_gateway.usage import estimate
 
@@ -17,7 +18,7 @@ from trilith_gateway.usage import estimate
 class Settle:
     """Charges each admitted request exactly once."""
 
-    def __init__(self, budgets: Budgets, append: Callable[[Record], None]) -> None:
+    def __init__(self, budgets: Budgets | LeasedBudgets, append: Callable[[Record], None]) -> None:
         self._budgets = budgets
         self._append = append
 

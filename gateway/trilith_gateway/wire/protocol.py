@@ -131,6 +131,9 @@ class WireProtocol(HttpToolsProtocol):
             return
         lines = [b"%b %b HTTP/1.1\r\n" % (method, self.url)]
         lines += [b"%b: %b\r\n" % pair for pair in self.headers if pair[0] not in _OFFER]
+        wishes = b",".join(value.lower() for name, value in self.headers if name == b"connection")
+        if b"close" in [wish.strip() for wish in wishes.split(b",")]:
+            lines.append(b"connection: close\r\n")
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(b"".join(lines) + b"\r\n" + rest)
 

@@ -1,0 +1,122 @@
+"""A gateway of several workers: one budget, one limit, one ledger, whoever answers and whoever dies."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from support.installed import Platform, language_server, until
+
+from trilith_gateway.store import sqlite
+
+BODY = {"model": "echo", "messages": [{"role": "user", "content": "one two three four"}], "max_tokens": 4}
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[str]:
+    with language_server() as url:
+        yield url
+
+
+@pytest.fixture
+def platform(tmp_path: Path, upstream: str) -> Iterator[Platform]:
+    price = {"usd_per_request": "0.01"}
+    models = {"echo": {"kind": "chat", "upstream": {"url": upstream}, "price": price}}
+    made = Platform(tmp_path, {"models": models, "telemetry": {"store_spans": False}})
+    yield made
+    made.stop()
+
+
+def statuses(platform: Platform, key: str, calls: int) -> Counter[int]:
+    """Call from many connections at once; -1 counts those that got no answer."""
+
+    def call(number: int) -> int:
+        try:
+            headers = {"authorization": f"Bearer {key}"}
+            return httpx.post(
+                f"{platform.url}/v1/chat/completions", json=BODY, headers=headers, timeout=30
+            ).status_code
+        except httpx.TransportError:
+            return -1
+
+    with ThreadPoolExecutor(32) as pool:
+        return Counter(pool.map(call, range(calls)))
+
+
+def ledger(platform: Platform) -> list[dict[str, Any]]:
+    with closing(sqlite.connect(sqlite.database(platform.home))) as connection:
+        return [dict(row) for row in connection.execute("select * from ledger")]
+
+
+def workers(platform: Platform) -> list[int]:
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            line = (folder / "cmdline").read_bytes()
+            if (
+                b"trilith_gateway.worker" in line
+                and str(platform.path).encode() in (folder / "environ").read_bytes()
+            ):
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_a_budget_is_never_overshot_and_can_be_spent_to_the_end(platform: Platform) -> None:
+    key = platform.command("keys", "create", "poor", "--quiet", "--budget-usd", "0.5")
+    platform.start("serve", "--workers", "2")
+    seen = statuses(platform, key, 120)
+    assert set(seen) == {200, 429}
+    assert seen[200] <= 50
+    until(
+        lambda: statuses(platform, key, 2)[429] == 2, what="the budget being spent"
+    )  # idle leases come back
+    platform.stop()
+    rows = ledger(platform)
+    assert sum(row["amount_pico_usd"] for row in rows) == 50 * 10**10
+    assert len({row["worker"] for row in rows}) == 2
+
+
+def test_a_rate_limit_is_one_limit_for_all_workers(platform: Platform) -> None:
+    key = platform.command("keys", "create", "slow", "--quiet", "--requests-per-minute", "20")
+    platform.start("serve", "--workers", "2")
+    seen = statuses(platform, key, 60)
+    assert seen[200] in (20, 21)  # one more falls due while they run
+    assert seen[200] + seen[429] == 60
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_charges_are_kept(platform: Platform) -> None:
+    key = platform.command("keys", "create", "load", "--quiet", "--budget-usd", "1000")
+    platform.start("serve", "--workers", "2")
+    before = workers(platform)
+    assert len(before) == 2
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(statuses, platform, key, 400)
+        until(lambda: len(ledger(platform)) > 50, what="fifty charges")
+        os.kill(before[0], signal.SIGKILL)
+        seen = work.result()
+    until(lambda: len(workers(platform)) == 2 and set(workers(platform)) != set(before), what="a new worker")
+    assert statuses(platform, key, 20) == {200: 20}
+    assert platform.stop() == 0
+    charged = [row["request_id"] for row in ledger(platform)]
+    assert len(charged) == len(set(charged))
+    assert len(charged) >= seen[200] + 20  # every answer is charged; one that was under way may be, too
+    assert len(charged) <= 420
+    assert not workers(platform)
+
+
+def test_the_parents_log_tells_of_a_replacement_and_the_ports_are_one(platform: Platform) -> None:
+    platform.start("serve", "--workers", "2")
+    assert re.search(
+        r"trilith gateway on http://127\.0\.0\.1:\d+, 2 workers", platform.log.read_text("utf-8")
+    )
