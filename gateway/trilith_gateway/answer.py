@@ -30,6 +30,8 @@ def headers(exchange: Exchange, ready: Answer) -> dict[str, str]:
     found["x-trilith-overhead-ms"] = "%.3f" % ((elapsed - exchange.waited_s) * 1000)
     if (release := exchange.release) is not None:
         found["x-trilith-release"] = release.digest
+        if exchange.fell_back:
+            found["x-trilith-fallback"] = release.model
     if exchange.recalled:
         found["x-trilith-cache"] = "hit"
     if exchange.settled and exchange.amount is not None:

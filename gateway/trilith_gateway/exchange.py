@@ -94,6 +94,7 @@ class Exchange:
         "call",
         "clock",
         "delivered_bytes",
+        "fell_back",
         "finish_reasons",
         "first_byte_at",
         "headers",
@@ -189,6 +190,8 @@ class Exchange:
         # route and call
         self.call: Call | None = None
         """What goes to the upstream, set by the route stage."""
+        self.fell_back = False
+        """Another model than the one that was asked for answers."""
         self.trail: list[object] | None = None
         """What was decided on the way, for `trilith explain`."""
         self.reply: Reply | None = None

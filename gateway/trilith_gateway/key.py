@@ -6,11 +6,12 @@ import hashlib
 import hmac
 import re
 import secrets
-import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from trilith_gateway.store.seam import Connection
 
 Window = Literal["day", "month", "total"]
 """The calendar window (UTC) that a budget counts in."""
@@ -58,7 +59,7 @@ def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def save(connection: sqlite3.Connection, key: Key) -> None:
+def save(connection: Connection, key: Key) -> None:
     """Store a new key."""
     connection.execute(
         "insert into keys values (?, ?, ?, ?, ?, ?, ?, ?, ?, null)",
@@ -76,12 +77,12 @@ def save(connection: sqlite3.Connection, key: Key) -> None:
     )
 
 
-def load(connection: sqlite3.Connection) -> list[Key]:
+def load(connection: Connection) -> list[Key]:
     """Read every key that is not revoked."""
     return [from_row(row) for row in connection.execute("select * from keys where revoked_at is null")]
 
 
-def from_row(row: sqlite3.Row) -> Key:
+def from_row(row: Any) -> Key:
     """Build a key from its row."""
     return Key(
         id=row["id"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Mapping
 
@@ -17,6 +18,9 @@ from trilith.settings.schema import (
     UpstreamSettings,
 )
 from trilith_gateway.release import Release, ReleaseTable, declared_digest
+from trilith_gateway.routing import policy
+from trilith_gateway.routing.endpoint import Breaker, Endpoint
+from trilith_gateway.routing.routed import Limits, RoutedUpstream
 from trilith_gateway.upstream.http import HttpUpstream
 from trilith_gateway.upstream.lazy import LazyUpstream
 from trilith_gateway.upstream.provider import ProviderUpstream, ProviderWorker
@@ -41,7 +45,7 @@ def open_releases(
     upstreams: dict[str, Upstream] = dict(given or {})
     for name, model in settings.models.items():
         if name not in upstreams and isinstance(model, ChatModel | EmbeddingModel):
-            upstreams[name] = opener.served(name, model.upstream)
+            upstreams[name] = opener.replicated(name, model)
     for name, model in settings.models.items():
         if name in upstreams:
             continue
@@ -66,8 +70,21 @@ def _release(settings: Settings, name: str, upstream: Upstream) -> Release:
         price=model.price.exact() if model.price else None,
         max_output_tokens=model.max_output_tokens if isinstance(model, ChatModel | RagModel) else 0,
         cache_ttl_s=model.cache_ttl_s,
+        fallbacks=model.fallbacks if isinstance(model, ChatModel) else (),
         counts_stream_usage=place is not None and place.engine is not None,
     )
+
+
+def _policy(name: str) -> policy.Choose:
+    rng = random.Random()
+    match name:
+        case "weighted":
+            return policy.weighted
+        case "least_outstanding":
+            return policy.least_outstanding
+        case "prefix":
+            return policy.prefix(rng)
+    return policy.power_of_two(rng)
 
 
 def _upstream_model(name: str, place: UpstreamSettings | None) -> str:
@@ -94,6 +111,26 @@ class _Opener:
         self._worker = ProviderWorker()
         self._embedder: Embedder | None = None
         self._lock = threading.Lock()
+
+    def replicated(self, name: str, model: ChatModel | EmbeddingModel) -> Upstream:
+        """A chat or embedding model with all its replicas."""
+        first = self.served(name, model.upstream)
+        if not model.replicas:
+            return first
+        routing = model.routing
+
+        def endpoint(name: str, upstream: Upstream, weight: float = 1) -> Endpoint:
+            breaker = Breaker(routing.breaker_failures, routing.breaker_pause_s)
+            return Endpoint(name, upstream, weight, breaker)
+
+        endpoints = [endpoint(model.upstream.url or model.upstream.engine or name, first)]
+        for place in model.replicas:
+            key = place.api_key.get_secret_value() if place.api_key else None
+            endpoints.append(endpoint(place.url, HttpUpstream(place.url, api_key=key), place.weight))
+        limits = Limits(routing.attempts, routing.retry_share, routing.hedge_share)
+        return RoutedUpstream(
+            endpoints, _policy(routing.policy), limits=limits, engine_load=routing.engine_load
+        )
 
     def served(self, name: str, place: UpstreamSettings) -> Upstream:
         """A chat or embedding model."""

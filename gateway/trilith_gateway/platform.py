@@ -29,6 +29,7 @@ from trilith_gateway.release import ReleaseTable
 from trilith_gateway.shared import LeasedBudgets, SharedRateLimiter
 from trilith_gateway.stages.admit import Admit
 from trilith_gateway.stages.call import Call
+from trilith_gateway.stages.fallback import Fallback
 from trilith_gateway.stages.identify import Identify
 from trilith_gateway.stages.protect_in import ProtectIn
 from trilith_gateway.stages.protect_out import ProtectOut, Remember
@@ -81,16 +82,12 @@ class Platform:
                 await asyncio.to_thread(self.keys.reload)
 
     async def housekeep(self) -> None:
-        """Give back idle money and look after what dead workers left, until cancelled."""
-        leader = self.store.leader("sweep")
+        """Give back money that lies idle, until cancelled."""
         while True:
             await asyncio.sleep(1)
             if isinstance(self.budgets, LeasedBudgets):
                 for account, since, amount in self.budgets.idle():
                     await asyncio.to_thread(self.store.give_back, account, since, amount)
-            if await asyncio.to_thread(leader.acquire):
-                for dead in await asyncio.to_thread(self.store.sweep):
-                    _log.warning("worker %s had died; what it journalled is in the tables", dead)
 
     async def aclose(self) -> None:
         """Close upstreams, send the last spans, write the last facts."""
@@ -152,14 +149,16 @@ def build(
         budgets = LeasedBudgets(store)
         limiter = SharedRateLimiter(settings.home / "run" / "limits")
     metrics, cache = Metrics(), Cache()
+    admit = Admit(releases, limiter, budgets, store.hold, settings.gateway.max_body_bytes)
+    route = Route(settings.gateway.request_timeout_s)
     pipeline = Pipeline(
         before=(
             Identify(keys),
-            Admit(releases, limiter, budgets, store.hold, settings.gateway.max_body_bytes),
+            admit,
             ProtectIn(protector, tracer),
             Recall(cache),
-            Route(settings.gateway.request_timeout_s),
-            Call(),
+            route,
+            Call(releases, Fallback(admit, route, budgets).move),
         ),
         over=(Remember(cache), ProtectOut()),
         closing=(Settle(budgets, store.append), Record(store.append, metrics)),

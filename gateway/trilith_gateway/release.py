@@ -35,6 +35,8 @@ class Release:
     counts_stream_usage: bool = False
     """The upstream can report usage with every chunk (vLLM's `continuous_usage_stats`)."""
 
+    fallbacks: tuple[str, ...] = ()
+    """Models to ask instead when this one cannot answer."""
     price_id: str = field(init=False)
     """sha256 (12 hexadecimal digits) of the price, for the ledger's row."""
 
@@ -67,9 +69,17 @@ def declared_digest(settings: Settings, name: str) -> str:
 
 
 def _answering(model: ModelSettings) -> dict[str, object]:
-    """What decides the answer: not who pays, and no secret."""
+    """What decides the answer: not who pays, nor which of several equal servers answers, and no secret."""
     return model.model_dump(
-        exclude={"price": True, "policy": True, "cache_ttl_s": True, "upstream": {"api_key"}}
+        exclude={
+            "price": True,
+            "policy": True,
+            "cache_ttl_s": True,
+            "upstream": {"api_key"},
+            "replicas": True,
+            "routing": True,
+            "fallbacks": True,
+        }
     )
 
 

@@ -127,7 +127,11 @@ def _same(old: Settings, new: Settings, name: str) -> bool:
     if declared_digest(old, name) != declared_digest(new, name):
         return False
     if isinstance(before, ChatModel | EmbeddingModel) and isinstance(after, ChatModel | EmbeddingModel):
-        return before.upstream == after.upstream  # credentials too, which are no part of a digest
+        return (  # credentials too, which are no part of a digest
+            before.upstream == after.upstream
+            and before.replicas == after.replicas
+            and before.routing == after.routing
+        )
     if isinstance(before, RagModel) and isinstance(after, RagModel):
         same_index = old.indexes[before.index] == new.indexes[after.index]
         return same_index and _same(old, new, after.generator)

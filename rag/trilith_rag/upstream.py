@@ -88,7 +88,13 @@ class RagUpstream:
         ) as current:
             body = self._request(asked, prompt)
             reply = await self._generator.send(
-                Call("/v1/chat/completions", json.dumps(body).encode(), call.headers, call.timeout_s)
+                Call(
+                    "/v1/chat/completions",
+                    json.dumps(body).encode(),
+                    call.headers,
+                    call.timeout_s,
+                    affinity="|".join(hit.chunk.id for hit in relevant).encode(),
+                )
             )
             if reply.status >= 400:
                 return reply

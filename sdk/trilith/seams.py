@@ -49,6 +49,8 @@ class Call:
     whatever goes on to a language model passes the shield first. None: `body` is already masked, or no
     policy asks for masking.
     """
+    affinity: bytes | None = None
+    """Calls with the same value are best answered by the same replica: they begin alike."""
     json: Mapping[str, Any] | None = None
     """`body`, decoded, where the gateway has done that already; a tensor that came as bytes has a memoryview
     as its `data`. Upstreams in this process read it and change nothing in it; None: only `body` is there.

@@ -14,7 +14,7 @@ def test_a_request_is_explained_from_ledger_and_audit(start_gateway: StartGatewa
     gateway = start_gateway({"echo": MemoryUpstream()}, echo={"policy": "private", "price": PRICE})
     id = gateway.chat("Ada Lovelace writes").headers["x-request-id"]
     gateway.platform.store.flush()
-    found = explain.explain(gateway.home, id)
+    found = explain.explain(gateway.platform.settings, id)
     assert [charge["rule"] for charge in found["charges"]] == ["usage"]
     assert [entry["event"] for entry in found["audit"]] == ["pii.mask"]
     text = explain._text(found)
@@ -31,7 +31,7 @@ def test_the_callers_own_request_id_is_used_when_it_is_a_sensible_one(start_gate
         odd = client.post("/v1/chat/completions", json=body, headers={"x-request-id": "a b\tc"})
     assert odd.headers["x-request-id"].startswith("req_")
     gateway.platform.store.flush()
-    assert [charge["request_id"] for charge in explain.explain(gateway.home, "mine-1")["charges"]] == [
+    assert [charge["request_id"] for charge in explain.explain(gateway.platform.settings, "mine-1")["charges"]] == [
         "mine-1"
     ]
 
@@ -39,4 +39,4 @@ def test_the_callers_own_request_id_is_used_when_it_is_a_sensible_one(start_gate
 def test_a_request_that_nobody_knows_is_said_to_be_unknown(start_gateway: StartGateway) -> None:
     gateway = start_gateway({"echo": MemoryUpstream()})
     with pytest.raises(DataError, match="nothing is known"):
-        explain.explain(gateway.home, "req_unknown")
+        explain.explain(gateway.platform.settings, "req_unknown")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from contextlib import closing
-from sqlite3 import Connection, Row
+from typing import Any
 
 from trilith.money import format_usd
 from trilith_gateway.commands.option import add_settings, read_settings, table
-from trilith_gateway.store import sqlite
+from trilith_gateway.store.opening import open_connection
+from trilith_gateway.store.seam import Connection
 
 _GROUPS = {
     "key": "ledger.key_id",
@@ -20,6 +21,10 @@ _GROUPS = {
     "rule": "ledger.rule",
     "day": "date(ledger.at, 'unixepoch')",
 }
+
+
+_SUMS = ("requests", "input_tokens", "output_tokens", "rows")
+_POSTGRES_DAY = "to_char(to_timestamp(ledger.at) at time zone 'utc', 'YYYY-MM-DD')"
 
 
 class Costs:
@@ -47,39 +52,41 @@ class Costs:
             print(f"trilith costs: --by {unknown} is not known; expected some of {', '.join(_GROUPS)}")
             return 2
         settings = read_settings(arguments)
-        with closing(sqlite.create(sqlite.database(settings.home))) as connection:
-            rows = spending(connection, groups)
+        with closing(open_connection(settings)) as connection:
+            rows = spending(connection, groups, postgres=settings.store.url is not None)
             names = {row["id"]: row["name"] for row in connection.execute("select id, name from keys")}
             waiting = connection.execute("select count(*) from reservations where state = 'open'").fetchone()[
                 0
             ]
         if arguments.json:
-            print(json.dumps([dict(row) for row in rows], indent=2))
+            names_of = (*groups, *_SUMS, "amount_pico_usd", "unpriced")
+            print(json.dumps([{name: row[name] for name in names_of} for row in rows], indent=2))
             return 0
         print(_report(rows, groups, names))
         print(f"\n{waiting} reservations open" if waiting else "\nno reservation is open")
         return 0
 
 
-def spending(connection: Connection, groups: list[str]) -> list[Row]:
+def spending(connection: Connection, groups: list[str], *, postgres: bool = False) -> list[Any]:
     """Return sums over the ledger, one row per combination of `groups`, dearest first."""
-    chosen = ", ".join(f"{_GROUPS[name]} as {name}" for name in groups)
+    terms = _GROUPS | ({"day": _POSTGRES_DAY} if postgres else {})
+    chosen = ", ".join(f"{terms[name]} as {name}" for name in groups)
     return connection.execute(
         f"select {chosen}, count(*) as requests, sum(input_tokens) as input_tokens,"
         " sum(output_tokens) as output_tokens, sum(rows) as rows,"
-        " coalesce(sum(amount_pico_usd), 0) as amount_pico_usd, sum(amount_pico_usd is null) as unpriced"
+        " coalesce(sum(amount_pico_usd), 0) as amount_pico_usd, "
+        " sum(case when amount_pico_usd is null then 1 else 0 end) as unpriced"
         f" from ledger group by {', '.join(str(n + 1) for n in range(len(groups)))}"
         " order by amount_pico_usd desc"
     ).fetchall()
 
 
-def _report(rows: list[Row], groups: list[str], names: dict[str, str]) -> str:
+def _report(rows: list[Any], groups: list[str], names: dict[str, str]) -> str:
     head = (*(name.upper() for name in groups), "REQUESTS", "INPUT", "OUTPUT", "ROWS", "USD", "UNPRICED")
-    sums = ("requests", "input_tokens", "output_tokens", "rows")
     shown = [
         (
             *(names.get(row[name], row[name]) if name == "key" else str(row[name]) for name in groups),
-            *(f"{row[name]:,}" for name in sums),
+            *(f"{row[name]:,}" for name in _SUMS),
             format_usd(row["amount_pico_usd"]),
             str(row["unpriced"]),
         )
@@ -88,7 +95,7 @@ def _report(rows: list[Row], groups: list[str], names: dict[str, str]) -> str:
     total = (
         "total",
         *("" for _ in groups[1:]),
-        *(f"{sum(row[name] for row in rows):,}" for name in sums),
+        *(f"{sum(row[name] for row in rows):,}" for name in _SUMS),
         format_usd(sum(row["amount_pico_usd"] for row in rows)),
         str(sum(row["unpriced"] for row in rows)),
     )

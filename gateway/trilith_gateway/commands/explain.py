@@ -12,11 +12,12 @@ from typing import Any
 
 from trilith.errors import DataError
 from trilith.money import format_usd
+from trilith.settings.schema import Settings
 from trilith.telemetry import names
 from trilith_gateway import tracing
 from trilith_gateway.commands.option import add_settings, read_settings
 from trilith_gateway.commands.traces import Node, load
-from trilith_gateway.store import sqlite
+from trilith_gateway.store.opening import open_connection
 
 _RULES = {
     "usage": "the upstream reported what was used",
@@ -44,19 +45,19 @@ class Explain:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Print the explanation."""
-        home = read_settings(arguments).home
-        found = explain(home, arguments.id)
+        settings = read_settings(arguments)
+        found = explain(settings, arguments.id)
         print(json.dumps(found, indent=2) if arguments.json else _text(found))
         return 0
 
 
-def explain(home: Path, id: str) -> dict[str, Any]:
+def explain(settings: Settings, id: str) -> dict[str, Any]:
     """Collect what ledger, audit log and traces know of one request.
 
     Raises:
         DataError: none of them knows it.
     """
-    with closing(sqlite.create(sqlite.database(home))) as connection:
+    with closing(open_connection(settings)) as connection:
         charges = [
             dict(row)
             for row in connection.execute(
@@ -70,7 +71,7 @@ def explain(home: Path, id: str) -> dict[str, Any]:
         ]
     for charge in charges:
         charge["key_name"] = keys.get(charge["key_id"], "-")
-    steps = _steps(home, id)
+    steps = _steps(settings.home, id)
     if not charges and not steps:
         raise DataError(
             f"nothing is known of the request {id!r}: it was not let in, or another platform answered it. "

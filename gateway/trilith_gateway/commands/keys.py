@@ -6,13 +6,13 @@ import argparse
 import time
 from contextlib import closing
 from datetime import UTC, datetime
-from sqlite3 import Row
+from typing import Any
 
 from trilith.errors import DataError
 from trilith.money import format_usd, pico_usd
 from trilith_gateway import key
 from trilith_gateway.commands.option import add_settings, read_settings, table
-from trilith_gateway.store import sqlite
+from trilith_gateway.store.opening import open_connection
 
 
 class Keys:
@@ -40,7 +40,7 @@ class Keys:
     def run(self, arguments: argparse.Namespace) -> int:
         """Do what was asked."""
         settings = read_settings(arguments)
-        with closing(sqlite.create(sqlite.database(settings.home))) as connection:
+        with closing(open_connection(settings)) as connection:
             if arguments.action == "create":
                 known = frozenset(filter(None, arguments.models.split(",")))
                 if unknown := known - settings.models.keys():
@@ -72,7 +72,7 @@ class Keys:
         return 0
 
 
-def _listed(rows: list[Row]) -> str:
+def _listed(rows: list[Any]) -> str:
     head = ("ID", "NAME", "TEAM", "BUDGET", "REQUESTS/MIN", "MODELS", "CREATED", "STATE")
     return table(
         head,

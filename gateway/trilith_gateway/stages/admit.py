@@ -67,7 +67,7 @@ class Admit:
         if body.get("stream") is True:
             exchange.stream = True
             exchange.usage_wanted = (body.get("stream_options") or _NOTHING).get("include_usage") is True
-        self._reserve(exchange, release)
+        self.reserve(exchange, release)
         exchange.admitted = True
 
     def _limit(self, exchange: Exchange) -> None:
@@ -85,7 +85,13 @@ class Admit:
                 retry_after_s=exchange.allowance.retry_after_s,
             )
 
-    def _reserve(self, exchange: Exchange, release: Release) -> None:
+    def reserve(self, exchange: Exchange, release: Release) -> None:
+        """Hold the most that `release` may charge for the request.
+
+        Raises:
+            BudgetExceededError: the key's budget does not have it.
+            PermissionDeniedError: the release has no price, and the key a budget.
+        """
         key = exchange.caller
         if release.price is None:
             if key.budget_pico_usd is not None:

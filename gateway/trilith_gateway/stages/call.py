@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from json import JSONDecodeError
 from typing import Any
 
 import orjson
 
-from trilith.errors import APIConnectionError
+from trilith.errors import APIConnectionError, APIError, InternalServerError
 from trilith.seams import Call as UpstreamCall
 from trilith.seams import Reply, Upstream
 from trilith_gateway import sse
 from trilith_gateway.exchange import Answer, Exchange
+from trilith_gateway.release import Release, ReleaseTable
 from trilith_gateway.trace import Attempt
 from trilith_gateway.upstream.http import HttpUpstream
 from trilith_gateway.usage import read_usage
@@ -56,11 +57,40 @@ _FINISHED = re.compile(rb'"finish_reason":\s*"([a-z_]{1,32})"')
 class Call:
     """Asks the release's upstream, once more if the first connection failed before anything was sent back."""
 
+    def __init__(self, releases: ReleaseTable, move: Callable[[Exchange, Release], None]) -> None:
+        """Take the table of releases, and what moves an exchange to another one (`Fallback.move`)."""
+        self._releases = releases
+        self._move = move
+
     def __call__(self, exchange: Exchange) -> Awaitable[None] | None:
         """Set `exchange.answer`."""
         if exchange.answer is not None or exchange.call is None:
             return None
+        if exchange.target.fallbacks:
+            return self._ask_in_turn(exchange, exchange.target.fallbacks)
         return self._ask(exchange, exchange.target.upstream, exchange.call)
+
+    async def _ask_in_turn(self, exchange: Exchange, others: Sequence[str]) -> None:
+        """Ask the model, then its fallbacks one after the other while the answer is one they may better."""
+        left = [release for name in others if (release := self._releases.find(name)) is not None]
+        left = [
+            release
+            for release in left
+            if release.policy == exchange.target.policy and exchange.caller.allows(release.model)
+        ]
+        while True:
+            error: APIError | None = None
+            try:
+                await self._ask(exchange, exchange.target.upstream, _ready(exchange))
+            except (APIConnectionError, InternalServerError) as failure:
+                error = failure
+            if not left or (error is None and not _another_may(exchange)):
+                if error is not None:
+                    raise error
+                return
+            if exchange.reply is not None:
+                await exchange.reply.aclose()
+            self._move(exchange, left.pop(0))
 
     async def _ask(self, exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> None:
         sent_at = time.perf_counter()
@@ -84,6 +114,24 @@ class Call:
         if reply.status < 400:
             _read(exchange, reply, body)
         exchange.answer = Answer(reply.status, headers, body)
+
+
+def _ready(exchange: Exchange) -> UpstreamCall:
+    if exchange.call is None:
+        raise RuntimeError("the request is not routed yet")
+    return exchange.call
+
+
+_OVERLOADED = frozenset({408, 429, 500, 502, 503, 504})
+_REFUSED = (b"context_length_exceeded", b"content_policy", b"content_filter", b"maximum context length")
+
+
+def _another_may(exchange: Exchange) -> bool:
+    """Say whether another model may answer what this one did not."""
+    answer = exchange.answer
+    if answer is None or answer.status < 400:
+        return False
+    return answer.status in _OVERLOADED or any(mark in answer.body for mark in _REFUSED)
 
 
 async def _send(exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> Reply:

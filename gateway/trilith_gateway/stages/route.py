@@ -35,9 +35,16 @@ class Route:
             body=body,
             headers=headers,
             timeout_s=self._timeout_s,
+            affinity=_beginning(exchange) if operation.generates else None,
             json=exchange.body if operation.scores else None,
             shield=exchange.protection if exchange.target.kind is Kind.RAG else None,
         )
+
+
+def _beginning(exchange: Exchange) -> bytes | None:
+    """Return what all turns of one conversation have in common: its first words, instructions included."""
+    messages = exchange.body.get("messages")
+    return sse.dump(messages[:2]) if messages else None
 
 
 _TRACE = ("traceparent", "tracestate")

@@ -55,7 +55,7 @@ class GatewaySettings(Section):
     keep_alive_s: float = Field(75, gt=0)
     """How long an idle connection is kept (seconds)."""
     half_close: bool = False
-    """Answer callers who have closed their sending side. Off: they count as gone, and their work is stopped."""
+    """Answer callers who have closed their sending side. Off: they are gone, and their work is stopped."""
 
 
 class TelemetrySettings(Section):
@@ -194,6 +194,44 @@ class UpstreamSettings(Section):
         return value.rstrip("/") if value else value
 
 
+class ReplicaSettings(Section):
+    """One more server that answers for the same model."""
+
+    url: str
+    """Its base URL, with `/v1`."""
+    weight: float = Field(1, gt=0, le=1000)
+    """How much it can take, compared with the others."""
+    api_key: SecretStr | None = None
+    """Its credential. Write it as `${VARIABLE}`."""
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, value: str) -> str:
+        if not re.match(r"^https?://[^/\s]+", value):
+            raise ValueError("expected an http(s) URL such as http://127.0.0.1:8000/v1")
+        return value.rstrip("/")
+
+
+class RoutingSettings(Section):
+    """How a replica is chosen, and what is tried when one fails."""
+
+    policy: Literal["p2c", "weighted", "least_outstanding", "prefix"] = "p2c"
+    """p2c: the better of two at random by expected waiting time; prefix: the one that has seen the
+    conversation's beginning, unless it is much busier than the others."""
+    attempts: int = Field(2, ge=1, le=10)
+    """Most tries of one request, the first included."""
+    retry_share: float = Field(0.2, ge=0, le=1)
+    """Most retries as a share of all requests, so that a failing model is not stormed."""
+    hedge_share: float = Field(0, ge=0, le=0.5)
+    """Most requests that a second replica is asked for when the first is slower than 95 % of its answers."""
+    breaker_failures: int = Field(5, ge=1)
+    """After so many failures in a row a replica is left alone for a while."""
+    breaker_pause_s: float = Field(1, gt=0)
+    """For how long at first (seconds); doubles up to 30."""
+    engine_load: bool = False
+    """Ask vLLM's `/metrics` every second how many requests wait there and how full its cache is."""
+
+
 class _Model(Section):
     policy: str | None = None
     """Name of an entry under `policies`; none means no protection."""
@@ -210,6 +248,13 @@ class ChatModel(_Model):
     """`chat`."""
     upstream: UpstreamSettings
     """Where it is answered."""
+    replicas: tuple[ReplicaSettings, ...] = ()
+    """Further servers that answer for it, beside `upstream.url` or `upstream.engine`."""
+    routing: RoutingSettings = RoutingSettings()
+    """How one of them is chosen."""
+    fallbacks: tuple[str, ...] = ()
+    """Chat models to ask instead, in this order, when this one does not answer, is overloaded, or refuses the
+    request for its length or its content. The caller pays the price of the one that answers."""
     max_output_tokens: int = Field(1024, ge=1)
     """Longest answer when the caller sets no `max_tokens`; also what is reserved from the budget."""
     context_tokens: int | None = Field(None, ge=1)
@@ -223,6 +268,10 @@ class EmbeddingModel(_Model):
     """`embedding`."""
     upstream: UpstreamSettings
     """Where it is answered."""
+    replicas: tuple[ReplicaSettings, ...] = ()
+    """Further servers that answer for it, beside `upstream.url`."""
+    routing: RoutingSettings = RoutingSettings()
+    """How one of them is chosen."""
 
 
 class RagModel(_Model):
@@ -399,6 +448,8 @@ def reference_faults(tree: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str
         if name in chats and upstream.get("local") is not None:
             message = "local models only embed; expected engine, url or provider"
             faults.append(((*at, "upstream", "local"), message))
+        for number, other in enumerate(model.get("fallbacks") or ()):
+            check((*at, "fallbacks", str(number)), other, "chat models", chats)
         if model.get("kind") == Kind.RAG:
             check((*at, "index"), model.get("index"), "indexes", _entries(tree, "indexes"))
             check((*at, "generator"), model.get("generator"), "chat models", chats)

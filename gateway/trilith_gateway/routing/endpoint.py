@@ -1,0 +1,90 @@
+"""One replica as the router sees it: what it is doing, how fast it answers, and whether it may be asked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from trilith.seams import Upstream
+
+_MEMORY_S = 10.0
+"""How long a latency is remembered: after so many seconds it weighs 1/e."""
+
+
+@dataclass(slots=True, eq=False)
+class Breaker:
+    """Stops asking a replica that fails, and asks with one request now and then whether it is well again."""
+
+    failures_to_open: int = 5
+    pause_s: float = 1.0
+    most_pause_s: float = 30.0
+    failures: int = 0
+    """In a row."""
+    open_until: float = 0.0
+    probing: bool = False
+    _pause_s: float = 0.0
+
+    def allows(self, now: float) -> bool:
+        """Say whether a request may be sent; `now` in seconds, monotonic."""
+        if self.failures < self.failures_to_open and now >= self.open_until:
+            return True
+        return now >= self.open_until and not self.probing
+
+    def begin(self, now: float) -> None:
+        """A request is sent; when it is the probe, no other is until it has ended."""
+        if self.failures >= self.failures_to_open:
+            self.probing = True
+
+    def succeed(self) -> None:
+        """The replica answered."""
+        self.failures = 0
+        self.probing = False
+        self._pause_s = 0.0
+
+    def fail(self, now: float) -> None:
+        """The replica did not answer, or said that it cannot."""
+        self.failures += 1
+        self.probing = False
+        if self.failures >= self.failures_to_open:
+            self._pause_s = min(max(self.pause_s, self._pause_s * 2), self.most_pause_s)
+            self.open_until = now + self._pause_s
+
+    def rest(self, until: float) -> None:
+        """The replica asked to be left alone until then (429 or 503 with Retry-After)."""
+        self.open_until = max(self.open_until, until)
+
+    def abandon(self) -> None:
+        """The request was given up before its outcome was known."""
+        self.probing = False
+
+
+@dataclass(slots=True, eq=False)
+class Endpoint:
+    """One replica."""
+
+    name: str
+    upstream: Upstream
+    weight: float = 1.0
+    breaker: Breaker = field(default_factory=Breaker)
+    outstanding: int = 0
+    """Requests whose answers are not complete."""
+    latency_s: float = 0.0
+    """Time to an answer's head, decaying with time; a rise counts at once, a fall slowly (peak sensitive)."""
+    heard_at: float = 0.0
+    pressure: float = 1.0
+    """1 when the engine has room; more when requests wait there or its key-value cache is nearly full."""
+    credit: float = 0.0
+    """For smooth weighted round robin."""
+
+    def observe(self, seconds: float, now: float) -> None:
+        """Take one time to head."""
+        if seconds >= self.latency_s or not self.heard_at:
+            self.latency_s = seconds
+        else:
+            keep = math.exp(-max(0.0, now - self.heard_at) / _MEMORY_S)
+            self.latency_s = self.latency_s * keep + seconds * (1 - keep)
+        self.heard_at = now
+
+    def load(self) -> float:
+        """Return how long one more request would wait, up to a common factor."""
+        return (self.outstanding + 1) * max(self.latency_s, 1e-4) * self.pressure / self.weight

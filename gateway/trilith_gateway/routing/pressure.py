@@ -1,0 +1,46 @@
+"""Reads from vLLM's own metrics how full a replica is: other gateways' requests count there as well."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Sequence
+
+from trilith.errors import APIConnectionError
+from trilith_gateway.routing.endpoint import Endpoint
+from trilith_gateway.upstream.http import HttpUpstream
+
+_EVERY_S = 1.0
+_SAMPLE = re.compile(
+    rb"^vllm:(num_requests_running|num_requests_waiting|kv_cache_usage_perc)(?:\{[^}]*\})? (\S+)$", re.M
+)
+
+
+def pressure(metrics: bytes) -> float:
+    """Return 1 for an engine with room, more for one where requests wait or the cache is nearly full.
+
+    Args:
+        metrics: vLLM's `/metrics`.
+    """
+    found = dict.fromkeys((b"num_requests_running", b"num_requests_waiting", b"kv_cache_usage_perc"), 0.0)
+    for name, value in _SAMPLE.findall(metrics):
+        found[name] += float(value)
+    full = max(0.0, found[b"kv_cache_usage_perc"] - 0.8) * 10
+    return 1 + found[b"num_requests_waiting"] + full
+
+
+async def follow(endpoints: Sequence[Endpoint]) -> None:
+    """Keep every endpoint's pressure up to date, until cancelled; who does not tell counts as having room."""
+    while True:
+        await asyncio.gather(*(_read(endpoint) for endpoint in endpoints))
+        await asyncio.sleep(_EVERY_S)
+
+
+async def _read(endpoint: Endpoint) -> None:
+    if isinstance(endpoint.upstream, HttpUpstream):
+        endpoint.pressure = 1.0
+        with contextlib.suppress(APIConnectionError):
+            status, body = await endpoint.upstream.fetch("/metrics", timeout_s=2)
+            if status == 200:
+                endpoint.pressure = pressure(body)

@@ -1,0 +1,220 @@
+"""Replicas: who is asked, what is tried again, and what never happens."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trilith.errors import APIConnectionError, APITimeoutError, InternalServerError
+from trilith.seams import Call
+from trilith.testing import MemoryUpstream
+from trilith_gateway.routing import policy
+from trilith_gateway.routing.endpoint import Breaker, Endpoint
+from trilith_gateway.routing.pressure import pressure
+from trilith_gateway.routing.routed import Limits, RoutedUpstream
+
+CALL = Call("/v1/chat/completions", b'{"messages": [{"role": "user", "content": "hi"}]}', timeout_s=30)
+
+
+class Clock:
+    """Seconds that pass when somebody says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def fleet(
+    *upstreams: MemoryUpstream,
+    clock: Clock | None = None,
+    choose: policy.Choose = policy.weighted,
+    **limits: Any,
+) -> RoutedUpstream:
+    endpoints = [Endpoint(str(at), upstream) for at, upstream in enumerate(upstreams)]
+    return RoutedUpstream(endpoints, choose, limits=Limits(**limits), clock=clock, rng=random.Random(1))
+
+
+async def ask(routed: RoutedUpstream, call: Call = CALL) -> int:
+    reply = await routed.send(call)
+    assert b"".join([part async for part in reply.chunks()])
+    return reply.status
+
+
+def sent(routed: RoutedUpstream) -> list[int]:
+    return [len(e.upstream.calls) for e in routed.endpoints]  # type: ignore[attr-defined]
+
+
+async def test_no_request_is_lost_that_another_replica_can_serve() -> None:
+    routed = fleet(
+        MemoryUpstream(fail_with=[APIConnectionError("away")] * 1000), MemoryUpstream(), retry_share=1
+    )
+    assert [await ask(routed) for _ in range(200)] == [200] * 200
+    assert sent(routed)[0] < 20  # the breaker keeps most away from the dead one
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_an_answer_that_another_may_better_is_asked_for_elsewhere(status: int) -> None:
+    routed = fleet(MemoryUpstream(fail_with=[status]), MemoryUpstream())
+    assert await ask(routed) == 200
+    assert sent(routed) == [1, 1]
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422])
+async def test_the_callers_own_mistakes_are_not_tried_again(status: int) -> None:
+    routed = fleet(MemoryUpstream(fail_with=[status]), MemoryUpstream())
+    assert await ask(routed) == status
+    assert sent(routed) == [1, 0]
+
+
+async def test_a_timeout_is_not_tried_again() -> None:
+    routed = fleet(MemoryUpstream(fail_with=[APITimeoutError("slow")]), MemoryUpstream())
+    with pytest.raises(APITimeoutError):
+        await ask(routed)
+    assert sum(sent(routed)) == 1
+
+
+async def test_retries_stay_a_share_of_the_requests() -> None:
+    failing = [MemoryUpstream(fail_with=[500] * 10_000) for _ in range(2)]
+    routed = fleet(*failing, retry_share=0.1)
+    for endpoint in routed.endpoints:
+        endpoint.breaker.failures_to_open = 10**9
+    for _ in range(1000):
+        await ask(routed)
+    assert sum(sent(routed)) <= 1000 * 1.1 + 10
+
+
+async def test_a_replica_that_asks_for_rest_gets_it() -> None:
+    clock = Clock()
+    routed = fleet(MemoryUpstream(fail_with=[503]), MemoryUpstream(), clock=clock)
+    routed.endpoints[0].breaker.rest(clock.now + 5)
+    for _ in range(4):
+        await ask(routed)
+    assert sent(routed) == [0, 4]
+    clock.now += 5
+    await ask(routed)
+    assert sent(routed)[0] == 1
+
+
+async def test_when_no_replica_may_be_asked_the_caller_is_told_when() -> None:
+    clock = Clock()
+    routed = fleet(MemoryUpstream(), clock=clock)
+    routed.endpoints[0].breaker.rest(clock.now + 7)
+    with pytest.raises(InternalServerError) as caught:
+        await ask(routed)
+    assert (caught.value.status_code, caught.value.retry_after_s) == (503, 7)
+
+
+def test_a_breaker_lets_one_probe_through_and_closes_when_it_succeeds() -> None:
+    breaker = Breaker(failures_to_open=3, pause_s=1)
+    for _ in range(3):
+        breaker.fail(10.0)
+    assert not breaker.allows(10.5)
+    assert breaker.allows(11.0)
+    breaker.begin(11.0)
+    assert not breaker.allows(11.0)
+    breaker.fail(11.0)
+    assert not breaker.allows(12.9)  # the pause has doubled
+    assert breaker.allows(13.0)
+    breaker.begin(13.0)
+    breaker.succeed()
+    assert breaker.allows(13.0)
+
+
+async def test_a_caller_who_leaves_frees_the_probe_and_the_place() -> None:
+    routed = fleet(MemoryUpstream(delay_s=60))
+    work = asyncio.create_task(ask(routed))
+    await asyncio.sleep(0.01)
+    assert routed.endpoints[0].outstanding == 1
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert routed.endpoints[0].outstanding == 0
+    assert not routed.endpoints[0].breaker.probing
+
+
+async def test_a_hedge_takes_the_first_answer_and_aborts_the_other() -> None:
+    slow, quick = MemoryUpstream(delay_s=60), MemoryUpstream()
+    routed = fleet(slow, quick, hedge_share=0.5)
+    routed._heads.extend([0.01] * 50)
+    assert await ask(routed) == 200
+    assert (slow.aborted, len(quick.calls)) == (1, 1)
+    assert [endpoint.outstanding for endpoint in routed.endpoints] == [0, 0]
+
+
+async def test_hedges_stay_a_share_of_the_requests() -> None:
+    slow = [MemoryUpstream(delay_s=0.02) for _ in range(2)]
+    routed = fleet(*slow, hedge_share=0.1)
+    for _ in range(60):
+        routed._heads.extend([0.001] * 50)
+        await ask(routed)
+    assert 60 < sum(sent(routed)) <= 60 * 1.1 + 3
+
+
+async def test_what_is_left_of_the_time_travels_on() -> None:
+    clock = Clock()
+
+    class Late(MemoryUpstream):
+        async def send(self, call: Call) -> Any:
+            self.calls.append(call)
+            clock.now += 10
+            raise APIConnectionError("away")
+
+    routed = fleet(Late(), Late(), clock=clock)
+    with pytest.raises(APIConnectionError):
+        await ask(routed)
+    assert [e.upstream.calls[0].timeout_s for e in routed.endpoints] == [30, 20]  # type: ignore[attr-defined]
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=5))
+def test_weights_are_kept_exactly_over_a_round(weights: list[int]) -> None:
+    endpoints = [Endpoint(str(at), MemoryUpstream(), weight) for at, weight in enumerate(weights)]
+    chosen = Counter(policy.weighted(endpoints, None).name for _ in range(sum(weights) * 3))
+    assert [chosen[e.name] for e in endpoints] == [weight * 3 for weight in weights]
+
+
+@given(st.integers(2, 6), st.lists(st.binary(min_size=1, max_size=3), min_size=1, max_size=60), st.randoms())
+def test_the_prefix_policy_never_goes_over_its_bound(
+    count: int, keys: list[bytes], rng: random.Random
+) -> None:
+    endpoints = [Endpoint(str(at), MemoryUpstream()) for at in range(count)]
+    choose = policy.prefix(rng, bound=1.25)
+    for total, key in enumerate(keys, 1):
+        choose(endpoints, key).outstanding += 1
+        assert max(e.outstanding for e in endpoints) <= -(-1.25 * total // count)
+
+
+def test_the_same_beginning_goes_to_the_same_replica_and_few_move_when_one_leaves() -> None:
+    endpoints = [Endpoint(str(at), MemoryUpstream()) for at in range(5)]
+    choose = policy.prefix(random.Random(1))
+    keys = [f"conversation {n}".encode() for n in range(400)]
+    before = {key: choose(endpoints, key).name for key in keys}
+    assert before == {key: choose(endpoints, key).name for key in keys}
+    after = {key: choose(endpoints[:-1], key).name for key in keys}
+    moved = [key for key in keys if before[key] != after[key]]
+    assert {before[key] for key in moved} == {"4"}
+
+
+async def test_a_slow_replica_gets_little() -> None:
+    rng = random.Random(3)
+    endpoints = [Endpoint("slow", MemoryUpstream()), *(Endpoint(str(n), MemoryUpstream()) for n in range(3))]
+    for endpoint in endpoints:
+        endpoint.observe(1.0 if endpoint.name == "slow" else 0.05, 0.0)
+    choose = policy.power_of_two(rng)
+    chosen = Counter(choose(endpoints, None).name for _ in range(2000))
+    assert chosen["slow"] < 20
+
+
+def test_an_engine_where_requests_wait_counts_as_busy() -> None:
+    idle = b'vllm:num_requests_waiting{engine="0"} 0.0\nvllm:kv_cache_usage_perc{engine="0"} 0.1\n'
+    busy = b'vllm:num_requests_waiting{engine="0"} 4.0\nvllm:kv_cache_usage_perc{engine="0"} 0.95\n'
+    assert pressure(idle) == 1
+    assert pressure(busy) == pytest.approx(6.5)
+    assert pressure(b"") == 1
