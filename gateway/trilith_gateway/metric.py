@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import orjson
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -51,11 +54,31 @@ class _Series:
         self.overhead = 0
         self.overhead_sum = 0.0
 
+    def add(self, other: dict[str, Any]) -> None:
+        """Add what another worker counted."""
+        for name, value in other.items():
+            mine = getattr(self, name)
+            if isinstance(value, dict):
+                for key, count in value.items():
+                    known = int(key) if name == "statuses" else Rule(key) if name == "rules" else key
+                    mine[known] = mine.get(known, 0) + count
+            elif isinstance(value, list):
+                setattr(self, name, [a + b for a, b in zip(mine, value, strict=True)])
+            elif name != "kind":
+                setattr(self, name, mine + value)
+
+    def plain(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 class Metrics:
     """Counters and histograms of one gateway; two gateways fit into one process."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None, worker: str = "0") -> None:
+        """Count for this process alone, or for a gateway whose workers exchange their counts in `folder`."""
+        self._folder = folder
+        self._worker = worker
         self._series: dict[str, _Series] = {}
         self._registry = CollectorRegistry()
         self._registry.register(_Exposition(self))
@@ -97,9 +120,29 @@ class Metrics:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
-    def series(self) -> list[tuple[list[str], _Series]]:
-        """Return a copy of what there is, with its labels."""
-        return [([model, found.kind], found) for model, found in sorted(self._series.items())]
+    def share(self) -> None:
+        """Write down what this worker has counted, for the one that is asked; call it every second or so."""
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            told = {"open": self.open, "series": {m: s.plain() for m, s in self._series.items()}}
+            temporary = self._folder / f"{self._worker}.new"
+            temporary.write_bytes(orjson.dumps(told, option=orjson.OPT_NON_STR_KEYS))
+            temporary.replace(self._folder / f"{self._worker}.json")
+
+    def together(self) -> tuple[int, list[tuple[list[str], _Series]]]:
+        """Return requests under way and, with its labels, what all workers have counted."""
+        if self._folder is None:
+            return self.open, [([model, s.kind], s) for model, s in sorted(self._series.items())]
+        self.share()
+        open_requests, found = 0, dict[str, _Series]()
+        for path in sorted(self._folder.glob("*.json")):
+            told = orjson.loads(path.read_bytes())
+            open_requests += told["open"]
+            for model, counts in told["series"].items():
+                if model not in found:
+                    found[model] = _Series(counts["kind"])
+                found[model].add(counts)
+        return open_requests, [([model, s.kind], s) for model, s in sorted(found.items())]
 
 
 class _Exposition(Collector):
@@ -135,7 +178,8 @@ class _Exposition(Collector):
         guardrail = CounterMetricFamily(
             "trilith_guardrail", "Requests by verdict", labels=[*labels, "verdict"]
         )
-        for names, series in self._metrics.series():
+        open_requests, all_series = self._metrics.together()
+        for names, series in all_series:
             for status, count in sorted(series.statuses.items()):
                 requests.add_metric([*names, str(status)], count)
             seconds.add_metric(names, _buckets(series.seconds), series.seconds_sum)
@@ -152,7 +196,7 @@ class _Exposition(Collector):
             for verdict, count in sorted(series.verdicts.items()):
                 guardrail.add_metric([*names, verdict], count)
         yield from (requests, seconds, first, overhead, tokens, rows, charges, charged, saved, guardrail)
-        yield GaugeMetricFamily("trilith_open_requests", "Requests under way", value=self._metrics.open)
+        yield GaugeMetricFamily("trilith_open_requests", "Requests under way", value=open_requests)
 
 
 def _buckets(counts: list[int]) -> list[tuple[str, float]]:

@@ -82,9 +82,10 @@ class Platform:
                 await asyncio.to_thread(self.keys.reload)
 
     async def housekeep(self) -> None:
-        """Give back money that lies idle, until cancelled."""
+        """Give back money that lies idle and tell the other workers what was counted, until cancelled."""
         while True:
             await asyncio.sleep(1)
+            await asyncio.to_thread(self.metrics.share)
             if isinstance(self.budgets, LeasedBudgets):
                 for account, since, amount in self.budgets.idle():
                     await asyncio.to_thread(self.store.give_back, account, since, amount)
@@ -148,7 +149,8 @@ def build(
     else:
         budgets = LeasedBudgets(store)
         limiter = SharedRateLimiter(settings.home / "run" / "limits")
-    metrics, cache = Metrics(), Cache()
+    shared = settings.home / "run" / "metrics" if token is not None else None
+    metrics, cache = Metrics(shared, worker), Cache()
     admit = Admit(releases, limiter, budgets, store.hold, settings.gateway.max_body_bytes)
     route = Route(settings.gateway.request_timeout_s)
     pipeline = Pipeline(

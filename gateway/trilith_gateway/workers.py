@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import socket
 import subprocess
@@ -39,6 +40,7 @@ class Workers:
             SettingsError: another gateway runs on the home.
         """
         self._lock = HomeLock(home)
+        shutil.rmtree(home / "run" / "metrics", ignore_errors=True)  # an earlier gateway's
         self._count = count
         self._listener = listener
         self._arguments = arguments

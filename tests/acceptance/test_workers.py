@@ -91,6 +91,8 @@ def test_a_rate_limit_is_one_limit_for_all_workers(platform: Platform) -> None:
     key = platform.command("keys", "create", "slow", "--quiet", "--requests-per-minute", "20")
     platform.start("serve", "--workers", "2")
     seen = statuses(platform, key, 60)
+    counted = httpx.get(f"{platform.url}/metrics").text
+    assert f'trilith_charges_total{{kind="chat",model="echo",rule="usage"}} {seen[200]}.0' in counted
     assert seen[200] in (20, 21)  # one more falls due while they run
     assert seen[200] + seen[429] == 60
 

@@ -31,9 +31,9 @@ def test_the_callers_own_request_id_is_used_when_it_is_a_sensible_one(start_gate
         odd = client.post("/v1/chat/completions", json=body, headers={"x-request-id": "a b\tc"})
     assert odd.headers["x-request-id"].startswith("req_")
     gateway.platform.store.flush()
-    assert [charge["request_id"] for charge in explain.explain(gateway.platform.settings, "mine-1")["charges"]] == [
-        "mine-1"
-    ]
+    assert [
+        charge["request_id"] for charge in explain.explain(gateway.platform.settings, "mine-1")["charges"]
+    ] == ["mine-1"]
 
 
 def test_a_request_that_nobody_knows_is_said_to_be_unknown(start_gateway: StartGateway) -> None:
