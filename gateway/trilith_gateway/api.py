@@ -15,6 +15,7 @@ import trilith_governance as governance
 from trilith.errors import APIError
 from trilith.types import Kind, Usage
 from trilith_gateway import fault, request
+from trilith_gateway.dialect import anthropic
 from trilith_gateway.usage import read_usage
 
 Body = dict[str, Any]
@@ -29,6 +30,31 @@ class Api(StrEnum):
     COMPLETION = "text_completion"
     EMBEDDING = "embeddings"
     PREDICT = "predict"
+    MESSAGE = "messages"
+
+
+class Translator(Protocol):
+    """Turns a chat's stream into that of another protocol."""
+
+    def feed(self, event: bytes) -> bytes:
+        """Take one whole event and return those that follow from it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a protocol that is translated to chat on the way in is translated back."""
+
+    answer: Callable[[Body, str], Body]
+    """Takes a decoded chat answer and the model's public name."""
+    stream: Callable[[str], Translator]
+    """Takes the model's public name."""
+    refusal: Callable[[bytes, int], bytes]
+    """Takes an upstream's error body and its status."""
+    failure: Callable[[APIError], bytes]
+    """Returns the event that tells of an error in mid-stream."""
+    last: bytes
+    """The data of a stream's last event."""
 
 
 class Restorer(Protocol):
@@ -69,6 +95,8 @@ class Operation:
     """Whether the body names a model, which goes on under the upstream's own name."""
     generates: bool = False
     """Whether it writes text, so that the answer's length is bounded and streams are asked for usage."""
+    dialect: Dialect | None = None
+    """For protocols that `parse` has translated to chat."""
     ends_with: bytes | None = None
     """What a stream's last event says; a stream that ends without it was cut off. None: no such event."""
 
@@ -153,6 +181,27 @@ OPERATIONS: Mapping[Api, Operation] = {
             read_usage=_openai_usage,
             mask=governance.mask_embedding_input,
             path="/v1/embeddings",
+        ),
+        Operation(
+            Api.MESSAGE,
+            frozenset({Kind.CHAT, Kind.RAG}),
+            parse=anthropic.to_chat,
+            bound=_generated,
+            read_usage=_openai_usage,
+            mask=governance.mask_chat,
+            path="/v1/chat/completions",
+            restore=governance.restore_chat,
+            restorer=governance.ChatStreamRestorer,
+            error=anthropic.error,
+            generates=True,
+            dialect=Dialect(
+                anthropic.from_chat,
+                anthropic.Stream,
+                anthropic.refusal,
+                anthropic.failure,
+                anthropic.LAST,
+            ),
+            ends_with=b"[DONE]",
         ),
         Operation(
             Api.PREDICT,

@@ -108,6 +108,8 @@ class Pipeline:
         if ready.status < 400:
             for transform in self.over:
                 body = transform.body(exchange, body)
+        elif exchange.operation.dialect is not None and exchange.reply is not None:
+            body = exchange.operation.dialect.refusal(body, ready.status)
         try:
             self._close(exchange)
         except APIError as error:
@@ -122,9 +124,11 @@ class Pipeline:
             events = transform.events(exchange, events)
         if (wait := outlet.start(ready.status, answer.headers(exchange, ready))) is not None:
             await wait
+        dialect = exchange.operation.dialect
+        last = exchange.operation.ends_with if dialect is None else dialect.last
         try:
             async for block in events:
-                if sse.ends(block, exchange.operation.ends_with):
+                if sse.ends(block, last):
                     self._close(exchange)  # the charge is on disk before the caller sees the end
                 if (wait := outlet.write(block)) is not None:
                     await wait
@@ -134,7 +138,8 @@ class Pipeline:
             exchange.rule = exchange.rule or Rule.BROKEN
             self._close(exchange)
             # And no [DONE]: this is not an end.
-            if (wait := outlet.write(sse.encode(exchange.operation.error(error)))) is not None:
+            told = sse.encode(exchange.operation.error(error)) if dialect is None else dialect.failure(error)
+            if (wait := outlet.write(told)) is not None:
                 await wait
         if (wait := outlet.finish()) is not None:
             await wait

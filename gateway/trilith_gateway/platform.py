@@ -37,6 +37,7 @@ from trilith_gateway.stages.recall import Cache, Recall
 from trilith_gateway.stages.record import Record
 from trilith_gateway.stages.route import Route
 from trilith_gateway.stages.settle import Settle
+from trilith_gateway.stages.translate import Translate
 from trilith_gateway.store.journalled import JournalledStore
 from trilith_gateway.store.opening import open_store
 from trilith_gateway.trace import TraceLog
@@ -162,7 +163,7 @@ def build(
             route,
             Call(releases, Fallback(admit, route, budgets).move),
         ),
-        over=(Remember(cache), ProtectOut()),
+        over=(Remember(cache), ProtectOut(), Translate()),
         closing=(Settle(budgets, store.append), Record(store.append, metrics)),
     )
     return Platform(

@@ -107,11 +107,16 @@ class RequestTrace:
             )
             for attempt in self.attempts
         ]
-        name = f"{exchange.api} {exchange.model}"
+        name = f"{_word(exchange)} {exchange.model}"
         times = (exchange.started_ns, self.ended_ns)
         attributes = _attributes(exchange)
         made.append(_span(provider, name, own, parent, attributes, SpanKind.SERVER, times, self.error))
         return made
+
+
+def _word(exchange: Exchange) -> str:
+    """Return the operation's name in the GenAI conventions; a translated chat is a chat."""
+    return "chat" if exchange.operation.dialect is not None else exchange.api.value
 
 
 def _span(
@@ -164,7 +169,7 @@ def _attributes(exchange: Exchange) -> dict[str, AttributeValue]:
     if scores:
         found[names.OPERATION_TRILITH] = "predict"
     else:
-        found |= {names.OPERATION: exchange.api.value, names.PROVIDER: "trilith"}
+        found |= {names.OPERATION: _word(exchange), names.PROVIDER: "trilith"}
     if exchange.key is not None:
         found |= {names.TENANT: exchange.key.team, names.KEY_ID: exchange.key.id}
     if (release := exchange.release) is not None:

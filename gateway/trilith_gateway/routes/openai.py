@@ -1,4 +1,4 @@
-"""OpenAI's protocol: chat, completions, embeddings."""
+"""OpenAI's protocol: chat, completions, embeddings; and Anthropic's messages."""
 
 from __future__ import annotations
 
@@ -34,5 +34,9 @@ def router(platform: Platform) -> APIRouter:
     @routes.post("/v1/embeddings", summary="Turn texts into vectors", **options(schema.EMBEDDING))
     async def embedding(request: Request) -> Response:
         return answer(request, Api.EMBEDDING)
+
+    @routes.post("/v1/messages", summary="Chat in Anthropic's protocol", **options(schema.MESSAGE))
+    async def message(request: Request) -> Response:
+        return answer(request, Api.MESSAGE)
 
     return routes

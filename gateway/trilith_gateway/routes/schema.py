@@ -30,6 +30,23 @@ CHAT: Final = _object(
     temperature={"type": "number", "minimum": 0},
     n=_COUNT,
 )
+MESSAGE: Final = _object(
+    ["model", "messages", "max_tokens"],
+    model=_TEXT,
+    system={"oneOf": [_TEXT, {"type": "array"}]},
+    messages={
+        "type": "array",
+        "minItems": 1,
+        "items": _object(
+            ["role", "content"],
+            role={"enum": ["user", "assistant"]},
+            content={"oneOf": [_TEXT, {"type": "array"}]},
+        ),
+    },
+    max_tokens=_COUNT,
+    stream={"type": "boolean"},
+    tools={"type": "array"},
+)
 COMPLETION: Final = _object(
     ["model", "prompt"],
     model=_TEXT,

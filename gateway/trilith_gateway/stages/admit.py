@@ -59,6 +59,7 @@ class Admit:
         exchange.raw = raw
         exchange.body_bytes = len(raw)
         exchange.body = body = operation.parse(raw, exchange.headers)
+        exchange.masked = operation.dialect is not None  # what goes on is not what came
         name = exchange.model_in_path or body["model"]
         release = self._releases.find(name)
         if release is None or release.kind not in operation.kinds or not exchange.caller.allows(name):

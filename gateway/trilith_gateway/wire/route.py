@@ -17,6 +17,7 @@ _FIXED: Mapping[bytes, Found] = {
         (Api.CHAT, "/v1/chat/completions"),
         (Api.COMPLETION, "/v1/completions"),
         (Api.EMBEDDING, "/v1/embeddings"),
+        (Api.MESSAGE, "/v1/messages"),
     )
 }
 _INFER = b"/infer"

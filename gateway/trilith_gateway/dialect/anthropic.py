@@ -1,0 +1,322 @@
+"""Anthropic's messages, translated to OpenAI's chat and back.
+
+Fields that both know are renamed; fields that neither names are passed on, as everywhere. What chat has no
+place for (`thinking`, `cache_control`) is left out: a chat model neither thinks aloud in signed blocks nor caches
+on demand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from trilith.errors import APIError
+from trilith_gateway import fault, request, sse
+
+Body = dict[str, Any]
+
+LAST = b'{"type":"message_stop"}'
+"""The data of a stream's last event."""
+
+_OWN = frozenset(
+    {
+        "messages",
+        "system",
+        "tools",
+        "tool_choice",
+        "stop_sequences",
+        "metadata",
+        "thinking",
+        "container",
+        "mcp_servers",
+    }
+)
+_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+_REASONS = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "function_call": "tool_use",
+    "content_filter": "refusal",
+}
+_ERRORS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def to_chat(raw: bytes, headers: Mapping[str, str]) -> Body:
+    """Return the chat request that a message request means.
+
+    Raises:
+        BadRequestError: it is not a message request, or holds a kind of content that chat has no place for.
+    """
+    body = request.decode(raw)
+    request.check_model(body)
+    request.check_messages(body)
+    request.check_generation(body)
+    if body.get("max_tokens") is None:
+        request.refuse("`max_tokens` is missing, expected a whole number of at least 1.", "max_tokens")
+    chat: Body = {name: value for name, value in body.items() if name not in _OWN}
+    chat["messages"] = _messages(body)
+    if tools := body.get("tools"):
+        chat["tools"] = [_tool(tool) for tool in tools if isinstance(tool, dict)]
+    if isinstance(choice := body.get("tool_choice"), dict):
+        kind = str(choice.get("type"))
+        named = {"type": "function", "function": {"name": choice.get("name")}}
+        chat["tool_choice"] = _CHOICES.get(kind, named)
+        if choice.get("disable_parallel_tool_use") is True:
+            chat["parallel_tool_calls"] = False
+    if (stops := body.get("stop_sequences")) is not None:
+        chat["stop"] = stops
+    if isinstance(metadata := body.get("metadata"), dict) and metadata.get("user_id") is not None:
+        chat["user"] = metadata["user_id"]
+    if body.get("stream") is True:
+        chat["stream_options"] = {"include_usage": True}
+    return chat
+
+
+def _messages(body: Body) -> list[Body]:
+    found: list[Body] = []
+    if system := body.get("system"):
+        found.append({"role": "system", "content": _plain(system, "system")})
+    for at, message in enumerate(body["messages"]):
+        where, content = f"messages[{at}].content", message.get("content")
+        if isinstance(content, str):
+            found.append({"role": message["role"], "content": content})
+        elif not isinstance(content, list):
+            request.refuse(f"`{where}` is neither a text nor a list of blocks.", where)
+        elif message["role"] == "assistant":
+            found.append(_said(content, where))
+        else:
+            found += _asked(message["role"], content, where)
+    return found
+
+
+def _said(blocks: list[Any], where: str) -> Body:
+    """Return what the assistant said: texts and calls of tools."""
+    texts = [str(block.get("text", "")) for block in _of(blocks, "text")]
+    calls = [
+        {
+            "id": block.get("id"),
+            "type": "function",
+            "function": {
+                "name": block.get("name"),
+                "arguments": orjson.dumps(block.get("input") or {}).decode(),
+            },
+        }
+        for block in _of(blocks, "tool_use")
+    ]
+    message: Body = {"role": "assistant", "content": "".join(texts) or None}
+    return message | ({"tool_calls": calls} if calls else {})
+
+
+def _asked(role: str, blocks: list[Any], where: str) -> list[Body]:
+    """Return a user's turn: the tools' results first, as chat wants them, then the rest."""
+    results = [
+        {
+            "role": "tool",
+            "tool_call_id": block.get("tool_use_id"),
+            "content": _plain(block.get("content") or "", where),
+        }
+        for block in _of(blocks, "tool_result")
+    ]
+    parts: list[Body] = []
+    for block in blocks:
+        kind = block.get("type") if isinstance(block, dict) else None
+        if kind == "text":
+            parts.append({"type": "text", "text": block.get("text", "")})
+        elif kind == "image":
+            parts.append({"type": "image_url", "image_url": {"url": _image(block.get("source"), where)}})
+        elif kind != "tool_result":
+            request.refuse(
+                f"`{where}` holds a block of the type {kind!r}, which a chat model does not take.", where
+            )
+    if not parts:
+        return results
+    if all(part["type"] == "text" for part in parts):
+        return [*results, {"role": role, "content": "\n\n".join(part["text"] for part in parts)}]
+    return [*results, {"role": role, "content": parts}]
+
+
+def _of(blocks: list[Any], kind: str) -> list[Body]:
+    return [block for block in blocks if isinstance(block, dict) and block.get("type") == kind]
+
+
+def _plain(content: object, where: str) -> str:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "\n\n".join(str(block.get("text", "")) for block in _of(content, "text"))
+    request.refuse(f"`{where}` is neither a text nor a list of blocks.", where)
+
+
+def _image(source: object, where: str) -> str:
+    if isinstance(source, dict) and source.get("type") == "base64":
+        return f"data:{source.get('media_type')};base64,{source.get('data')}"
+    if isinstance(source, dict) and source.get("type") == "url":
+        return str(source.get("url"))
+    request.refuse(f"`{where}` holds an image without a source.", where)
+
+
+def _tool(tool: Body) -> Body:
+    function = {"name": tool.get("name"), "parameters": tool.get("input_schema") or {"type": "object"}}
+    if (description := tool.get("description")) is not None:
+        function["description"] = description
+    return {"type": "function", "function": function}
+
+
+def from_chat(answer: Body, model: str) -> Body:
+    """Return the message that a chat's answer means."""
+    choice = (answer.get("choices") or [{}])[0]
+    said = choice.get("message") or {}
+    content: list[Body] = []
+    if text := said.get("content"):
+        content.append({"type": "text", "text": text})
+    for call in said.get("tool_calls") or ():
+        function = call.get("function") or {}
+        content.append(
+            {
+                "type": "tool_use",
+                "id": call.get("id"),
+                "name": function.get("name"),
+                "input": _arguments(function.get("arguments")),
+            }
+        )
+    return {
+        "id": answer.get("id") or "msg",
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": content,
+        "stop_reason": _REASONS.get(choice.get("finish_reason") or "stop", "end_turn"),
+        "stop_sequence": None,
+        "usage": _usage(answer.get("usage")),
+    }
+
+
+def _arguments(text: object) -> object:
+    try:
+        return orjson.loads(text) if isinstance(text, str) and text else {}
+    except orjson.JSONDecodeError:
+        return {"arguments": text}  # what the model wrote is not lost because it is not JSON
+
+
+def _usage(reported: object) -> Body:
+    """Return usage as Anthropic counts it: cached tokens beside the others, not among them."""
+    told = reported if isinstance(reported, dict) else {}
+    cached = (told.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    return {
+        "input_tokens": max(0, (told.get("prompt_tokens") or 0) - cached),
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": cached,
+        "output_tokens": told.get("completion_tokens") or 0,
+    }
+
+
+class Stream:
+    """Turns a chat's stream into a message's, chunk by chunk."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._started = False
+        self._open: str | None = None
+        """Kind of the block that is open: `text`, or the index of a tool's call."""
+        self._index = -1
+        self._reason = "end_turn"
+        self._used = _usage(None)
+
+    def feed(self, event: bytes) -> bytes:
+        """Take one event and return those that follow from it; nothing for a comment."""
+        data = sse.data(event)
+        if data is None:
+            return event
+        if data == b"[DONE]":
+            return self._end()
+        chunk = sse.decode(event)
+        if chunk is None:
+            return b""
+        out: list[bytes] = []
+        if chunk.get("usage"):
+            self._used = _usage(chunk["usage"])
+        if not self._started:
+            self._started = True
+            start = from_chat({"id": chunk.get("id")}, self._model) | {"stop_reason": None}
+            out.append(_event("message_start", message=start))
+        for choice in (chunk.get("choices") or ())[:1]:
+            delta = choice.get("delta") or {}
+            if text := delta.get("content"):
+                out += self._block("text", {"type": "text", "text": ""})
+                out.append(self._delta({"type": "text_delta", "text": text}))
+            for call in delta.get("tool_calls") or ():
+                out += self._call(call)
+            if reason := choice.get("finish_reason"):
+                self._reason = _REASONS.get(reason, "end_turn")
+        return b"".join(out)
+
+    def _call(self, call: Body) -> list[bytes]:
+        function = call.get("function") or {}
+        kind = f"call {call.get('index', 0)}"
+        block: Body = {"type": "tool_use", "id": call.get("id"), "name": function.get("name"), "input": {}}
+        out = self._block(kind, block)
+        if arguments := function.get("arguments"):
+            out.append(self._delta({"type": "input_json_delta", "partial_json": arguments}))
+        return out
+
+    def _block(self, kind: str, block: Body) -> list[bytes]:
+        if kind == self._open:
+            return []
+        out = self._close()
+        self._open = kind
+        self._index += 1
+        return [*out, _event("content_block_start", index=self._index, content_block=block)]
+
+    def _delta(self, delta: Body) -> bytes:
+        return _event("content_block_delta", index=self._index, delta=delta)
+
+    def _close(self) -> list[bytes]:
+        if self._open is None:
+            return []
+        self._open = None
+        return [_event("content_block_stop", index=self._index)]
+
+    def _end(self) -> bytes:
+        ends = {"stop_reason": self._reason, "stop_sequence": None}
+        last = b"event: message_stop\ndata: %b\n\n" % LAST
+        return b"".join([*self._close(), _event("message_delta", delta=ends, usage=self._used), last])
+
+
+def _event(kind: str, **fields: Any) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), sse.dump({"type": kind, **fields}))
+
+
+def error(error: APIError) -> Body:
+    """Return Anthropic's error object."""
+    return _error(fault.status(error), error.message)
+
+
+def failure(failed: APIError) -> bytes:
+    """Return the event that tells of an error in the middle of a stream."""
+    return b"event: error\ndata: %b\n\n" % sse.dump(error(failed))
+
+
+def refusal(body: bytes, status: int) -> bytes:
+    """Return an upstream's error, which is in OpenAI's shape, in Anthropic's."""
+    try:
+        told = orjson.loads(body)
+        message = told["error"]["message"] if isinstance(told["error"], dict) else str(told["error"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        message = "The upstream refused the request."
+    return sse.dump(_error(status, str(message)))
+
+
+def _error(status: int, message: str) -> Body:
+    kind = _ERRORS.get(status, "invalid_request_error" if status < 500 else "api_error")
+    return {"type": "error", "error": {"type": kind, "message": message}}

@@ -1,0 +1,33 @@
+"""The last step over an answer: back into the protocol that the caller speaks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import orjson
+
+from trilith_gateway import sse
+from trilith_gateway.api import Translator
+from trilith_gateway.exchange import Exchange
+
+
+class Translate:
+    """Translates what a dialect has translated to chat on the way in."""
+
+    def body(self, exchange: Exchange, body: bytes) -> bytes:
+        """Return the answer in the caller's protocol."""
+        dialect = exchange.operation.dialect
+        if dialect is None:
+            return body
+        return sse.dump(dialect.answer(orjson.loads(body), exchange.model))
+
+    def events(self, exchange: Exchange, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Return the stream in the caller's protocol."""
+        dialect = exchange.operation.dialect
+        return events if dialect is None else _translated(events, dialect.stream(exchange.model))
+
+
+async def _translated(blocks: AsyncIterator[bytes], stream: Translator) -> AsyncIterator[bytes]:
+    async for block in blocks:
+        if parts := b"".join(map(stream.feed, sse.events(block))):
+            yield parts
