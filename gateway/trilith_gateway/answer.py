@@ -34,6 +34,7 @@ def headers(exchange: Exchange, ready: Answer) -> dict[str, str]:
             found["x-trilith-fallback"] = release.model
     if exchange.recalled:
         found["x-trilith-cache"] = "hit"
+        found["x-trilith-saved-usd"] = format_usd(exchange.saved_pico_usd)
     if exchange.settled and exchange.amount is not None:
         found["x-trilith-cost-usd"] = format_usd(exchange.amount)
     if (allowance := exchange.allowance) is not None:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 import trilith_governance as governance
-from trilith.errors import APIError
+from trilith.errors import APIError, PermissionDeniedError
 from trilith.types import Kind, Usage
 from trilith_gateway import fault, request
 from trilith_gateway.dialect import anthropic
@@ -31,6 +31,7 @@ class Api(StrEnum):
     EMBEDDING = "embeddings"
     PREDICT = "predict"
     MESSAGE = "messages"
+    RESPONSE = "responses"
 
 
 class Translator(Protocol):
@@ -93,8 +94,12 @@ class Operation:
     """Whether what was used stands in the answer's headers, as rows, and not in its body."""
     renames: bool = True
     """Whether the body names a model, which goes on under the upstream's own name."""
+    limits: tuple[str, ...] = ()
+    """Fields that bound the answer's length; where a caller sets none, the first gets the model's limit."""
     generates: bool = False
-    """Whether it writes text, so that the answer's length is bounded and streams are asked for usage."""
+    """Whether it is a chat or completion, whose streams are asked for usage."""
+    last_event: bytes | None = None
+    """Words that only a stream's last event holds, for protocols without a fixed one."""
     dialect: Dialect | None = None
     """For protocols that `parse` has translated to chat."""
     ends_with: bytes | None = None
@@ -127,6 +132,35 @@ def _generated(body: Body, size: int, most_output: int) -> Usage:
     return Usage(input_tokens=size, output_tokens=wanted * choices)
 
 
+_LIMITS = ("max_tokens", "max_completion_tokens")
+
+
+def _responded(body: Body, size: int, most_output: int) -> Usage:
+    return Usage(input_tokens=size, output_tokens=body.get("max_output_tokens") or most_output)
+
+
+def _response_usage(answer: Body) -> Usage | None:
+    told = (answer.get("response") or answer).get("usage")
+    if not isinstance(told, dict):
+        return None
+    return read_usage(
+        {
+            "prompt_tokens": told.get("input_tokens"),
+            "completion_tokens": told.get("output_tokens"),
+            "prompt_tokens_details": told.get("input_tokens_details"),
+            "completion_tokens_details": told.get("output_tokens_details"),
+        }
+    )
+
+
+def _unprotected(body: Body, protection: governance.Protection) -> Body:
+    raise PermissionDeniedError(
+        "This model's policy protects chats, and cannot yet look into responses. Use /v1/chat/completions.",
+        status_code=403,
+        code="policy_unsupported",
+    )
+
+
 def _embedded(body: Body, size: int, most_output: int) -> Usage:
     return Usage(input_tokens=size)
 
@@ -157,6 +191,7 @@ OPERATIONS: Mapping[Api, Operation] = {
             path="/v1/chat/completions",
             restore=governance.restore_chat,
             restorer=governance.ChatStreamRestorer,
+            limits=_LIMITS,
             generates=True,
             ends_with=b"[DONE]",
         ),
@@ -170,6 +205,7 @@ OPERATIONS: Mapping[Api, Operation] = {
             path="/v1/completions",
             restore=governance.restore_chat,
             restorer=governance.ChatStreamRestorer,
+            limits=_LIMITS,
             generates=True,
             ends_with=b"[DONE]",
         ),
@@ -193,6 +229,7 @@ OPERATIONS: Mapping[Api, Operation] = {
             restore=governance.restore_chat,
             restorer=governance.ChatStreamRestorer,
             error=anthropic.error,
+            limits=_LIMITS,
             generates=True,
             dialect=Dialect(
                 anthropic.from_chat,
@@ -202,6 +239,17 @@ OPERATIONS: Mapping[Api, Operation] = {
                 anthropic.LAST,
             ),
             ends_with=b"[DONE]",
+        ),
+        Operation(
+            Api.RESPONSE,
+            frozenset({Kind.CHAT}),
+            parse=_checked(request.check_model, request.check_input, request.check_generation),
+            bound=_responded,
+            read_usage=_response_usage,
+            mask=_unprotected,
+            path="/v1/responses",
+            limits=("max_output_tokens",),
+            last_event=b'"type":"response.completed"',
         ),
         Operation(
             Api.PREDICT,

@@ -126,9 +126,10 @@ class Pipeline:
             await wait
         dialect = exchange.operation.dialect
         last = exchange.operation.ends_with if dialect is None else dialect.last
+        words = exchange.operation.last_event
         try:
             async for block in events:
-                if sse.ends(block, last):
+                if sse.ends(block, last) or (words is not None and words in block):
                     self._close(exchange)  # the charge is on disk before the caller sees the end
                 if (wait := outlet.write(block)) is not None:
                     await wait

@@ -67,7 +67,7 @@ def check_input(body: dict[str, Any]) -> None:
 
 def check_generation(body: dict[str, Any]) -> None:
     """Check what bounds the answer, and how it is to be sent."""
-    for name in ("max_tokens", "max_completion_tokens", "n", "best_of"):
+    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of"):
         value = body.get(name)
         if value is not None and (type(value) is not int or not 1 <= value <= _MOST_VALUES):
             refuse(f"`{name}` is {_show(value)}, expected a whole number of at least 1.", name)

@@ -8,6 +8,7 @@ import functools
 import gc
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import cast
 
@@ -16,6 +17,7 @@ from fastapi import FastAPI
 
 from trilith.errors import SettingsError
 from trilith.settings.schema import GatewaySettings
+from trilith_gateway import log
 from trilith_gateway.wire.protocol import WireLimits, WireProtocol
 
 
@@ -77,6 +79,7 @@ def make(app: FastAPI, settings: GatewaySettings) -> Server:
         app,
         http=cast(type[asyncio.Protocol], protocol),
         log_level="warning",
+        log_config=None,
         access_log=False,
         server_header=False,
         date_header=False,
@@ -88,6 +91,8 @@ def make(app: FastAPI, settings: GatewaySettings) -> Server:
 
 async def serve(app: FastAPI, listener: socket.socket, settings: GatewaySettings) -> None:
     """Serve until SIGINT or SIGTERM; open answers get `drain_s` to finish, a second signal ends them."""
+    if settings.log == "json":
+        log.configure(sys.stderr)
     server = make(app, settings)
 
     def stop() -> None:

@@ -30,6 +30,7 @@ from opentelemetry.trace import (
 from opentelemetry.util.types import AttributeValue
 
 from trilith.telemetry import SCOPE, names
+from trilith_gateway.api import Api
 from trilith_gateway.exchange import Exchange, random_bytes
 from trilith_gateway.stages.record import status
 
@@ -115,8 +116,9 @@ class RequestTrace:
 
 
 def _word(exchange: Exchange) -> str:
-    """Return the operation's name in the GenAI conventions; a translated chat is a chat."""
-    return "chat" if exchange.operation.dialect is not None else exchange.api.value
+    """Return the operation's name in the GenAI conventions; all that converse are chats."""
+    chats = exchange.operation.dialect is not None or exchange.api is Api.RESPONSE
+    return "chat" if chats else exchange.api.value
 
 
 def _span(

@@ -296,6 +296,26 @@ class TestUpstreams:
 
 
 class TestCache:
+    def test_a_kept_stream_is_streamed_again_and_what_it_saved_is_told(
+        self, start_gateway: StartGateway
+    ) -> None:
+        upstream = MemoryUpstream()
+        gateway = start_gateway({"echo": upstream}, echo={"cache_ttl_s": 60})
+        first, again = (gateway.chat("one two", stream=True) for _ in range(2))
+        assert again.text == first.text
+        assert again.headers["content-type"].startswith("text/event-stream")
+        assert len(upstream.calls) == 1
+        assert [row["rule"] for row in gateway.ledger()] == ["usage", "cached"]
+        assert gateway.ledger()[0]["amount_pico_usd"] == 8_000_000
+        assert again.headers["x-trilith-saved-usd"] == "0.000008"
+
+    def test_a_stream_that_broke_off_is_not_kept(self, start_gateway: StartGateway) -> None:
+        upstream = MemoryUpstream("a b c d", break_after=2)
+        gateway = start_gateway({"echo": upstream}, echo={"cache_ttl_s": 60})
+        for _ in range(2):
+            assert "[DONE]" not in gateway.chat(stream=True).text
+        assert len(upstream.calls) == 2
+
     def test_an_identical_request_is_answered_once_and_charged_once(
         self, start_gateway: StartGateway
     ) -> None:

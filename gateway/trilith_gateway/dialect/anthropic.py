@@ -1,8 +1,7 @@
 """Anthropic's messages, translated to OpenAI's chat and back.
 
-Fields that both know are renamed; fields that neither names are passed on, as everywhere. What chat has no
-place for (`thinking`, `cache_control`) is left out: a chat model neither thinks aloud in signed blocks nor caches
-on demand.
+Fields that both know are renamed; fields that neither names are passed on, as everywhere. `thinking` and
+`cache_control` are left out, for which chat has no place.
 """
 
 from __future__ import annotations

@@ -35,6 +35,10 @@ def router(platform: Platform) -> APIRouter:
     async def embedding(request: Request) -> Response:
         return answer(request, Api.EMBEDDING)
 
+    @routes.post("/v1/responses", summary="Respond, where the upstream does", **options(schema.RESPONSE))
+    async def response(request: Request) -> Response:
+        return answer(request, Api.RESPONSE)
+
     @routes.post("/v1/messages", summary="Chat in Anthropic's protocol", **options(schema.MESSAGE))
     async def message(request: Request) -> Response:
         return answer(request, Api.MESSAGE)

@@ -30,6 +30,13 @@ CHAT: Final = _object(
     temperature={"type": "number", "minimum": 0},
     n=_COUNT,
 )
+RESPONSE: Final = _object(
+    ["model", "input"],
+    model=_TEXT,
+    input={"oneOf": [_TEXT, {"type": "array", "minItems": 1}]},
+    stream={"type": "boolean"},
+    max_output_tokens=_COUNT,
+)
 MESSAGE: Final = _object(
     ["model", "messages", "max_tokens"],
     model=_TEXT,

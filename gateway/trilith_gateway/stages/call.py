@@ -175,7 +175,8 @@ def _read(exchange: Exchange, reply: Reply, body: bytes) -> None:
         match = _ANYWHERE.match(body, body.rfind(b'"usage"'))
         if match is not None:
             exchange.usage = operation.read_usage({"usage": orjson.loads(match[1])})
-            return
+            if exchange.usage is not None:
+                return
     try:
         value = orjson.loads(body)
     except JSONDecodeError:

@@ -12,6 +12,9 @@ from trilith_gateway.api import Restorer
 from trilith_gateway.exchange import Exchange
 from trilith_gateway.stages.recall import Cache
 
+_MOST_STREAM_BYTES = 4 * 1024 * 1024
+"""Longest stream that is kept."""
+
 
 class Remember:
     """Keeps an answer for stage 4, as the upstream gave it: masked."""
@@ -27,12 +30,27 @@ class Remember:
             return body  # not JSON alone; the cache keeps no more than a content type beside a body
         content_type = exchange.answer.headers.get("content-type", "application/json")
         for key, ttl_s in exchange.keep:
-            self._cache.put(key, body, content_type, time.monotonic() + ttl_s)
+            self._cache.put(key, body, content_type, time.monotonic() + ttl_s, exchange.usage)
         return body
 
     def events(self, exchange: Exchange, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Streams are not kept."""
-        return events
+        """Keep the stream when it has come to its proper end, not one that broke off or was left."""
+        if exchange.recalled or not exchange.keep:
+            return events
+        return self._kept(exchange, events)
+
+    async def _kept(self, exchange: Exchange, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        blocks: list[bytes] = []
+        size = 0
+        async for block in events:
+            size += len(block)
+            if size <= _MOST_STREAM_BYTES:
+                blocks.append(block)
+            yield block
+        if size <= _MOST_STREAM_BYTES:
+            for key, ttl_s in exchange.keep:
+                until = time.monotonic() + ttl_s
+                self._cache.put(key, b"".join(blocks), "text/event-stream", until, exchange.usage)
 
 
 class ProtectOut:

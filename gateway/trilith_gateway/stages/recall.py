@@ -11,9 +11,12 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from trilith.errors import UnprocessableEntityError
+from trilith.money import cost
+from trilith.types import Usage
 from trilith_gateway import sse
 from trilith_gateway.exchange import Answer, Exchange
 
@@ -24,22 +27,25 @@ _IDEMPOTENT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Kept:
+    """One answer."""
+
     body: bytes
     content_type: str
     expires_at: float
+    usage: Usage | None = None
 
 
 class Cache:
     """Whole answers by request, oldest use thrown out first."""
 
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
-        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._entries: OrderedDict[bytes, Kept] = OrderedDict()
         self._most_bytes = most_bytes
         self._bytes = 0
 
-    def get(self, key: bytes, now: float) -> tuple[bytes, str] | None:
-        """Return body and content type, or None."""
+    def get(self, key: bytes, now: float) -> Kept | None:
+        """Return what is kept under a key, or None."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -47,15 +53,17 @@ class Cache:
             self._drop(key)
             return None
         self._entries.move_to_end(key)
-        return entry.body, entry.content_type
+        return entry
 
-    def put(self, key: bytes, body: bytes, content_type: str, expires_at: float) -> None:
-        """Keep one answer until `expires_at` (seconds, monotonic)."""
+    def put(
+        self, key: bytes, body: bytes, content_type: str, expires_at: float, usage: Usage | None = None
+    ) -> None:
+        """Keep one answer, or a whole stream, until `expires_at` (seconds, monotonic)."""
         if len(body) > self._most_bytes // 16:
             return
         if key in self._entries:
             self._drop(key)
-        self._entries[key] = _Entry(body, content_type, expires_at)
+        self._entries[key] = Kept(body, content_type, expires_at, usage)
         self._bytes += len(body)
         while self._bytes > self._most_bytes:
             self._drop(next(iter(self._entries)))
@@ -65,7 +73,7 @@ class Cache:
 
 
 class Recall:
-    """Answers from the cache where it can; streamed requests always go to the upstream."""
+    """Answers from the cache where it can; a stream that was kept is streamed again."""
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
@@ -76,7 +84,7 @@ class Recall:
         Raises:
             UnprocessableEntityError: the idempotency key was used for another request.
         """
-        if exchange.stream or "inference-header-content-length" in exchange.headers:  # not JSON alone
+        if "inference-header-content-length" in exchange.headers:  # not JSON alone
             return
         release = exchange.target
         if release.cache_ttl_s is None and "idempotency-key" not in exchange.headers:
@@ -90,16 +98,27 @@ class Recall:
         for key, _ in exchange.keep:
             found = self._cache.get(key, time.monotonic())
             if found is not None:
-                exchange.recalled = True
-                exchange.answer = Answer(200, {"content-type": found[1]}, found[0])
+                self._answer(exchange, found)
                 return
+
+    def _answer(self, exchange: Exchange, kept: Kept) -> None:
+        exchange.recalled = True
+        headers = {"content-type": kept.content_type}
+        if exchange.stream:
+            headers |= {"cache-control": "no-cache", "x-accel-buffering": "no"}
+            exchange.answer = Answer(200, headers, events=_again(kept.body))
+        else:
+            exchange.answer = Answer(200, headers, kept.body)
+        price = exchange.target.price
+        if kept.usage is not None and price is not None:
+            exchange.saved_pico_usd = cost(kept.usage, price)
 
     def _named(self, caller: str, name: str, request: bytes) -> bytes:
         """Return the key for a request that its caller named; a name stands for one request only."""
         used = hashlib.sha256(sse.dump(["idempotency", caller, name])).digest()
         now = time.monotonic()
         first = self._cache.get(used, now)
-        if first is not None and first[0] != request:
+        if first is not None and first.body != request:
             raise UnprocessableEntityError(
                 "This Idempotency-Key was used for another request. Use a new key for each request.",
                 status_code=422,
@@ -109,3 +128,7 @@ class Recall:
             )
         self._cache.put(used, request, "", now + _IDEMPOTENT_S)
         return hashlib.sha256(used + request).digest()
+
+
+async def _again(stream: bytes) -> AsyncIterator[bytes]:
+    yield stream

@@ -57,11 +57,10 @@ def _changes(exchange: Exchange) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     if body.get("model") != release.upstream_model:
         changes["model"] = release.upstream_model
-    if not exchange.operation.generates:
-        return changes
-    if body.get("max_tokens") is None and body.get("max_completion_tokens") is None:
-        changes["max_tokens"] = release.max_output_tokens
-    if exchange.stream:
+    limits = exchange.operation.limits
+    if limits and all(body.get(name) is None for name in limits):
+        changes[limits[0]] = release.max_output_tokens
+    if exchange.stream and exchange.operation.generates:
         given = body.get("stream_options") or {}
         options = {**given, "include_usage": True}
         if release.counts_stream_usage:

@@ -18,6 +18,7 @@ _FIXED: Mapping[bytes, Found] = {
         (Api.COMPLETION, "/v1/completions"),
         (Api.EMBEDDING, "/v1/embeddings"),
         (Api.MESSAGE, "/v1/messages"),
+        (Api.RESPONSE, "/v1/responses"),
     )
 }
 _INFER = b"/infer"

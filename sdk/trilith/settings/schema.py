@@ -54,6 +54,8 @@ class GatewaySettings(Section):
     """How long a caller may take to send a request's body (seconds)."""
     keep_alive_s: float = Field(75, gt=0)
     """How long an idle connection is kept (seconds)."""
+    log: Literal["text", "json"] = "text"
+    """How the log is written to standard error: plain text, or JSON lines without content or secrets."""
     half_close: bool = False
     """Answer callers who have closed their sending side. Off: they are gone, and their work is stopped."""
 
