@@ -21,7 +21,7 @@ def test_the_secret_is_not_stored(tmp_path: Path) -> None:
     made, token = key.mint("k")
     with closing(sqlite.create(tmp_path / "t.db")) as connection:
         key.save(connection, made)
-    secret = token.rpartition("_")[2].encode()
+    secret = token.split("_", 2)[2].encode()  # which may hold the sign itself
     assert all(secret not in path.read_bytes() for path in tmp_path.iterdir())
 
 

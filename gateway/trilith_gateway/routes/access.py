@@ -21,7 +21,8 @@ async def caller(platform: Platform, request: Request) -> Key:
         AuthenticationError: none, or an unknown one.
     """
     exchange = Exchange(Api.CHAT, request.url.path, dict(request.headers), _nothing)
-    Identify(platform.keys)(exchange)
+    if (wait := Identify(platform.keys)(exchange)) is not None:
+        await wait
     return exchange.caller
 
 

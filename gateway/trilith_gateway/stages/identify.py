@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
+
 from trilith.errors import AuthenticationError
 from trilith_gateway.exchange import Exchange
 from trilith_gateway.key import KeyRing
@@ -13,7 +16,7 @@ class Identify:
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
 
-    def __call__(self, exchange: Exchange) -> None:
+    def __call__(self, exchange: Exchange) -> Awaitable[None] | None:
         """Set `exchange.key`, or refuse with 401.
 
         The key comes as `Authorization: Bearer` (OpenAI's way) or as `x-api-key` (Anthropic's).
@@ -30,8 +33,21 @@ class Identify:
         if not token:
             raise _refused("No API key given. Send it as `Authorization: Bearer tl_...`.")
         exchange.key = self._keys.find(token)
+        if exchange.key is not None:
+            return None
+        if self._keys.may_be_behind(token):
+            return self._look_again(exchange, token)
+        raise _refused(_UNKNOWN)
+
+    async def _look_again(self, exchange: Exchange, token: str) -> None:
+        """Look into the database: the key may have been made a moment ago."""
+        await asyncio.to_thread(self._keys.reload)
+        exchange.key = self._keys.find(token)
         if exchange.key is None:
-            raise _refused("This API key is not known, or it was revoked. `trilith keys create` makes one.")
+            raise _refused(_UNKNOWN)
+
+
+_UNKNOWN = "This API key is not known, or it was revoked. `trilith keys create` makes one."
 
 
 def _refused(message: str) -> AuthenticationError:
