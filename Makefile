@@ -28,6 +28,7 @@ check: lint types floors test ## Format, lint, types, floors and tests: what CI 
 
 bench: env ## Measure the figures that the documents quote
 	@$(BIN)/python bench/start.py
+	@$(BIN)/python bench/money.py --calls 100000
 
 bench-gateway: env ## Measure the gateway beside its peers (installs them under ~/.cache/trilith-bench)
 	@$(BIN)/python -m bench.gateway

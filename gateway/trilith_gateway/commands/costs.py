@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from contextlib import closing
 from typing import Any
 
 from trilith.money import format_usd
+from trilith_gateway import focus
 from trilith_gateway.commands.option import add_settings, read_settings, table
 from trilith_gateway.store.opening import open_connection
 from trilith_gateway.store.seam import Connection
@@ -43,6 +45,9 @@ class Costs:
         parser.add_argument(
             "--json", action="store_true", help="print JSON; amounts are integers of pico-USD"
         )
+        parser.add_argument(
+            "--focus", action="store_true", help="print CSV as FOCUS 1.2 has it, by day and key"
+        )
         add_settings(parser)
 
     def run(self, arguments: argparse.Namespace) -> int:
@@ -53,6 +58,11 @@ class Costs:
             return 2
         settings = read_settings(arguments)
         with closing(open_connection(settings)) as connection:
+            if arguments.focus:
+                day = _POSTGRES_DAY if settings.store.url is not None else _GROUPS["day"]
+                found = connection.execute(focus.statement(day)).fetchall()
+                focus.write(focus.rows(found, settings.home.parent.name or "trilith"), sys.stdout)
+                return 0
             rows = spending(connection, groups, postgres=settings.store.url is not None)
             names = {row["id"]: row["name"] for row in connection.execute("select id, name from keys")}
             waiting = connection.execute("select count(*) from reservations where state = 'open'").fetchone()[
