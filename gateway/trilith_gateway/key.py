@@ -111,8 +111,8 @@ class KeyRing:
         self._keys = {key.id: key for key in (*self._read(), *self._fixed)}
 
     def may_be_behind(self, token: str) -> bool:
-        """Say whether an unknown token may be of a key made since the last look; at most twice a second."""
-        return _TOKEN.fullmatch(token) is not None and time.monotonic() - self._read_at > 0.5
+        """Say whether an unknown token may be that of a key made since the last look, a moment ago."""
+        return _TOKEN.fullmatch(token) is not None and time.monotonic() - self._read_at > 0.1
 
     def find(self, token: str) -> Key | None:
         """Return the key of a token; None when it is unknown, revoked or malformed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
-from trilith.errors import AuthenticationError
+from trilith.errors import AuthenticationError, InternalServerError
 from trilith_gateway.exchange import Exchange
 from trilith_gateway.key import KeyRing
 
@@ -15,6 +15,7 @@ class Identify:
 
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
+        self._looking: asyncio.Task[None] | None = None
 
     def __call__(self, exchange: Exchange) -> Awaitable[None] | None:
         """Set `exchange.key`, or refuse with 401.
@@ -35,16 +36,31 @@ class Identify:
         exchange.key = self._keys.find(token)
         if exchange.key is not None:
             return None
-        if self._keys.may_be_behind(token):
+        if self._looking is not None or self._keys.may_be_behind(token):
             return self._look_again(exchange, token)
         raise _refused(_UNKNOWN)
 
     async def _look_again(self, exchange: Exchange, token: str) -> None:
         """Look into the database: the key may have been made a moment ago."""
-        await asyncio.to_thread(self._keys.reload)
+        if self._looking is None:  # all who come meanwhile wait for the same look
+            self._looking = asyncio.create_task(asyncio.to_thread(self._keys.reload))
+            self._looking.add_done_callback(self._looked)
+        try:
+            await asyncio.shield(self._looking)
+        except Exception as error:
+            raise InternalServerError(
+                "The keys cannot be read at the moment. Try again.",
+                status_code=503,
+                code="store_unavailable",
+                type="server_error",
+                retry_after_s=1,
+            ) from error
         exchange.key = self._keys.find(token)
         if exchange.key is None:
             raise _refused(_UNKNOWN)
+
+    def _looked(self, done: asyncio.Task[None]) -> None:
+        self._looking = None
 
 
 _UNKNOWN = "This API key is not known, or it was revoked. `trilith keys create` makes one."
