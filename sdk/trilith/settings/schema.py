@@ -78,6 +78,9 @@ class StoreSettings(Section):
     """PostgreSQL (`postgresql://user:password@host/name`); none keeps everything in SQLite in `home`."""
     durability: Literal["strict", "batched"] = "batched"
     """`batched` survives the death of a process, `strict` of the machine: every charge waits for the disk."""
+    redis_url: SecretStr | None = None
+    """Redis or Valkey (`redis://host:6379/0`): rate limits and cached answers that several machines share.
+    None: each machine has its own."""
 
 
 class EngineSettings(Section):
