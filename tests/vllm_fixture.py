@@ -93,7 +93,13 @@ def vllm(request: pytest.FixtureRequest) -> Vllm:
     if _RUNNING not in stash:
         _install()
         folder = tempfile.TemporaryDirectory(prefix="trilith-vllm-")
-        settings = EngineSettings(port=free_port(), kv_cache_gib=0.5, max_model_len=2048, args=LOGS_PROMPTS)
+        settings = EngineSettings(
+            port=free_port(),
+            dtype="float32",  # the same answers on every processor
+            kv_cache_gib=0.5,
+            max_model_len=2048,
+            args=LOGS_PROMPTS,
+        )
         log_path = Path(folder.name) / "vllm.log"
         engine, loop = vllm_engine("smollm2", settings, log_path=log_path), _Loop()
 
