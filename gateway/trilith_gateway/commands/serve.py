@@ -6,7 +6,7 @@ import argparse
 from socket import socket
 
 from trilith.settings.schema import Settings
-from trilith_gateway.commands.option import add_address, add_settings, load, read_settings
+from trilith_gateway.commands.option import add_address, add_settings, load, positive, read_settings
 
 
 class Serve:
@@ -19,7 +19,11 @@ class Serve:
         add_address(parser)
         add_settings(parser)
         parser.add_argument(
-            "--workers", type=int, default=1, metavar="N", help="processes that share the port (%(default)s)"
+            "--workers",
+            type=positive,
+            default=1,
+            metavar="N",
+            help="processes that share the port (%(default)s)",
         )
 
     def run(self, arguments: argparse.Namespace) -> int:

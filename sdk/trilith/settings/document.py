@@ -80,7 +80,7 @@ def _text(path: Path) -> str:
         raw = path.read_bytes()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise SettingsError(f"{path}: cannot read the settings file: {reason}") from error
+        raise SettingsError(f"{path}: cannot read the file: {reason}") from error
     if len(raw) > _MAX_BYTES:
         raise SettingsError(f"{path}: {len(raw)} bytes, expected a settings file of at most {_MAX_BYTES}")
     try:
