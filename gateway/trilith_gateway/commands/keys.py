@@ -14,7 +14,6 @@ from trilith_gateway import key
 from trilith_gateway.commands.option import add_settings, positive, read_settings, table
 from trilith_gateway.store.opening import open_connection
 
-
 _MOST_PICO_USD = 9_000_000 * 10**12
 """What fits into a database's largest integer."""
 

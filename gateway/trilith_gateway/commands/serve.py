@@ -35,17 +35,17 @@ class Serve:
         from trilith_gateway.app import create_app
         from trilith_gateway.reload import Source
 
-        listener = server.listen(settings.gateway)
-        if arguments.workers > 1:
-            return _workers(arguments, settings, listener)
-        app = create_app(settings, source=Source(loaded.path, lambda: read_settings(arguments)))
+        with server.listen(settings.gateway) as listener:
+            if arguments.workers > 1:
+                return _workers(arguments, settings, listener)
+            app = create_app(settings, source=Source(loaded.path, lambda: read_settings(arguments)))
 
-        async def main() -> int:
-            print(f"trilith gateway on {server.address(listener)}", flush=True)
-            await server.serve(app, listener, settings.gateway)
-            return 0
+            async def main() -> int:
+                print(f"trilith gateway on {server.address(listener)}", flush=True)
+                await server.serve(app, listener, settings.gateway)
+                return 0
 
-        return server.run(main())
+            return server.run(main())
 
 
 def _workers(arguments: argparse.Namespace, settings: Settings, listener: socket) -> int:
