@@ -1,9 +1,17 @@
-"""What all tests share: an empty TRILITH_ environment, and a watch over every span that the run makes."""
+"""What all tests share: an empty TRILITH_ environment, and a watch over every span that the run makes.
+
+Spans of this process are seen as they end; those of platforms that tests started, in processes of their own or
+in this one, are read at the end of the run from the databases that they left.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from opentelemetry import trace
@@ -27,8 +35,18 @@ class ShapeWatch(SpanProcessor):
             self.faults += names.faults(span.name, dict(span.attributes or {}))
 
 
+def stored_faults(path: Path) -> list[str]:
+    """Hold every span that a platform stored to its shape."""
+    with closing(sqlite3.connect(path)) as connection:
+        try:
+            rows = connection.execute("select name, attributes from spans").fetchall()
+        except sqlite3.Error as error:
+            return [] if "no such table" in str(error) else [f"{path}: {error}"]
+    return [fault for name, attributes in rows for fault in names.faults(name, json.loads(attributes))]
+
+
 @pytest.fixture(scope="session", autouse=True)
-def span_watch() -> Iterator[ShapeWatch]:
+def span_watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShapeWatch]:
     """The process's tracing for the whole run; fails the run when a span broke its shape."""
     watch = ShapeWatch()
     provider = TracerProvider(shutdown_on_exit=False)
@@ -36,6 +54,8 @@ def span_watch() -> Iterator[ShapeWatch]:
     trace.set_tracer_provider(provider)
     yield watch
     provider.shutdown()
+    for path in tmp_path_factory.getbasetemp().rglob("traces.db"):
+        watch.faults += stored_faults(path)
     assert watch.faults == []
 
 
