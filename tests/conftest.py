@@ -1,48 +1,20 @@
 """What all tests share: an empty TRILITH_ environment, and a watch over every span that the run makes.
 
-Spans of this process are seen as they end; those of platforms that tests started, in processes of their own or
-in this one, are read at the end of the run from the databases that they left.
+Spans of this process are seen as they end; those of platforms that tests started, in processes of their own
+or in this one, are read at the end of the run from the databases that they left.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-from trilith.telemetry import SCOPE, names
-
-
-class ShapeWatch(SpanProcessor):
-    """Holds every finished span of Trilith's to its shape."""
-
-    def __init__(self) -> None:
-        self.seen = 0
-        self.faults: list[str] = []
-
-    def on_end(self, span: ReadableSpan) -> None:
-        if span.instrumentation_scope is not None and span.instrumentation_scope.name == SCOPE:
-            self.seen += 1
-            self.faults += names.faults(span.name, dict(span.attributes or {}))
-
-
-def stored_faults(path: Path) -> list[str]:
-    """Hold every span that a platform stored to its shape."""
-    with closing(sqlite3.connect(path)) as connection:
-        try:
-            rows = connection.execute("select name, attributes from spans").fetchall()
-        except sqlite3.Error as error:
-            return [] if "no such table" in str(error) else [f"{path}: {error}"]
-    return [fault for name, attributes in rows for fault in names.faults(name, json.loads(attributes))]
+from support.watch import ShapeWatch, stored_faults
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,7 +1,7 @@
-"""The text of a request on its span, for platforms that switch `telemetry.content` on; by default there is none.
+"""The text of a request on its span, for platforms that switch `telemetry.content` on; by default: none.
 
-It is the text as the model saw and wrote it: what a policy masks stands there as placeholders, and a request that
-a policy refused leaves nothing.
+It is the text as the model saw and wrote it: what a policy masks stands there as placeholders, and a request
+that a policy refused leaves nothing.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ class Content:
     def attributes(self) -> dict[str, AttributeValue]:
         """Return the attributes of the GenAI conventions; messages as JSON."""
         asked = self.masked if self.masked is not None else _decoded(self.asked)
-        found = {names.INPUT_MESSAGES: list(_asked(asked)), names.OUTPUT_MESSAGES: _said(b"".join(self._said))}
+        found = {
+            names.INPUT_MESSAGES: list(_asked(asked)),
+            names.OUTPUT_MESSAGES: _said(b"".join(self._said)),
+        }
         return {
             name: json.dumps(messages, ensure_ascii=False) for name, messages in found.items() if messages
         }

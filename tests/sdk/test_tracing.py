@@ -3,15 +3,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from support.watch import stored_faults
 
 import trilith.telemetry.spans as spans
 from trilith.telemetry import names, span, traced
+from trilith_gateway.tracing import SqliteSpanExporter
 
 
 @pytest.fixture
@@ -215,3 +218,18 @@ def test_an_unknown_operation_attribute_or_a_missing_one_is_a_fault() -> None:
         "'app f': gen_ai.other is not allowed here"
     ]
     assert "is not among the operations" in names.faults("sing song", {})[0]
+
+
+def test_the_watch_over_the_run_reads_what_platforms_stored(tmp_path: Path) -> None:
+    exporter = SqliteSpanExporter(tmp_path / "spans.db")
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    with spans.span("app", "f", {names.CODE_FUNCTION: "f"}, using=spans.tracer(provider)):
+        pass
+    assert stored_faults(tmp_path / "spans.db") == []
+    with spans.span("app", "f", {"gen_ai.secret": 1}, using=spans.tracer(provider)):
+        pass
+    assert stored_faults(tmp_path / "spans.db") == [
+        "'app f': code.function.name is missing",
+        "'app f': gen_ai.secret is not allowed here",
+    ]
