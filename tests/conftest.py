@@ -1,4 +1,8 @@
-"""What all tests share: an empty TRILITH_ environment, and a watch over every span that the run makes."""
+"""What all tests share: an empty TRILITH_ environment, and a watch over every span that the run makes.
+
+Spans of this process are seen as they end; those of platforms that tests started, in processes of their own
+or in this one, are read at the end of the run from the databases that they left.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +11,14 @@ from collections.abc import Iterator
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-from trilith.telemetry import SCOPE, names
-
-
-class ShapeWatch(SpanProcessor):
-    """Holds every finished span of Trilith's to its shape."""
-
-    def __init__(self) -> None:
-        self.seen = 0
-        self.faults: list[str] = []
-
-    def on_end(self, span: ReadableSpan) -> None:
-        if span.instrumentation_scope is not None and span.instrumentation_scope.name == SCOPE:
-            self.seen += 1
-            self.faults += names.faults(span.name, dict(span.attributes or {}))
+from support.watch import ShapeWatch, stored_faults
 
 
 @pytest.fixture(scope="session", autouse=True)
-def span_watch() -> Iterator[ShapeWatch]:
+def span_watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShapeWatch]:
     """The process's tracing for the whole run; fails the run when a span broke its shape."""
     watch = ShapeWatch()
     provider = TracerProvider(shutdown_on_exit=False)
@@ -36,6 +26,8 @@ def span_watch() -> Iterator[ShapeWatch]:
     trace.set_tracer_provider(provider)
     yield watch
     provider.shutdown()
+    for path in tmp_path_factory.getbasetemp().rglob("traces.db"):
+        watch.faults += stored_faults(path)
     assert watch.faults == []
 
 

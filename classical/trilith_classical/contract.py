@@ -196,7 +196,7 @@ def read_contract(path: Path) -> Contract:
     """
     if not path.is_file():
         raise SettingsError(f"{path}: there is no such file, expected a data contract in YAML")
-    document = read_document(path, {})
+    document = read_document(path, {}, extra="classical")
     faults = [str(fault) for fault in document.faults]
     try:
         contract = Contract.model_validate(_plain(document.data))

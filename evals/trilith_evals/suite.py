@@ -180,7 +180,7 @@ def read_plans(path: Path, only: Sequence[str] = ()) -> list[Plan]:
         DataError: a dataset is wrong.
         MissingExtra: a scorer or a reader needs a library that is not installed.
     """
-    document = read_document(path, os.environ)
+    document = read_document(path, os.environ, extra="evals")
     try:
         file = SuiteFile.model_validate(_plain(document.data))
     except ValidationError as error:

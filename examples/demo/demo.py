@@ -53,19 +53,23 @@ class Demo:
         """Announce a step, and print its results, time and cost when it is done."""
         self.number += 1
         print(f"\n[{self.number}] {title}", flush=True)
-        started, spent = time.monotonic(), self.spent()
+        started = time.monotonic()
 
         def say(text: str) -> None:
             print("    " + text.replace("\n", "\n    "), flush=True)
 
         try:
+            spent = self.spent()
             yield say
+            say(f"-- {time.monotonic() - started:.1f} s, {dollars(self.spent() - spent)} USD")
+        except KeyboardInterrupt:
+            print(f"\ndemo: interrupted in step {self.number} ({title})", file=sys.stderr)
+            raise SystemExit(130) from None
         except StepFailed as error:
             raise SystemExit(f"demo: step {self.number} ({title}) failed: {error}") from error
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise SystemExit(f"demo: step {self.number} ({title}) failed: {reason}") from error
-        say(f"-- {time.monotonic() - started:.1f} s, {dollars(self.spent() - spent)} USD")
 
     def command(self, *arguments: str, quiet: bool = False) -> str:
         """Run one `trilith` command as a user would; its last words are the reason when it fails."""
@@ -83,12 +87,15 @@ class Demo:
         return sum(row["amount_pico_usd"] for row in json.loads(self.command("costs", "--json")))
 
     def start(self) -> None:
-        """Start `trilith up` and wait until every model is ready."""
-        log = (self.home / "up.log").open("wb")
-        self.platform = subprocess.Popen([TRILITH, "up"], env=self.env, stdout=log, stderr=log)
+        """Start `trilith up`; `wait` waits for it."""
+        with (self.home / "up.log").open("wb") as log:
+            self.platform = subprocess.Popen([TRILITH, "up"], env=self.env, stdout=log, stderr=log)
+
+    def wait(self) -> None:
+        """Return when every model is ready."""
         deadline = time.monotonic() + 900
         while True:
-            if self.platform.poll() is not None:
+            if self.platform is None or self.platform.poll() is not None:
                 raise StepFailed(
                     f"`trilith up` ended early:\n{(self.home / 'up.log').read_text(encoding='utf-8')}"
                 )
@@ -120,6 +127,7 @@ class Demo:
 
 def main() -> None:
     """Run the demo; exits with 1 and names the step when one fails."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing may be left running
     demo = Demo()
     demo.home.mkdir(exist_ok=True)
     try:
@@ -136,15 +144,18 @@ def main() -> None:
 
 
 def prepare(demo: Demo) -> None:
-    """Engine, index, model, platform."""
+    """Engine, platform, index, model."""
     with demo.step("Install vLLM and a small language model (kept for the next time)") as say:
         say(demo.command("engines", "install", "vllm"))
+    with demo.step("Start the platform, vLLM and the gateway; it loads while the next steps work") as say:
+        demo.start()
+        say(f"log: {demo.home / 'up.log'}")
     with demo.step("Read documents into the Qdrant index") as say:
         say(demo.command("ingest"))
     with demo.step("Train, register and convert the bike-demand model") as say:
         say(demo.command("train"))
-    with demo.step("Start the platform: vLLM and the gateway") as say:
-        demo.start()
+    with demo.step("Wait until every model is ready") as say:
+        demo.wait()
         say(f"ready on {demo.url}")
         say(demo.command("models"))
 

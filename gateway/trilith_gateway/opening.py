@@ -147,7 +147,7 @@ class _Opener:
 
             return EmbeddingUpstream(self._minilm(), name)
 
-        return LazyUpstream(name, open, cure="Install it with: pip install 'trilith[rag]'.")
+        return LazyUpstream(name, open)
 
     def rag(self, name: str, model: RagModel, generator: Upstream) -> Upstream:
         """A model that answers from documents."""
@@ -177,7 +177,7 @@ class _Opener:
                 tracer=self._tracer,
             )
 
-        return LazyUpstream(name, open, cure=f"Build its index with: trilith ingest {model.index}.")
+        return LazyUpstream(name, open)
 
     def predictor(self, name: str, model: PredictorModel) -> Upstream:
         """A classical model."""
@@ -194,12 +194,15 @@ class _Opener:
             home = self._settings.home
             return open_predictor(model.registered_model, model.alias, home=home, settings=model)
 
-        return LazyUpstream(name, open, cure=f"Train it with: trilith train {model.registered_model}.")
+        return LazyUpstream(name, open)
 
     def _minilm(self) -> Embedder:
+        """Return the one embedder, loaded: what it lacks is heard by whoever opens a model with it."""
         from trilith_rag import MiniLmEmbedder
 
         with self._lock:
             if self._embedder is None:
-                self._embedder = MiniLmEmbedder()
+                made = MiniLmEmbedder()
+                made.warm()
+                self._embedder = made
             return self._embedder

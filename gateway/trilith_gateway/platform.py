@@ -140,7 +140,11 @@ def build(
     provider = provider or tracing.provider(settings.telemetry, settings.home)
     tracer = tracer_of(provider)
     releases = open_releases(settings, {**declared, **(engine_urls or {})}, tracer, given=given)
-    traces = TraceLog(provider) if tracing.wanted(settings.telemetry) or given_provider else None
+    traces = (
+        TraceLog(provider, content=settings.telemetry.content)
+        if tracing.wanted(settings.telemetry) or given_provider
+        else None
+    )
     keys = KeyRing(lambda: _read_keys(store), fixed=fixed_keys)
     budgets: Budgets | LeasedBudgets
     limiter: RateLimiter | SharedRateLimiter

@@ -36,7 +36,7 @@ def listen(settings: GatewaySettings) -> socket.socket:
         listener.close()
         raise SettingsError(
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. "
-            "Set gateway.port (or --port) to a free one"
+            "Set gateway.host (--host) to an address of this machine and gateway.port (--port) to a free port"
         ) from error
     listener.listen(2048)
     return listener

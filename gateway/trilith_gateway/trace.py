@@ -31,6 +31,7 @@ from opentelemetry.util.types import AttributeValue
 
 from trilith.telemetry import SCOPE, names
 from trilith_gateway.api import Api
+from trilith_gateway.content import Content
 from trilith_gateway.exchange import Exchange, random_bytes
 from trilith_gateway.stages.record import status
 
@@ -66,10 +67,15 @@ class Attempt:
 class RequestTrace:
     """What a request notes for its spans."""
 
-    __slots__ = ("attempts", "ended_ns", "error", "parent_id", "span_id", "trace_id")
+    __slots__ = ("attempts", "content", "ended_ns", "error", "parent_id", "span_id", "trace_id")
 
-    def __init__(self, headers: Mapping[str, str]) -> None:
-        """Continue the caller's trace (W3C `traceparent`), or begin one."""
+    def __init__(self, headers: Mapping[str, str], content: Content | None = None) -> None:
+        """Continue the caller's trace (W3C `traceparent`), or begin one.
+
+        Args:
+            headers: The caller's.
+            content: What keeps the text for the span; None: no text is kept.
+        """
         match = _PARENT.fullmatch(given) if (given := headers.get("traceparent")) is not None else None
         if match is None or int(match[1], 16) == 0 or int(match[2], 16) == 0:
             self.trace_id, self.parent_id = random_bytes(16), None
@@ -77,6 +83,7 @@ class RequestTrace:
             self.trace_id, self.parent_id = bytes.fromhex(match[1]), bytes.fromhex(match[2])
         self.span_id = random_bytes(8)
         self.attempts: list[Attempt] = []
+        self.content = content
         self.ended_ns = 0
         self.error: str | None = None
 
@@ -198,14 +205,18 @@ def _attributes(exchange: Exchange) -> dict[str, AttributeValue]:
         found[names.FINISH_REASONS] = list(exchange.finish_reasons)
     if exchange.stream and exchange.first_byte_at is not None:
         found[names.TIME_TO_FIRST_CHUNK] = exchange.first_byte_at - exchange.clock
+    if exchange.trace is not None and exchange.trace.content is not None:
+        found |= exchange.trace.content.attributes()
     return found
 
 
 class TraceLog:
     """Takes what requests noted, and makes their spans a little later."""
 
-    def __init__(self, provider: TracerProvider) -> None:
+    def __init__(self, provider: TracerProvider, *, content: bool = False) -> None:
+        """Take the process's provider, and whether spans hold the text of requests and answers."""
         self._provider = provider
+        self._content = content
         self._waiting: deque[Exchange] = deque()
         self._closing = threading.Event()
         self.dropped = 0
@@ -215,7 +226,7 @@ class TraceLog:
 
     def begin(self, exchange: Exchange) -> None:
         """Start to note."""
-        exchange.trace = RequestTrace(exchange.headers)
+        exchange.trace = RequestTrace(exchange.headers, Content() if self._content else None)
 
     def end(self, exchange: Exchange, error: BaseException | None) -> None:
         """Take a request that has ended."""
@@ -224,6 +235,8 @@ class TraceLog:
             return
         noted.ended_ns = time.time_ns()
         noted.error = type(error).__name__ if error is not None else None
+        if noted.content is not None and exchange.call is not None:  # routed: no policy has refused it
+            noted.content.asked = exchange.call.body
         exchange.raw, exchange.body, exchange.call, exchange.reply = b"", {}, None, None  # no text waits here
         if exchange.answer is not None:
             exchange.answer.body = b""

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from trilith.errors import DataError
+from trilith.errors import DataError, SettingsError
 from trilith.settings import load_settings
 
 
@@ -21,22 +21,36 @@ class Ingest:
         parser.add_argument(
             "--dry-run", action="store_true", help="say what would change, and change nothing"
         )
-        parser.add_argument("--settings", type=Path, metavar="PATH", help="settings file")
+        parser.add_argument(
+            "--allow-empty", action="store_true", help="let a folder without any document empty its index"
+        )
+        parser.add_argument(
+            "--settings",
+            type=Path,
+            metavar="PATH",
+            help="settings file (default: $TRILITH_SETTINGS or ./trilith.yaml)",
+        )
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Sync each index; 1 when a document could not be read."""
         settings = load_settings(arguments.settings).settings
+        if not settings.indexes:
+            raise SettingsError("there is nothing under `indexes`; declare an index there first")
         names = arguments.index or list(settings.indexes)
         if unknown := [name for name in names if name not in settings.indexes]:
-            raise DataError(
-                f"{unknown[0]!r} is not among the indexes ({', '.join(settings.indexes) or 'none'})"
-            )
+            raise DataError(f"{unknown[0]!r} is not among the indexes ({', '.join(settings.indexes)})")
 
         from trilith_rag.sync import sync
 
         failed = False
         for name in names:
-            report = sync(settings.indexes[name], settings.home, name, dry_run=arguments.dry_run)
+            report = sync(
+                settings.indexes[name],
+                settings.home,
+                name,
+                dry_run=arguments.dry_run,
+                allow_empty=arguments.allow_empty,
+            )
             print(
                 f"{name}: {report.added} added, {report.changed} changed, {report.removed} removed, "
                 f"{report.unchanged} unchanged; {report.chunks} passages, {report.embedded} embedded, "

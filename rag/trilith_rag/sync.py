@@ -19,7 +19,7 @@ from trilith_rag.chunk import Chunker, search_text
 from trilith_rag.embedder import MiniLmEmbedder
 from trilith_rag.generation import building, index_folder
 from trilith_rag.ledger import Entry, Ledger
-from trilith_rag.parsing import Failure, SourceFile, list_source, parse, source
+from trilith_rag.parsing import SUFFIXES, Failure, SourceFile, list_source, parse, source
 from trilith_rag.plan import Plan, make_plan
 from trilith_rag.shelf import Seen, open_shelf
 
@@ -92,11 +92,11 @@ def sync(
         name: The index's name in the settings.
         embedder: What makes the vectors; by default the settings' own.
         dry_run: Only say what would be done.
-        allow_empty: Let a source without any document empty the index.
+        allow_empty: Let a source without any document make an index without any.
         progress: Told how far embedding and storing are.
 
     Raises:
-        DataError: the source folder is not there, or has no document while the index has some.
+        DataError: the source folder is not there or has no document.
         EngineError: another process is building this index.
         IntegrityError: after the run the store does not hold what the ledger says.
     """
@@ -108,10 +108,11 @@ def sync(
     with nullcontext() if dry_run else building(folder, name):
         files = list_source(settings.source)
         seen = shelf.look()
-        if not files and seen.entries and not allow_empty:
+        if not files and not allow_empty:
             raise DataError(
-                f"{str(settings.source)!r} has no document while the index {name!r} has {len(seen.entries)}; "
-                "expected the documents there. If they are really gone, say --allow-empty"
+                f"{str(settings.source)!r} has no document, and the index {name!r} has {len(seen.entries)}; "
+                f"expected files that end in {', '.join(SUFFIXES)}. "
+                "If there are really none, say --allow-empty"
             )
         if seen.facts.get(EMBEDDER, embedder.fingerprint) != embedder.fingerprint:
             seen = replace(seen, damaged=True)  # its vectors do not compare with the new ones

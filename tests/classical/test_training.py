@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from trilith.errors import BadRequestError, ContractViolation, DataError, IntegrityError
 from trilith.seams import Call
-from trilith_classical import OnnxPredictor, TrainingReport
+from trilith_classical import OnnxPredictor, TrainingReport, training
 from trilith_classical.upstream import PredictorUpstream
 
 pytestmark = [
@@ -116,3 +117,18 @@ class TestServing:
             for name, (datatype, value) in row.items()
         ]
         assert classifier.infer({"inputs": inputs})["outputs"][0]["data"] == ["ripe"]
+
+
+def test_a_small_table_is_fitted_with_one_thread_and_a_large_one_with_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import sklearn.ensemble  # noqa: F401  # loads the OpenMP that is limited
+    from sklearn.utils._openmp_helpers import _openmp_effective_n_threads as effective
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4))
+    seen = []
+    for rows in (14_000, 150_000, 10_000_000):
+        with training._threads(rows):
+            seen.append(effective())
+    cores = effective()
+    assert seen == [1, min(3, cores), min(4, cores)]

@@ -6,7 +6,7 @@ import argparse
 from contextlib import closing
 from datetime import UTC, datetime
 
-from trilith_gateway.commands.option import add_settings, read_settings, table
+from trilith_gateway.commands.option import add_settings, positive, read_settings, table
 from trilith_gateway.store import audit
 from trilith_gateway.store.opening import open_connection
 
@@ -20,7 +20,7 @@ class Audit:
         """Add the subcommands."""
         actions = parser.add_subparsers(dest="action", required=True)
         show = actions.add_parser("list", help="show the newest entries")
-        show.add_argument("--limit", type=int, default=50, help="how many (%(default)s)")
+        show.add_argument("--limit", type=positive, default=50, help="how many (%(default)s)")
         verify = actions.add_parser("verify", help="check every entry against its digest")
         for action in (show, verify):
             add_settings(action)

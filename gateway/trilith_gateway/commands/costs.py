@@ -8,6 +8,7 @@ import sys
 from contextlib import closing
 from typing import Any
 
+from trilith.errors import DataError
 from trilith.money import format_usd
 from trilith_gateway import focus
 from trilith_gateway.commands.option import add_settings, read_settings, table
@@ -53,9 +54,8 @@ class Costs:
     def run(self, arguments: argparse.Namespace) -> int:
         """Print the report."""
         groups = [name for name in arguments.by.split(",") if name]
-        if unknown := [name for name in groups if name not in _GROUPS] or not groups:
-            print(f"trilith costs: --by {unknown} is not known; expected some of {', '.join(_GROUPS)}")
-            return 2
+        if not groups or not set(groups) <= _GROUPS.keys():
+            raise DataError(f"--by is {arguments.by!r}, expected some of {', '.join(_GROUPS)}")
         settings = read_settings(arguments)
         with closing(open_connection(settings)) as connection:
             if arguments.focus:

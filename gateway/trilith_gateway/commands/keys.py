@@ -11,8 +11,11 @@ from typing import Any
 from trilith.errors import DataError
 from trilith.money import format_usd, pico_usd
 from trilith_gateway import key
-from trilith_gateway.commands.option import add_settings, read_settings, table
+from trilith_gateway.commands.option import add_settings, positive, read_settings, table
 from trilith_gateway.store.opening import open_connection
+
+_MOST_PICO_USD = 9_000_000 * 10**12
+"""What fits into a database's largest integer."""
 
 
 class Keys:
@@ -28,7 +31,7 @@ class Keys:
         create.add_argument("--team", default="default", help="who pays (default: %(default)s)")
         create.add_argument("--budget-usd", metavar="USD", help="most that may be spent per window")
         create.add_argument("--budget-window", choices=("day", "month", "total"), default="month")
-        create.add_argument("--requests-per-minute", type=_positive, metavar="N")
+        create.add_argument("--requests-per-minute", type=positive, metavar="N")
         create.add_argument("--models", default="", metavar="A,B", help="only these models (default: all)")
         create.add_argument("--quiet", action="store_true", help="print the key and nothing else")
         show = actions.add_parser("list", help="show all keys, without their secrets")
@@ -102,15 +105,12 @@ def _money(text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        return pico_usd(text, what="--budget-usd")
+        amount = pico_usd(text, what="--budget-usd")
     except (ArithmeticError, ValueError) as error:
         raise DataError(f"--budget-usd is {text!r}, expected US dollars such as 5 or 0.25") from error
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
+    if amount > _MOST_PICO_USD:
+        raise DataError(f"--budget-usd is {text!r}, expected at most 9 million US dollars")
+    return amount
 
 
 command = Keys()

@@ -26,6 +26,13 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, help="port to listen on; 0 takes a free one")
 
 
+def positive(text: str) -> int:
+    """Read an option that counts something."""
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1 and below 2^31")
+    return int(text)
+
+
 def read_settings(arguments: argparse.Namespace) -> Settings:
     """Load the settings that the arguments name, with `--host` and `--port` where they were given."""
     return load(arguments).settings

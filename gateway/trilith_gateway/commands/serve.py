@@ -6,7 +6,7 @@ import argparse
 from socket import socket
 
 from trilith.settings.schema import Settings
-from trilith_gateway.commands.option import add_address, add_settings, load, read_settings
+from trilith_gateway.commands.option import add_address, add_settings, load, positive, read_settings
 
 
 class Serve:
@@ -19,7 +19,11 @@ class Serve:
         add_address(parser)
         add_settings(parser)
         parser.add_argument(
-            "--workers", type=int, default=1, metavar="N", help="processes that share the port (%(default)s)"
+            "--workers",
+            type=positive,
+            default=1,
+            metavar="N",
+            help="processes that share the port (%(default)s)",
         )
 
     def run(self, arguments: argparse.Namespace) -> int:
@@ -31,17 +35,17 @@ class Serve:
         from trilith_gateway.app import create_app
         from trilith_gateway.reload import Source
 
-        listener = server.listen(settings.gateway)
-        if arguments.workers > 1:
-            return _workers(arguments, settings, listener)
-        app = create_app(settings, source=Source(loaded.path, lambda: read_settings(arguments)))
+        with server.listen(settings.gateway) as listener:
+            if arguments.workers > 1:
+                return _workers(arguments, settings, listener)
+            app = create_app(settings, source=Source(loaded.path, lambda: read_settings(arguments)))
 
-        async def main() -> int:
-            print(f"trilith gateway on {server.address(listener)}", flush=True)
-            await server.serve(app, listener, settings.gateway)
-            return 0
+            async def main() -> int:
+                print(f"trilith gateway on {server.address(listener)}", flush=True)
+                await server.serve(app, listener, settings.gateway)
+                return 0
 
-        return server.run(main())
+            return server.run(main())
 
 
 def _workers(arguments: argparse.Namespace, settings: Settings, listener: socket) -> int:

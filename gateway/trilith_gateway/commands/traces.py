@@ -12,7 +12,7 @@ from pathlib import Path
 from trilith.errors import DataError
 from trilith.telemetry import names
 from trilith_gateway import tracing
-from trilith_gateway.commands.option import add_settings, read_settings, table
+from trilith_gateway.commands.option import add_settings, positive, read_settings, table
 
 
 class Traces:
@@ -25,7 +25,7 @@ class Traces:
         parser.add_argument(
             "id", nargs="?", help="a request id (req_...) or a trace id; none lists the newest"
         )
-        parser.add_argument("--limit", type=int, default=20, help="how many to list (%(default)s)")
+        parser.add_argument("--limit", type=positive, default=20, help="how many to list (%(default)s)")
         add_settings(parser)
 
     def run(self, arguments: argparse.Namespace) -> int:

@@ -35,9 +35,9 @@ class Up:
         from trilith_gateway import server
         from trilith_gateway.reload import Source
 
-        listener = server.listen(loaded.settings.gateway)
-        source = Source(loaded.path, lambda: read_settings(arguments))
-        return server.run(_up(loaded.settings, listener, source))
+        with server.listen(loaded.settings.gateway) as listener:
+            source = Source(loaded.path, lambda: read_settings(arguments))
+            return server.run(_up(loaded.settings, listener, source))
 
 
 async def _up(settings: Settings, listener: socket, source: Source) -> int:

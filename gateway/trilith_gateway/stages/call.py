@@ -113,6 +113,8 @@ class Call:
         exchange.waited_s = time.perf_counter() - sent_at
         if reply.status < 400:
             _read(exchange, reply, body)
+            if exchange.trace is not None and exchange.trace.content is not None:
+                exchange.trace.content.hear(body)
         exchange.answer = Answer(reply.status, headers, body)
 
 
@@ -209,6 +211,8 @@ def _describe(exchange: Exchange, block: bytes) -> None:
         exchange.response_id = found[1].decode("ascii", "replace")
     if finished := _FINISHED.findall(block):
         exchange.finish_reasons = tuple(reason.decode() for reason in finished)
+    if exchange.trace is not None and exchange.trace.content is not None:
+        exchange.trace.content.hear(block)
 
 
 def _without_usage(exchange: Exchange, block: bytes) -> bytes:

@@ -56,6 +56,8 @@ class ProtectIn:
             _describe(current, protection, protection.verdict)
         if exchange.target.kind is not Kind.RAG and protection.counts:
             exchange.body, exchange.masked = body, True
+        elif exchange.trace is not None and exchange.trace.content is not None:
+            exchange.trace.content.masked = body
 
 
 def _describe(current: TraceSpan, protection: governance.Protection, verdict: Verdict) -> None:

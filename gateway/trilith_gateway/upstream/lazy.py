@@ -22,11 +22,10 @@ class LazyUpstream:
     `trilith ingest` or `trilith train` cure a running gateway.
     """
 
-    def __init__(self, name: str, open: Callable[[], Upstream], *, cure: str) -> None:
-        """Take the opener and the sentence that tells how to make it succeed."""
+    def __init__(self, name: str, open: Callable[[], Upstream]) -> None:
+        """Take the opener; its errors say how to make it succeed."""
         self._name = name
         self._open = open
-        self._cure = cure
         self._upstream: Upstream | None = None
         self._reason = ""
         self._tried_at = float("-inf")
@@ -62,10 +61,13 @@ class LazyUpstream:
                 except TrilithError as error:
                     self._reason = str(error)
                     _log.warning("%s is not ready: %s", self._name, error)
+                except Exception as error:  # a damaged file or library; the other models answer on
+                    self._reason = f"it could not be opened ({type(error).__name__}); the log has the reason"
+                    _log.exception("%s could not be opened", self._name)
                 self._tried_at = time.monotonic()
             if self._upstream is None:
                 raise InternalServerError(
-                    f"The model {self._name!r} is not ready: {self._reason}. {self._cure}",
+                    f"The model {self._name!r} is not ready: {self._reason}.",
                     status_code=503,
                     code="model_not_ready",
                     type="server_error",

@@ -57,6 +57,9 @@ class Failure:
     path: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
 
 def list_source(folder: Path) -> list[SourceFile]:
     """Return the readable formats' files below a folder, in order of path; hidden ones are passed over.

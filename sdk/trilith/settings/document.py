@@ -43,17 +43,18 @@ class Document:
     faults: list[Fault] = field(default_factory=list)
 
 
-def read_document(path: Path, environ: Mapping[str, str]) -> Document:
+def read_document(path: Path, environ: Mapping[str, str], *, extra: str = "gateway") -> Document:
     """Read a settings file.
 
     Args:
         path: The file; shown in messages as given.
         environ: Where `${VARIABLE}` is looked up.
+        extra: The optional part whose file it is; it brings PyYAML.
 
     Raises:
         SettingsError: the file cannot be read or is not YAML; the message names the line.
     """
-    yaml: Any = need("yaml", extra="gateway")
+    yaml: Any = need("yaml", extra=extra)
     text = _text(path)
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -79,7 +80,7 @@ def _text(path: Path) -> str:
         raw = path.read_bytes()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise SettingsError(f"{path}: cannot read the settings file: {reason}") from error
+        raise SettingsError(f"{path}: cannot read the file: {reason}") from error
     if len(raw) > _MAX_BYTES:
         raise SettingsError(f"{path}: {len(raw)} bytes, expected a settings file of at most {_MAX_BYTES}")
     try:

@@ -118,7 +118,12 @@ def _wrap(function: Callable[..., Any], *, name: str | None) -> Callable[..., An
                     except BaseException as error:  # thrown in by the consumer: the generator decides
                         step = functools.partial(inner.athrow, error)
             except GeneratorExit:
-                await inner.aclose()
+                with trace.use_span(current, record_exception=False, set_status_on_exception=False):
+                    try:
+                        await inner.aclose()
+                    except BaseException as error:  # its own clean-up failed, or was cancelled
+                        fail(current, error)
+                        raise
                 raise
             except BaseException as error:
                 fail(current, error)
@@ -150,7 +155,12 @@ def _wrap(function: Callable[..., Any], *, name: str | None) -> Callable[..., An
                     except BaseException as error:  # thrown in by the consumer: the generator decides
                         step = functools.partial(inner.throw, error)
             except GeneratorExit:
-                inner.close()
+                with trace.use_span(current, record_exception=False, set_status_on_exception=False):
+                    try:
+                        inner.close()
+                    except BaseException as error:  # its own clean-up failed
+                        fail(current, error)
+                        raise
                 raise
             except BaseException as error:
                 fail(current, error)
