@@ -51,7 +51,9 @@ _BLOCKS: Final = {
             type={"const": "image"},
             source={
                 "oneOf": [
-                    _object(["type", "media_type", "data"], type={"const": "base64"}, media_type=_TEXT, data=_TEXT),
+                    _object(
+                        ["type", "media_type", "data"], type={"const": "base64"}, media_type=_TEXT, data=_TEXT
+                    ),
                     _object(["type", "url"], type={"const": "url"}, url=_TEXT),
                 ]
             },

@@ -140,7 +140,9 @@ class WireProtocol(HttpToolsProtocol):
 
     # From the parser.
     def on_message_begin(self) -> None:
-        """Begin a request."""
+        """Begin a request, unless the connection is given up: what follows a refusal is never run."""
+        if self._phase == _GONE:
+            return
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
