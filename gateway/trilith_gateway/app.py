@@ -11,10 +11,11 @@ from fastapi import FastAPI
 
 from trilith.seams import Upstream
 from trilith.settings.schema import Settings
+from trilith_gateway import edge
 from trilith_gateway import platform as platforms
 from trilith_gateway.platform import Platform
 from trilith_gateway.reload import Reloader, Source
-from trilith_gateway.routes import feedback, inference, model, openai, operation
+from trilith_gateway.routes import feedback, inference, model, openai, operation, page
 
 
 def create_app(
@@ -64,6 +65,7 @@ def assemble(
         lifespan=lifespan,
         docs_url="/docs",
         redoc_url=None,
+        redirect_slashes=False,  # it would lead to whatever host the caller names
         # FastAPI's own spans and metrics would stand beside ours, with the route instead of the model.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
@@ -73,4 +75,6 @@ def assemble(
     app.include_router(model.router(platform))
     app.include_router(feedback.router(platform))
     app.include_router(operation.router(platform))
+    edge.dress(app)
+    page.publish(app)
     return app

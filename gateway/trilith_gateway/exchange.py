@@ -237,7 +237,7 @@ def model_not_found(name: str, api: Api) -> NotFoundError:
     """Make the error for a model that does not exist, may not be called, or is of another kind."""
     kinds = " or ".join(sorted(kind.value for kind in OPERATIONS[api].kinds))
     return NotFoundError(
-        f"The model {name!r} does not exist for this key, or is not of kind {kinds}. "
+        f"The model {name[:128]!r} does not exist for this key, or is not of kind {kinds}. "
         "GET /v1/models lists yours.",
         status_code=404,
         code="model_not_found",

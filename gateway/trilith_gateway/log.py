@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, with fields from a closed list and secrets blotted out."""
+"""Logs: one record a line, JSON or text, with fields from a closed list and secrets blotted out."""
 
 from __future__ import annotations
 
@@ -34,6 +34,10 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without secrets and without the values that an exception carries."""
+        return json.dumps(self.fields(record))
+
+    def fields(self, record: logging.LogRecord) -> dict[str, object]:
+        """Return what the line tells."""
         line: dict[str, object] = {
             "at": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{record.msecs:03.0f}Z",
             "level": record.levelname.lower(),
@@ -48,13 +52,26 @@ class JsonFormatter(logging.Formatter):
             line["where"] = [
                 f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(record.exc_info[2])
             ]
-        return json.dumps(line)
+        return line
 
 
-def configure(stream: TextIO, *, level: int = logging.WARNING) -> None:
-    """Send every log of the process to `stream` as JSON lines, in place of all other handlers."""
+class TextFormatter(JsonFormatter):
+    """Makes one line of text out of a record, with the same fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without secrets and without the values that an exception carries."""
+        line = self.fields(record)
+        places = line.pop("where", [])
+        head = " ".join(str(line.pop(name)) for name in ("at", "level", "logger", "message"))
+        more = "".join(f" {name}={value}" for name, value in line.items())
+        last = f" at {places[-1]}" if isinstance(places, list) and places else ""
+        return f"{head}{more}{last}".replace("\n", "\\n")
+
+
+def configure(stream: TextIO, *, level: int = logging.WARNING, text: bool = False) -> None:
+    """Send every log of the process to `stream`, as JSON lines or as text, in place of all other handlers."""
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(TextFormatter() if text else JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from trilith.errors import APIError, InternalServerError
+from trilith.errors import APIConnectionError, APIError, InternalServerError
 from trilith_gateway import answer, sse
 from trilith_gateway.exchange import Answer, Exchange, Rule
 
@@ -105,11 +105,15 @@ class Pipeline:
 
     def _send_body(self, exchange: Exchange, ready: Answer, outlet: Outlet) -> Awaitable[None] | None:
         body = ready.body
-        if ready.status < 400:
-            for transform in self.over:
-                body = transform.body(exchange, body)
-        elif exchange.operation.dialect is not None and exchange.reply is not None:
-            body = exchange.operation.dialect.refusal(body, ready.status)
+        try:
+            if ready.status < 400:
+                for transform in self.over:
+                    body = transform.body(exchange, body)
+            elif exchange.operation.dialect is not None and exchange.reply is not None:
+                body = exchange.operation.dialect.refusal(body, ready.status)
+        except Exception as error:
+            exchange.answer = ready = answer.error(exchange, _unreadable(exchange, error))
+            body = ready.body
         try:
             self._close(exchange)
         except APIError as error:
@@ -135,7 +139,8 @@ class Pipeline:
                     await wait
                 exchange.delivered_bytes += len(block)
             self._close(exchange)
-        except APIError as error:
+        except Exception as failure:
+            error = failure if isinstance(failure, APIError) else _unreadable(exchange, failure)
             exchange.rule = exchange.rule or Rule.BROKEN
             self._close(exchange)
             # And no [DONE]: this is not an end.
@@ -155,6 +160,12 @@ class Pipeline:
 
 def _unanswered() -> Answer:
     raise RuntimeError("no stage gave an answer")
+
+
+def _unreadable(exchange: Exchange, error: Exception) -> APIError:
+    """Note what an upstream's answer did to a step over it, and return what the caller is told."""
+    _log.warning("the answer to request %s cannot be read (%s)", exchange.id, type(error).__name__)
+    return APIConnectionError("the upstream's answer is not what its protocol says")
 
 
 def _failed(exchange: Exchange, error: Exception) -> Answer:

@@ -16,7 +16,9 @@ import orjson
 
 from trilith.errors import BadRequestError
 
-_MOST_VALUES = 10_000_000
+MOST_VALUES = 10_000_000
+MOST_DEPTH = 250
+"""Deepest nesting of a body: it is written again in places, and orjson writes 254 levels at most."""
 
 
 def decode(raw: bytes) -> dict[str, Any]:
@@ -33,6 +35,11 @@ def decode(raw: bytes) -> dict[str, Any]:
         refuse(f"The body is not valid JSON: {where}.", None)
     if type(body) is not dict:
         refuse(f"The body is a JSON {type(body).__name__}, expected an object.", None)
+    if raw.count(b"[") + raw.count(b"{") > MOST_DEPTH:  # only then can it be too deep
+        try:
+            orjson.dumps([[[[body]]]])
+        except orjson.JSONEncodeError:
+            refuse(f"The body is nested more than {MOST_DEPTH} levels deep.", None)
     return body
 
 
@@ -69,7 +76,9 @@ def check_generation(body: dict[str, Any]) -> None:
     """Check what bounds the answer, and how it is to be sent."""
     for name in ("max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of"):
         value = body.get(name)
-        if value is not None and (type(value) is not int or not 1 <= value <= _MOST_VALUES):
+        if type(value) is float and value.is_integer():  # 8.0 is a whole number to JSON
+            body[name] = value = int(value)
+        if value is not None and (type(value) is not int or not 1 <= value <= MOST_VALUES):
             refuse(f"`{name}` is {_show(value)}, expected a whole number of at least 1.", name)
     if (stream := body.get("stream")) is not None and type(stream) is not bool:
         refuse(f"`stream` is {_show(stream)}, expected true or false.", "stream")
@@ -85,8 +94,8 @@ def check_tensors(body: dict[str, Any]) -> None:
     shape = inputs[0].get("shape")
     if not isinstance(shape, list) or not shape or not all(type(n) is int and n >= 0 for n in shape):
         refuse(f"`inputs[0].shape` is {_show(shape)}, expected a list of whole numbers.", "inputs[0].shape")
-    if math.prod(shape) > _MOST_VALUES:
-        refuse(f"`inputs[0].shape` comes to more than {_MOST_VALUES:,} values.", "inputs[0].shape")
+    if math.prod(shape) > MOST_VALUES:
+        refuse(f"`inputs[0].shape` comes to more than {MOST_VALUES:,} values.", "inputs[0].shape")
 
 
 def rows(body: dict[str, Any]) -> int:

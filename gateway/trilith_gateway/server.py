@@ -91,8 +91,7 @@ def make(app: FastAPI, settings: GatewaySettings) -> Server:
 
 async def serve(app: FastAPI, listener: socket.socket, settings: GatewaySettings) -> None:
     """Serve until SIGINT or SIGTERM; open answers get `drain_s` to finish, a second signal ends them."""
-    if settings.log == "json":
-        log.configure(sys.stderr)
+    log.configure(sys.stderr, text=settings.log == "text")
     server = make(app, settings)
 
     def stop() -> None:

@@ -160,12 +160,11 @@ def _called(call: Body, change: Change) -> Body:
 
 
 def _in_json(text: str, change: Change) -> str:
-    """Change the strings inside a JSON text; a text that is not JSON is changed as a whole."""
+    """Change the strings inside a JSON text; one that is not JSON, or is nested too deeply, as a whole."""
     try:
-        value = json.loads(text)
-    except ValueError:
+        return json.dumps(_deep(json.loads(text), change), ensure_ascii=False)
+    except (ValueError, RecursionError):
         return change(text)
-    return json.dumps(_deep(value, change), ensure_ascii=False)
 
 
 def _deep(value: Any, change: Change) -> Any:

@@ -32,6 +32,7 @@ _OWN = frozenset(
         "mcp_servers",
     }
 )
+_ROLES = ("user", "assistant", "system")
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _REASONS = {
     "stop": "end_turn",
@@ -65,8 +66,11 @@ def to_chat(raw: bytes, headers: Mapping[str, str]) -> Body:
         request.refuse("`max_tokens` is missing, expected a whole number of at least 1.", "max_tokens")
     chat: Body = {name: value for name, value in body.items() if name not in _OWN}
     chat["messages"] = _messages(body)
-    if tools := body.get("tools"):
-        chat["tools"] = [_tool(tool) for tool in tools if isinstance(tool, dict)]
+    if (tools := body.get("tools")) is not None:
+        if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+            request.refuse("`tools` is not a list of objects.", "tools")
+        if tools:
+            chat["tools"] = [_tool(tool) for tool in tools]
     if isinstance(choice := body.get("tool_choice"), dict):
         kind = str(choice.get("type"))
         named = {"type": "function", "function": {"name": choice.get("name")}}
@@ -88,6 +92,8 @@ def _messages(body: Body) -> list[Body]:
         found.append({"role": "system", "content": _plain(system, "system")})
     for at, message in enumerate(body["messages"]):
         where, content = f"messages[{at}].content", message.get("content")
+        if message["role"] not in _ROLES:
+            request.refuse(f"`messages[{at}].role` is none of {', '.join(_ROLES)}.", f"messages[{at}].role")
         if isinstance(content, str):
             found.append({"role": message["role"], "content": content})
         elif not isinstance(content, list):
@@ -101,7 +107,14 @@ def _messages(body: Body) -> list[Body]:
 
 def _said(blocks: list[Any], where: str) -> Body:
     """Return what the assistant said: texts and calls of tools."""
-    texts = [str(block.get("text", "")) for block in _of(blocks, "text")]
+    if not all(isinstance(block, dict) and isinstance(block.get("type"), str) for block in blocks):
+        request.refuse(f"`{where}` holds a block without a `type`.", where)
+    texts = [block.get("text", "") for block in _of(blocks, "text")]
+    used = _of(blocks, "tool_use")
+    if not all(isinstance(text, str) for text in texts):
+        request.refuse(f"`{where}` holds a text that is none.", where)
+    if not all(isinstance(block.get(name), str) for block in used for name in ("id", "name")):
+        request.refuse(f"`{where}` holds a call of a tool without `id` or `name`.", where)
     calls = [
         {
             "id": block.get("id"),
@@ -111,7 +124,7 @@ def _said(blocks: list[Any], where: str) -> Body:
                 "arguments": orjson.dumps(block.get("input") or {}).decode(),
             },
         }
-        for block in _of(blocks, "tool_use")
+        for block in used
     ]
     message: Body = {"role": "assistant", "content": "".join(texts) or None}
     return message | ({"tool_calls": calls} if calls else {})
@@ -119,19 +132,24 @@ def _said(blocks: list[Any], where: str) -> Body:
 
 def _asked(role: str, blocks: list[Any], where: str) -> list[Body]:
     """Return a user's turn: the tools' results first, as chat wants them, then the rest."""
+    told = _of(blocks, "tool_result")
+    if not all(isinstance(block.get("tool_use_id"), str) for block in told):
+        request.refuse(f"`{where}` holds a tool's result without `tool_use_id`.", where)
     results = [
         {
             "role": "tool",
-            "tool_call_id": block.get("tool_use_id"),
-            "content": _plain(block.get("content") or "", where),
+            "tool_call_id": block["tool_use_id"],
+            "content": _plain(block.get("content", ""), where),
         }
-        for block in _of(blocks, "tool_result")
+        for block in told
     ]
     parts: list[Body] = []
     for block in blocks:
         kind = block.get("type") if isinstance(block, dict) else None
         if kind == "text":
-            parts.append({"type": "text", "text": block.get("text", "")})
+            if not isinstance(text := block.get("text", ""), str):
+                request.refuse(f"`{where}` holds a text that is none.", where)
+            parts.append({"type": "text", "text": text})
         elif kind == "image":
             parts.append({"type": "image_url", "image_url": {"url": _image(block.get("source"), where)}})
         elif kind != "tool_result":
@@ -158,10 +176,12 @@ def _plain(content: object, where: str) -> str:
 
 
 def _image(source: object, where: str) -> str:
-    if isinstance(source, dict) and source.get("type") == "base64":
-        return f"data:{source.get('media_type')};base64,{source.get('data')}"
-    if isinstance(source, dict) and source.get("type") == "url":
-        return str(source.get("url"))
+    given = source if isinstance(source, dict) else {}
+    kind, data, media, url = (given.get(name) for name in ("type", "data", "media_type", "url"))
+    if kind == "base64" and isinstance(data, str) and isinstance(media, str):
+        return f"data:{media};base64,{data}"
+    if kind == "url" and isinstance(url, str):
+        return url
     request.refuse(f"`{where}` holds an image without a source.", where)
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import orjson
 
-from trilith_gateway import request
+from trilith.errors import APIError
+from trilith_gateway import fault, request
 from trilith_gateway.request import refuse
 
 _FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -61,10 +62,22 @@ def to_predictions(answer: bytes) -> bytes:
 
 
 def to_error(answer: bytes, status: int) -> bytes:
-    """Return an error's body in MLflow's words."""
-    said = orjson.loads(answer)
+    """Return an inference error's body in MLflow's words."""
+    try:
+        said = orjson.loads(answer)
+    except orjson.JSONDecodeError:  # an upstream's own
+        said = None
     message = said.get("error", "") if isinstance(said, dict) else ""
-    return orjson.dumps({"error_code": _CODES.get(status, "INTERNAL_ERROR"), "message": message})
+    return orjson.dumps(_error(status, message if isinstance(message, str) else ""))
+
+
+def error(error: APIError) -> Body:
+    """Return an error in MLflow's words."""
+    return _error(fault.status(error), error.message)
+
+
+def _error(status: int, message: str) -> Body:
+    return {"error_code": _CODES.get(status, "INTERNAL_ERROR"), "message": message}
 
 
 def _split(given: object) -> Body:

@@ -13,10 +13,11 @@ from starlette.responses import Response
 from trilith.errors import APIStatusError, BadRequestError, NotFoundError
 from trilith_gateway.key import Key
 from trilith_gateway.platform import Platform
-from trilith_gateway.routes import schema
+from trilith_gateway.routes import page, schema
 from trilith_gateway.routes.access import caller, refusal, reply
 
 _MOST_BYTES = 64 * 1024
+_TEXT = r"^[^\x00]*$"  # PostgreSQL keeps no NUL
 
 
 class Feedback(BaseModel):
@@ -25,9 +26,9 @@ class Feedback(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     request_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
-    score: float | None = Field(None, allow_inf_nan=False)
-    label: str | None = Field(None, max_length=200)
-    comment: str | None = Field(None, max_length=4000)
+    score: float | None = Field(None, allow_inf_nan=False, strict=True)
+    label: str | None = Field(None, max_length=200, pattern=_TEXT)
+    comment: str | None = Field(None, max_length=4000, pattern=_TEXT)
 
 
 def router(platform: Platform) -> APIRouter:
@@ -36,9 +37,10 @@ def router(platform: Platform) -> APIRouter:
 
     @routes.post(
         "/v1/feedback",
-        response_class=Response,
-        openapi_extra=schema.operation(Feedback.model_json_schema()),
         summary="Say how good an answer was",
+        **page.described(
+            Feedback.model_json_schema(), answer=schema.GIVEN, ok=201, statuses=(*page.LISTING, 404, 413)
+        ),
     )
     async def feedback(request: Request) -> Response:
         try:

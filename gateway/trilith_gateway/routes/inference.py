@@ -25,23 +25,25 @@ from trilith_gateway.platform import Platform
 from trilith_gateway.release import Release
 from trilith_gateway.routes import schema
 from trilith_gateway.routes.access import caller, refusal, reply
+from trilith_gateway.routes.page import FORWARDED, LISTING, described, open_route
 
 _MODEL = "/models/{name:path}"
 _VERSION = _MODEL + "/versions/{version}"
-_OPTIONS: dict[str, Any] = {"response_class": Response}
 _MOST_CONTROL_BYTES = 4096
 _EXTENSIONS = ["binary_tensor_data", "model_repository"]
+_STATE = {"type": "object", "required": ["ready"], "properties": {"ready": {"type": "boolean"}}}
 
 
-_INVOCATION: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "dataframe_split": {"type": "object"},
-        "dataframe_records": {"type": "array"},
-        "instances": {"type": "array"},
-        "inputs": {"oneOf": [{"type": "array"}, {"type": "object"}]},
-    },
-}
+def _asked(answer: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Describe a question about the server, or one that an upstream answers."""
+    if answer is not None:
+        return described(answer=answer, statuses=LISTING, words="InferenceError")
+    return described(statuses=FORWARDED, words="InferenceError", forwards=True)
+
+
+def _controlled() -> dict[str, Any]:
+    """Describe what changes which models answer."""
+    return described(statuses=(*FORWARDED, 403), words="InferenceError", forwards=True)
 
 
 def router(platform: Platform) -> APIRouter:
@@ -55,7 +57,7 @@ def router(platform: Platform) -> APIRouter:
 
 
 def _server(routes: APIRouter, platform: Platform) -> None:
-    @routes.get("/v2", summary="Describe the server", **_OPTIONS)
+    @routes.get("/v2", summary="Describe the server", **_asked(schema.SERVER))
     async def server(request: Request) -> Response:
         try:
             await caller(platform, request)
@@ -63,11 +65,15 @@ def _server(routes: APIRouter, platform: Platform) -> None:
             return refusal(error, text=True)
         return reply({"name": "trilith", "version": version("trilith"), "extensions": _EXTENSIONS})
 
-    @routes.get("/v2/health/live", summary="Say whether the server runs", **_OPTIONS)
+    @routes.get("/v2/health/live", summary="Say whether the server runs", **open_route({"type": "object"}))
     async def live() -> Response:
         return reply({"live": True})
 
-    @routes.get("/v2/health/ready", summary="Say whether every predictor can answer", **_OPTIONS)
+    @routes.get(
+        "/v2/health/ready",
+        summary="Say whether every predictor can answer",
+        **open_route(_STATE, not_ready=True),
+    )
     async def ready() -> Response:
         predictors = [r for r in platform.releases if r.kind is Kind.PREDICTOR]
         state = all([await release.upstream.ready() for release in predictors])
@@ -75,28 +81,26 @@ def _server(routes: APIRouter, platform: Platform) -> None:
 
 
 def _inference(routes: APIRouter, platform: Platform) -> None:
-    described = schema.operation(schema.INFERENCE)
+    told = described(schema.INFERENCE, answer=schema.PREDICTED, words="InferenceError", forwards=True)
 
-    @routes.post(
-        f"/v2{_VERSION}/infer", openapi_extra=described, summary="Predict with one version", **_OPTIONS
-    )
+    @routes.post(f"/v2{_VERSION}/infer", summary="Predict with one version", **told)
     async def infer_version(request: Request, name: str, version: str) -> Response:
         return ExchangeResponse(request, Api.PREDICT, platform.front, model=name)
 
-    @routes.post(f"/v2{_MODEL}/infer", openapi_extra=described, summary="Predict", **_OPTIONS)
+    @routes.post(f"/v2{_MODEL}/infer", summary="Predict", **told)
     async def infer(request: Request, name: str) -> Response:
         return ExchangeResponse(request, Api.PREDICT, platform.front, model=name)
 
-    invoked = schema.operation(_INVOCATION)
+    invoked = described(schema.INVOCATION, answer=schema.PREDICTIONS, words="MlflowError", forwards=True)
 
-    @routes.post("/invocations", openapi_extra=invoked, summary="Predict, in MLflow's words", **_OPTIONS)
+    @routes.post("/invocations", summary="Predict, in MLflow's words", **invoked)
     async def invocations(request: Request, model: str | None = None) -> Response:
         name = model or request.headers.get("x-trilith-model") or _only(platform)
         if name is None:
             try:
                 await caller(platform, request)
             except APIStatusError as error:
-                return refusal(error, text=True)
+                return reply(mlflow.error(error), status=error.status_code)
             message = (
                 "no model is named; use /models/NAME/invocations, ?model=NAME or the header x-trilith-model"
             )
@@ -105,9 +109,8 @@ def _inference(routes: APIRouter, platform: Platform) -> None:
 
     @routes.post(
         f"{_MODEL}/invocations",
-        openapi_extra=invoked,
         summary="Predict with the named model, in MLflow's words",
-        **_OPTIONS,
+        **invoked,
     )
     async def named_invocations(request: Request, name: str) -> Response:
         return InvocationResponse(request, platform, name)
@@ -122,11 +125,11 @@ def _models(routes: APIRouter, platform: Platform) -> None:
         except APIError as error:
             return _refused(error)
 
-    @routes.get(f"/v2{_VERSION}/ready", summary="Say whether one version can answer", **_OPTIONS)
+    @routes.get(f"/v2{_VERSION}/ready", summary="Say whether one version can answer", **_asked())
     async def version_ready(request: Request, name: str, version: str) -> Response:
         return await ask(request, name, f"/versions/{version}/ready")
 
-    @routes.get(f"/v2{_MODEL}/ready", summary="Say whether a predictor can answer", **_OPTIONS)
+    @routes.get(f"/v2{_MODEL}/ready", summary="Say whether a predictor can answer", **_asked())
     async def model_ready(request: Request, name: str) -> Response:
         try:
             state = await _predictor(platform, await caller(platform, request), name).upstream.ready()
@@ -134,17 +137,19 @@ def _models(routes: APIRouter, platform: Platform) -> None:
             return refusal(error, text=True)
         return reply({"name": name, "ready": state}, status=200 if state else 503)
 
-    @routes.get(f"/v2{_VERSION}", summary="Describe one version's inputs and outputs", **_OPTIONS)
+    @routes.get(f"/v2{_VERSION}", summary="Describe one version's inputs and outputs", **_asked())
     async def version_metadata(request: Request, name: str, version: str) -> Response:
         return await ask(request, name, f"/versions/{version}")
 
-    @routes.get(f"/v2{_MODEL}", summary="Describe a predictor's inputs and outputs", **_OPTIONS)
+    @routes.get(f"/v2{_MODEL}", summary="Describe a predictor's inputs and outputs", **_asked())
     async def metadata(request: Request, name: str) -> Response:
         return await ask(request, name, "")
 
 
 def _repository(routes: APIRouter, platform: Platform) -> None:
-    @routes.post("/v2/repository/index", summary="List the predictors and their versions", **_OPTIONS)
+    @routes.post(
+        "/v2/repository/index", summary="List the predictors and their versions", **_asked(schema.INDEX)
+    )
     async def index(request: Request) -> Response:
         try:
             key = await caller(platform, request)
@@ -162,12 +167,12 @@ def _repository(routes: APIRouter, platform: Platform) -> None:
             return _refused(error)
 
     @routes.post(
-        f"/v2/repository{_MODEL}/load", summary="Load what the alias names, or one version", **_OPTIONS
+        f"/v2/repository{_MODEL}/load", summary="Load what the alias names, or one version", **_controlled()
     )
     async def load(request: Request, name: str) -> Response:
         return await manage(request, name, "load")
 
-    @routes.post(f"/v2/repository{_MODEL}/unload", summary="Stop answering for a predictor", **_OPTIONS)
+    @routes.post(f"/v2/repository{_MODEL}/unload", summary="Stop answering for a predictor", **_controlled())
     async def unload(request: Request, name: str) -> Response:
         return await manage(request, name, "unload")
 
@@ -233,9 +238,11 @@ async def _entries(release: Release) -> list[dict[str, str]]:
         said = orjson.loads(bytes(answer.body))
     except (APIError, orjson.JSONDecodeError) as error:
         return [_entry(release, "", error.message if isinstance(error, APIError) else "no valid answer")]
+    told = said if isinstance(said, dict) else {}
     if answer.status_code >= 400:
-        return [_entry(release, "", str(said.get("error", "")))]
-    return [_entry(release, version) for version in said.get("versions", [""])]
+        return [_entry(release, "", str(told.get("error", "")))]
+    versions = told.get("versions")
+    return [_entry(release, str(version)) for version in (versions if isinstance(versions, list) else [""])]
 
 
 def _entry(release: Release, version: str, reason: str = "") -> dict[str, str]:

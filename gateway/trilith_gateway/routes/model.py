@@ -12,6 +12,7 @@ from trilith_gateway.api import Api
 from trilith_gateway.exchange import model_not_found
 from trilith_gateway.platform import Platform
 from trilith_gateway.release import Release
+from trilith_gateway.routes import page, schema
 from trilith_gateway.routes.access import caller, refusal, reply
 
 
@@ -31,7 +32,11 @@ def router(platform: Platform) -> APIRouter:
             "priced": release.price is not None,
         }
 
-    @routes.get("/v1/models", response_class=Response, summary="List the models that this key may call")
+    @routes.get(
+        "/v1/models",
+        summary="List the models that this key may call",
+        **page.described(answer=schema.MODELS, statuses=page.LISTING),
+    )
     async def models(request: Request) -> Response:
         try:
             key = await caller(platform, request)
@@ -40,7 +45,11 @@ def router(platform: Platform) -> APIRouter:
         data = [shown(release) for release in platform.releases if key.allows(release.model)]
         return reply({"object": "list", "data": data})
 
-    @routes.get("/v1/models/{name:path}", response_class=Response, summary="Describe one model")
+    @routes.get(
+        "/v1/models/{name:path}",
+        summary="Describe one model",
+        **page.described(answer=schema.MODEL, statuses=(*page.LISTING, 404)),
+    )
     async def model(request: Request, name: str) -> Response:
         try:
             key = await caller(platform, request)

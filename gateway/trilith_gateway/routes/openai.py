@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -11,6 +9,7 @@ from trilith_gateway.api import Api
 from trilith_gateway.http import ExchangeResponse
 from trilith_gateway.platform import Platform
 from trilith_gateway.routes import schema
+from trilith_gateway.routes.page import described
 
 
 def router(platform: Platform) -> APIRouter:
@@ -20,26 +19,43 @@ def router(platform: Platform) -> APIRouter:
     def answer(request: Request, api: Api) -> Response:
         return ExchangeResponse(request, api, platform.front)
 
-    def options(body: dict[str, Any]) -> dict[str, Any]:
-        return {"response_class": Response, "openapi_extra": schema.operation(body)}
-
-    @routes.post("/v1/chat/completions", summary="Chat with a chat or rag model", **options(schema.CHAT))
+    @routes.post(
+        "/v1/chat/completions",
+        summary="Chat with a chat or rag model",
+        **described(schema.CHAT, answer=schema.CHOICES, streams=True, forwards=True),
+    )
     async def chat(request: Request) -> Response:
         return answer(request, Api.CHAT)
 
-    @routes.post("/v1/completions", summary="Complete a text", **options(schema.COMPLETION))
+    @routes.post(
+        "/v1/completions",
+        summary="Complete a text",
+        **described(schema.COMPLETION, answer=schema.CHOICES, streams=True, forwards=True),
+    )
     async def completion(request: Request) -> Response:
         return answer(request, Api.COMPLETION)
 
-    @routes.post("/v1/embeddings", summary="Turn texts into vectors", **options(schema.EMBEDDING))
+    @routes.post(
+        "/v1/embeddings",
+        summary="Turn texts into vectors",
+        **described(schema.EMBEDDING, answer=schema.VECTORS, forwards=True),
+    )
     async def embedding(request: Request) -> Response:
         return answer(request, Api.EMBEDDING)
 
-    @routes.post("/v1/responses", summary="Respond, where the upstream does", **options(schema.RESPONSE))
+    @routes.post(
+        "/v1/responses",
+        summary="Respond, where the upstream does",
+        **described(schema.RESPONSE, streams=True, forwards=True),
+    )
     async def response(request: Request) -> Response:
         return answer(request, Api.RESPONSE)
 
-    @routes.post("/v1/messages", summary="Chat in Anthropic's protocol", **options(schema.MESSAGE))
+    @routes.post(
+        "/v1/messages",
+        summary="Chat in Anthropic's protocol",
+        **described(schema.MESSAGE, answer=schema.SAID, words="AnthropicError", streams=True, forwards=True),
+    )
     async def message(request: Request) -> Response:
         return answer(request, Api.MESSAGE)
 

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from trilith_gateway import request
+
 _TEXT: Final = {"type": "string"}
-_COUNT: Final = {"type": "integer", "minimum": 1}
+_NAME: Final = {"type": "string", "minLength": 1}
+_COUNT: Final = {"type": ["integer", "null"], "minimum": 1, "maximum": request.MOST_VALUES}
+_FLAG: Final = {"type": ["boolean", "null"]}
+_FILLED: Final = {"oneOf": [_NAME, {"type": "array", "minItems": 1}, {"type": "object", "minProperties": 1}]}
+
+
+def _passed_on(what: str) -> dict[str, Any]:
+    return {"description": f"{what}; passed on as it is"}
 
 
 def _object(required: list[str], **properties: dict[str, Any]) -> dict[str, Any]:
@@ -13,60 +22,94 @@ def _object(required: list[str], **properties: dict[str, Any]) -> dict[str, Any]
     return {"type": "object", "required": required, "properties": properties, "additionalProperties": True}
 
 
+_TURN: Final = _object(["role"], role=_TEXT, content=_passed_on("A text, or a list of parts"))
+_GENERATED: Final = {
+    "stream": _FLAG,
+    "stream_options": {
+        "type": ["object", "null"],
+        "properties": {"include_usage": _passed_on("true or false")},
+    },
+    "max_tokens": _COUNT,
+    "n": _COUNT,
+    "temperature": _passed_on("A number from 0"),
+}
 CHAT: Final = _object(
     ["model", "messages"],
-    model=_TEXT,
-    messages={
-        "type": "array",
-        "minItems": 1,
-        "items": _object(
-            ["role"], role=_TEXT, content={"oneOf": [_TEXT, {"type": "array"}, {"type": "null"}]}
-        ),
-    },
-    stream={"type": "boolean"},
-    stream_options=_object([], include_usage={"type": "boolean"}),
-    max_tokens=_COUNT,
+    model=_NAME,
+    messages={"type": "array", "minItems": 1, "items": _TURN},
     max_completion_tokens=_COUNT,
-    temperature={"type": "number", "minimum": 0},
-    n=_COUNT,
+    **_GENERATED,
 )
 RESPONSE: Final = _object(
-    ["model", "input"],
-    model=_TEXT,
-    input={"oneOf": [_TEXT, {"type": "array", "minItems": 1}]},
-    stream={"type": "boolean"},
-    max_output_tokens=_COUNT,
+    ["model", "input"], model=_NAME, input=_FILLED, stream=_FLAG, max_output_tokens=_COUNT
 )
+_BLOCKS: Final = {
+    "oneOf": [
+        _object(["type"], type={"const": "text"}, text=_TEXT),
+        _object(
+            ["type", "source"],
+            type={"const": "image"},
+            source={
+                "oneOf": [
+                    _object(
+                        ["type", "media_type", "data"], type={"const": "base64"}, media_type=_TEXT, data=_TEXT
+                    ),
+                    _object(["type", "url"], type={"const": "url"}, url=_TEXT),
+                ]
+            },
+        ),
+        _object(
+            ["type", "tool_use_id"],
+            type={"const": "tool_result"},
+            tool_use_id=_TEXT,
+            content={"oneOf": [_TEXT, {"type": "array"}]},
+        ),
+    ]
+}
+_SAID_BLOCKS: Final = {
+    "oneOf": [
+        _object(["type"], type={"const": "text"}, text=_TEXT),
+        _object(["type", "id", "name"], type={"const": "tool_use"}, id=_TEXT, name=_TEXT),
+        _object(["type"], type={"type": "string", "not": {"enum": ["text", "tool_use"]}}),
+    ]
+}
+"""Of what the model said before: thinking and its like is left out of a chat."""
 MESSAGE: Final = _object(
     ["model", "messages", "max_tokens"],
-    model=_TEXT,
+    model=_NAME,
     system={"oneOf": [_TEXT, {"type": "array"}]},
     messages={
         "type": "array",
         "minItems": 1,
-        "items": _object(
-            ["role", "content"],
-            role={"enum": ["user", "assistant"]},
-            content={"oneOf": [_TEXT, {"type": "array"}]},
-        ),
+        "items": {
+            "oneOf": [
+                _object(["role", "content"], role={"enum": ["user", "system"]}, content=_TEXT),
+                _object(
+                    ["role", "content"],
+                    role={"enum": ["user", "system"]},
+                    content={"type": "array", "items": _BLOCKS},
+                ),
+                _object(
+                    ["role", "content"],
+                    role={"const": "assistant"},
+                    content={"oneOf": [_TEXT, {"type": "array", "items": _SAID_BLOCKS}]},
+                ),
+            ]
+        },
     },
-    max_tokens=_COUNT,
-    stream={"type": "boolean"},
-    tools={"type": "array"},
+    max_tokens={"type": "integer", "minimum": 1, "maximum": request.MOST_VALUES},
+    stream=_FLAG,
+    tools={"type": ["array", "null"], "items": {"type": "object"}},
 )
 COMPLETION: Final = _object(
     ["model", "prompt"],
-    model=_TEXT,
-    prompt={"oneOf": [_TEXT, {"type": "array"}]},
-    stream={"type": "boolean"},
-    max_tokens=_COUNT,
-    n=_COUNT,
+    model=_NAME,
+    prompt=_passed_on("A text, a list of texts, or tokens"),
+    best_of=_COUNT,
+    **_GENERATED,
 )
 EMBEDDING: Final = _object(
-    ["model", "input"],
-    model=_TEXT,
-    input={"oneOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]},
-    encoding_format={"enum": ["float", "base64"]},
+    ["model", "input"], model=_NAME, input=_FILLED, encoding_format=_passed_on("`float` or `base64`")
 )
 INFERENCE: Final = _object(
     ["inputs"],
@@ -75,24 +118,55 @@ INFERENCE: Final = _object(
         "type": "array",
         "minItems": 1,
         "items": _object(
-            ["name", "shape", "datatype", "data"],
+            ["name", "shape", "datatype"],
             name=_TEXT,
-            shape={"type": "array", "items": {"type": "integer"}},
+            shape={"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}},
             datatype=_TEXT,
-            data={"type": "array"},
+            data={"type": "array", "description": "Row by row; absent where the values follow as bytes"},
         ),
     },
 )
 
-
-def operation(body: dict[str, Any]) -> dict[str, Any]:
-    """Return what a POST with this JSON body adds to its OpenAPI operation."""
-    return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
-        "security": [{"key": []}],
-        "responses": {
-            "200": {"description": "The answer"},
-            "4XX": {"description": "Refused; the body says why and what to do"},
-            "5XX": {"description": "The gateway or its upstream failed"},
-        },
-    }
+CHOICES: Final = _object(["choices"], choices={"type": "array"}, usage={"type": ["object", "null"]})
+VECTORS: Final = _object(["data"], data={"type": "array"})
+SAID: Final = _object(
+    ["type", "role", "model", "content", "stop_reason", "usage"],
+    type={"const": "message"},
+    content={"type": "array"},
+    usage=_object(["input_tokens", "output_tokens"]),
+)
+PREDICTED: Final = _object(["outputs"], model_name=_TEXT, outputs={"type": "array"})
+PREDICTIONS: Final = _object(["predictions"], predictions={"type": "array"})
+MODEL: Final = _object(
+    ["id", "object", "created", "owned_by", "kind"],
+    id=_TEXT,
+    object={"const": "model"},
+    created={"type": "integer"},
+    owned_by=_TEXT,
+    kind=_TEXT,
+    release=_TEXT,
+    priced={"type": "boolean"},
+)
+MODELS: Final = _object(["object", "data"], object={"const": "list"}, data={"type": "array", "items": MODEL})
+GIVEN: Final = _object(["id", "request_id"], id=_TEXT, request_id=_TEXT)
+SERVER: Final = _object(
+    ["name", "version", "extensions"], name=_TEXT, version=_TEXT, extensions={"type": "array", "items": _TEXT}
+)
+METADATA: Final = _object(["name"], name=_TEXT)
+READY: Final = _object(["name", "ready"], name=_TEXT, ready={"type": "boolean"})
+INDEX: Final = {
+    "type": "array",
+    "items": _object(
+        ["name", "version", "state", "reason"], name=_TEXT, version=_TEXT, state=_TEXT, reason=_TEXT
+    ),
+}
+_FORMS: Final[dict[str, dict[str, Any]]] = {
+    "dataframe_split": _object(["data"], columns={"type": "array", "items": _TEXT}, data={"type": "array"}),
+    "dataframe_records": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+    "instances": {"type": "array", "minItems": 1},
+    "inputs": {"oneOf": [{"type": "array", "minItems": 1}, {"type": "object"}]},
+}
+INVOCATION: Final = {
+    "type": "object",
+    "oneOf": [{"required": [name], "properties": {name: form}} for name, form in _FORMS.items()],
+}

@@ -54,7 +54,9 @@ class ProtectIn:
                 _describe(current, protection, Verdict.ERROR)
                 raise
             _describe(current, protection, protection.verdict)
-        if exchange.target.kind is not Kind.RAG and protection.counts:
+        if exchange.target.kind is not Kind.RAG:
+            # Also where nothing was found: what goes on is what was looked at, not what another parser may
+            # read in the same bytes (a name that stands twice).
             exchange.body, exchange.masked = body, True
         elif exchange.trace is not None and exchange.trace.content is not None:
             exchange.trace.content.masked = body

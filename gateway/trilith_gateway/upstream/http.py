@@ -9,6 +9,7 @@ at once.
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections import deque
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ _IDLE_S = 300.0
 """Longest silence within an answer before it counts as broken (seconds)."""
 _KEPT_S = 60.0
 """How long an idle connection is kept (seconds)."""
+_PATH = re.compile(r"/[\x21-\x7e]*")
 _TICK_S = 0.1
 """How exact time limits are (seconds)."""
 
@@ -164,6 +166,8 @@ class HttpUpstream:
         return reply
 
     def _head(self, method: str, call: Call) -> bytes:
+        if not _PATH.fullmatch(call.path):
+            raise ValueError("the path holds what ends a request line")  # it may hold a caller's words
         text = f"{method} {self._prefix}{call.path}{self._fixed}{len(call.body)}\r\n"
         for name, value in call.headers.items():
             if "\n" in value or "\r" in value:

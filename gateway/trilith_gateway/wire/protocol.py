@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -22,8 +23,8 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from trilith.errors import APIStatusError
-from trilith_gateway import fault, sse
-from trilith_gateway.exchange import Exchange
+from trilith_gateway import edge, sse
+from trilith_gateway.exchange import Exchange, new_id
 from trilith_gateway.front import Front
 from trilith_gateway.http import too_large
 from trilith_gateway.wire import route
@@ -139,7 +140,9 @@ class WireProtocol(HttpToolsProtocol):
 
     # From the parser.
     def on_message_begin(self) -> None:
-        """Begin a request."""
+        """Begin a request, unless the connection is given up: what follows a refusal is never run."""
+        if self._phase == _GONE:
+            return
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
@@ -274,9 +277,10 @@ class WireProtocol(HttpToolsProtocol):
             self.active = None
         self.pipeline.clear()
         error = APIStatusError(message, status_code=status, code="bad_request", type="invalid_request_error")
-        body = sse.dump(fault.openai(error))
+        body = sse.dump(edge.told(self.url.decode("latin-1"), error))
         head = f"{_STATUS_LINES[status]}content-type: application/json\r\nconnection: close\r\n"
-        self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        head += f"x-request-id: {new_id(time.time_ns())}\r\ncontent-length: {len(body)}\r\n\r\n"
+        self.transport.write(head.encode() + body)
         self.linger()
 
     def linger(self) -> None:

@@ -17,7 +17,7 @@ Speak = Callable[[dict[str, Any]], str]
 def echo(request: dict[str, Any]) -> str:
     """Answer with the last message's text, or with the prompt."""
     messages = request.get("messages")
-    return str(messages[-1]["content"] if messages else request.get("prompt", ""))
+    return str(messages[-1].get("content") if messages else request.get("prompt", ""))
 
 
 class MemoryReply:

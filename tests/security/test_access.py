@@ -1,0 +1,130 @@
+"""Every way in needs a key but for a short list, and the list is exact: on the page, in the routes, on the wire."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.routing import APIRoute
+from starlette.routing import Route
+from support.gateway import Gateway
+from support.world import world
+
+from trilith_gateway.app import assemble
+from trilith_gateway.wire import route as wire
+
+OPEN = {
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/metrics"),
+    ("GET", "/v2/health/live"),
+    ("GET", "/v2/health/ready"),
+    ("GET", "/openapi.json"),
+    ("HEAD", "/openapi.json"),
+    ("GET", "/docs"),
+    ("HEAD", "/docs"),
+    ("GET", "/docs/oauth2-redirect"),
+    ("HEAD", "/docs/oauth2-redirect"),
+}
+STRANGERS = {
+    "no key": {},
+    "an empty one": {"authorization": "Bearer"},
+    "another scheme": {"authorization": "Basic dTpw"},
+    "a key that never was": {"authorization": "Bearer tl_000000000000_" + "x" * 43},
+    "words of SQL": {"authorization": "Bearer ' or 1=1; --"},
+    "a key in the wrong header": {"x-trilith-key": "TOKEN", "api-key": "TOKEN", "cookie": "key=TOKEN"},
+    "a bypass that others have": {"x-trilith-internal": "1", "x-mlflow-guardrail-bypass": "true"},
+}
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with world(tmp_path_factory.mktemp("world")) as running:
+        yield running
+
+
+def ways_in(gateway: Gateway) -> set[tuple[str, str]]:
+    """Return every method and path of the application's own table, documented or not."""
+
+    def walk(routes: Iterable[Any]) -> Iterator[tuple[str, str]]:
+        for one in routes:
+            if (included := getattr(one, "original_router", None)) is not None:
+                yield from walk(included.routes)
+                continue
+            assert isinstance(one, Route | APIRoute), f"{one} is a way in that this test cannot look into"
+            yield from ((method, one.path) for method in one.methods or ())
+
+    return set(walk(assemble(gateway.platform).routes))
+
+
+def filled(path: str) -> str:
+    for name, value in {"{name:path}": "bikes", "{version}": "1"}.items():
+        path = path.replace(name, value)
+    return path
+
+
+def test_the_open_routes_are_exactly_those_of_the_list(gateway: Gateway) -> None:
+    with httpx.Client(base_url=gateway.url) as stranger:
+        answered = {
+            way for way in ways_in(gateway) if stranger.request(way[0], filled(way[1])).status_code != 401
+        }
+    assert answered == OPEN
+
+
+@pytest.mark.parametrize("headers", STRANGERS.values(), ids=STRANGERS)
+def test_no_route_lets_a_stranger_in(gateway: Gateway, headers: dict[str, str]) -> None:
+    sent = {name: value.replace("TOKEN", gateway.token) for name, value in headers.items()}
+    with httpx.Client(base_url=gateway.url, headers=sent) as stranger:
+        for method, path in sorted(ways_in(gateway) - OPEN):
+            refused = stranger.request(method, filled(path), content=b"{}")
+            assert refused.status_code == 401, (method, path)
+            assert refused.headers["x-request-id"]
+
+
+def test_what_the_wire_answers_by_itself_is_routed_and_refused_alike(gateway: Gateway) -> None:
+    """The wire's table leads past ASGI: each of its paths is a route too, so that one list holds all."""
+    host, port = gateway.url.removeprefix("http://").split(":")
+    routed = {filled(path) for _, path in ways_in(gateway)}
+    paths = [
+        *(path.decode() for path in wire._FIXED),
+        "/v2/models/bikes/infer",
+        "/v2/models/bikes/versions/1/infer",
+    ]
+    for path in paths:
+        assert path in routed
+        assert wire.find(path.encode()) is not None
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            connection.sendall(f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}".encode())
+            assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/nothing", 404),
+        ("POST", "/v1/chat/completions/", 404),
+        ("POST", "//v1/chat/completions", 404),
+        ("POST", "/v1/../v1/nothing", 404),
+        ("DELETE", "/v1/messages", 405),
+        ("TRACE", "/v2/models/bikes/infer", 405),
+        ("PUT", "/invocations", 405),
+    ],
+)
+def test_what_is_no_route_is_refused_in_its_paths_protocol(
+    gateway: Gateway, method: str, path: str, status: int
+) -> None:
+    with httpx.Client(base_url=gateway.url, follow_redirects=False) as stranger:
+        refused = stranger.request(method, path)
+    assert refused.status_code == status
+    assert refused.headers["x-request-id"]
+    said = refused.json()
+    if path.startswith("/v2"):
+        assert isinstance(said["error"], str)
+    elif path.endswith("/invocations"):
+        assert said["message"]
+    else:
+        assert said["error"]["message"]
+    assert said.get("type") == ("error" if path == "/v1/messages" else None)
