@@ -3,6 +3,7 @@
 One process owns the store, so the accounts live in memory and are exact under any number of concurrent
 callers; the journal holds each reservation and charge, from which the accounts are rebuilt at start. A key,
 its team and its org each have an account: a call is reserved in all of them that have a budget, or in none.
+A call counts in the window in which it was reserved, however long it takes; so does its row in the ledger.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Account:
     reserved: int = 0
     told: bool = False
     """The soft share was reached, and somebody told."""
+    since: float = 0.0
+    """Reservations from before count elsewhere (Unix time)."""
 
 
 class Budgets:
@@ -77,14 +80,16 @@ class Budgets:
         for account in accounts:
             account.reserved += amount
 
-    def settle(self, key: Key, reserved: int, charged: int, now: float) -> None:
-        """Give back `reserved` and book `charged`, both in pico-USD."""
+    def settle(self, key: Key, reserved: int, charged: int, at: float) -> None:
+        """Give back what was `reserved` at the Unix time `at`, and book `charged`, both in pico-USD."""
         for name in key.accounts:  # also where a budget was made while the call was under way
-            if (account := self._accounts.get(name)) is not None:
-                self._turn(account, now)
+            account = self._accounts.get(name)
+            if account is not None and account.since <= at:
                 account.spent += charged
         for budget in key.budgets:
-            account = self.account(budget, now)
+            account = self._accounts[budget.account]
+            if account.since > at:
+                continue
             account.reserved = max(0, account.reserved - reserved)
             if not account.told and budget.reaches(budget.soft_percent, account.spent):
                 account.told = True
@@ -115,14 +120,10 @@ class Budgets:
             carried = account.reserved if account is not None else 0
             account = Account(budget.window, start, end, self._spent(budget.account, start), carried)
             self._accounts[budget.account] = account
-        else:
-            self._turn(account, now)
+        elif now >= account.window_end:  # a new window: nothing is spent, nothing reserved
+            start, end = window(budget.window, now)
+            account = self._accounts[budget.account] = Account(budget.window, start, end, 0, since=start)
         return account
-
-    def _turn(self, account: Account, now: float) -> None:
-        if now >= account.window_end:  # a new window: nothing is spent, open reservations go along
-            account.window_start, account.window_end = window(account.window, now)
-            account.spent, account.told = 0, False
 
 
 def exceeded(budget: Budget, amount: int, known: str, window_end: float, now: float) -> Exhausted:

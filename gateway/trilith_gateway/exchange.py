@@ -118,6 +118,7 @@ class Exchange:
         "reply",
         "request_id",
         "reserved",
+        "reserved_at",
         "response_id",
         "rule",
         "saved_pico_usd",
@@ -187,6 +188,8 @@ class Exchange:
         """Let in by the second stage; from here on the ledger gets a row, whatever happens."""
         self.reserved: int | None = None
         """Pico-USD held; None when nothing was reserved."""
+        self.reserved_at = 0.0
+        """When (Unix time); the charge counts in this time's windows."""
         self.budget = ""
         """What a budget did: `soft`, `degrade` or `exhausted`, and the account (`degrade team:lab`)."""
         self.asked = ""

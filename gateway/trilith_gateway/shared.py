@@ -49,6 +49,8 @@ class _Account:
     idle: bool = False
     """Nothing was reserved since the last look."""
     told: bool = False
+    since: float = 0.0
+    """Reservations from before count elsewhere (Unix time)."""
 
     @property
     def spent(self) -> int:
@@ -91,10 +93,12 @@ class LeasedBudgets:
             account.reserved += amount
             account.idle = False
 
-    def settle(self, key: Key, reserved: int, charged: int, now: float) -> None:
-        """Give back `reserved` and book `charged`, both in pico-USD."""
+    def settle(self, key: Key, reserved: int, charged: int, at: float) -> None:
+        """Give back what was `reserved` at the Unix time `at`, and book `charged`, both in pico-USD."""
         for budget in key.budgets:
-            account = self._account(budget, now)
+            account = self._known(budget, self._accounts[budget.account])
+            if account.since > at:
+                continue
             account.reserved = max(0, account.reserved - reserved)
             self._book(budget.account, account, charged)
             if not account.told and budget.reaches(budget.soft_percent, account.spent):
@@ -104,7 +108,7 @@ class LeasedBudgets:
             held = {budget.account for budget in key.budgets}
             for name in key.accounts:  # a budget may have been made while the call was under way
                 late = self._accounts.get(name) if name not in held else None
-                if late is not None and now < late.window_end:
+                if late is not None and late.since <= at:
                     self._book(name, late, charged)
 
     def soft(self, key: Key, now: float) -> Budget | None:
@@ -139,26 +143,31 @@ class LeasedBudgets:
 
     def _account(self, budget: Budget, now: float) -> _Account:
         account = self._accounts.get(budget.account)
+        if account is not None and account.window == budget.window and now < account.window_end:
+            return self._known(budget, account)
+        start, end = window(budget.window, now)
         epoch = self._purse.lease_epoch
-        if account is None or now >= account.window_end or account.window != budget.window:
-            start, end = window(budget.window, now)
-            carried = account.reserved if account is not None else 0
-            account = _Account(budget.window, start, end, epoch, reserved=carried)
-            self._accounts[budget.account] = account
-            if carried:  # what is under way will be charged in this window, so nobody else may have it
-                self._owe(budget.account, account, carried)
-                account.held = carried
-            if budget.soft_percent is not None or budget.degrade_percent is not None:
-                self._purse.lease(budget.account, start, None, 0, 0)  # opens it: what was charged counts
-            self._look(budget, account)
-        elif account.epoch != epoch:  # our leases were settled by the ledger meanwhile
-            account.held, account.epoch = 0, epoch
+        if account is None or account.window == budget.window:
+            made = _Account(budget.window, start, end, epoch, since=start)
+        else:  # counted differently from now on: what is under way goes along
+            made = _Account(budget.window, start, end, epoch, reserved=account.reserved)
+            self._owe(budget.account, made, account.reserved)
+            made.held = account.reserved
+        self._accounts[budget.account] = made
+        if budget.soft_percent is not None or budget.degrade_percent is not None:
+            self._purse.lease(budget.account, start, None, 0, 0)  # opens it: what was charged counts
+        self._look(budget, made)
+        return made
+
+    def _known(self, budget: Budget, account: _Account) -> _Account:
+        if account.epoch != self._purse.lease_epoch:  # our leases were settled by the ledger meanwhile
+            account.held, account.epoch = 0, self._purse.lease_epoch
             self._look(budget, account)
         return account
 
     def _book(self, name: str, account: _Account, charged: int) -> None:
         account.held -= charged
-        if account.held < 0:  # costlier than expected, or begun in another window: it is owed all the same
+        if account.held < 0:  # costlier than expected: it is owed all the same
             self._owe(name, account, -account.held)
 
     def _owe(self, name: str, account: _Account, amount: int) -> None:

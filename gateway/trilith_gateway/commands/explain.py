@@ -135,7 +135,8 @@ def _charge(charge: dict[str, Any]) -> list[str]:
     if first is not None:
         times += f", {first:.1f} ms to the upstream's first byte"
     return [
-        f"  answered  {at} with status {charge['status']}" + (", streamed" if charge["streamed"] else ""),
+        f"  let in    {at}, answered with status {charge['status']}"
+        + (", streamed" if charge["streamed"] else ""),
         f"  asked by  key {charge['key_name']} ({charge['key_id']}) of team {charge['team']}"
         + (f" of {charge['org']}" if charge["org"] else ""),
         f"  model     {charge['model']} ({charge['kind']}), release {charge['release']}",

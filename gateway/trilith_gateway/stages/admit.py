@@ -112,7 +112,7 @@ class Admit:
         now = time.time()
         if key.budgets:
             bound = self._reserve(exchange, release, bound, now)
-        exchange.reserved = bound
+        exchange.reserved, exchange.reserved_at = bound, now
         record: Record = {
             "t": "reserve",
             "id": exchange.id,

@@ -42,14 +42,14 @@ class Settle:
             exchange.rule = Rule.UNPRICED
         else:
             exchange.amount = cost(usage, price)
-        now = time.time()
+        at = exchange.reserved_at or time.time()
         try:
-            self._append(_row(exchange, usage, now))
+            self._append(_row(exchange, usage, at))
         except OSError as error:
             raise store_unavailable() from error
         finally:
             if exchange.reserved is not None:
-                self._budgets.settle(exchange.caller, exchange.reserved, exchange.amount or 0, now)
+                self._budgets.settle(exchange.caller, exchange.reserved, exchange.amount or 0, at)
 
 
 def _rule(exchange: Exchange) -> tuple[Rule, Usage]:
@@ -71,14 +71,14 @@ def _rule(exchange: Exchange) -> tuple[Rule, Usage]:
     return Rule.ESTIMATE, estimate(exchange.body_bytes, received)
 
 
-def _row(exchange: Exchange, usage: Usage, now: float) -> Record:
+def _row(exchange: Exchange, usage: Usage, at: float) -> Record:
     release, key = exchange.target, exchange.caller
     first = exchange.first_byte_at
     row: Record = {
         "t": "charge",
         "id": exchange.id,
         "request_id": exchange.request_id,
-        "at": now,
+        "at": at,
         "key_id": key.id,
         "team": key.team,
         "model": release.model,
