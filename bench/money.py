@@ -223,7 +223,7 @@ def _reader(raw: bytes) -> Callable[[int], bytes]:
 
 def _over(key: Key, spent: dict[str, int]) -> int:
     """Return by how much a key is over its budget; below zero when it is not."""
-    return spent.get(key.id, 0) - key.budget_pico_usd if key.budget_pico_usd is not None else -1
+    return spent.get(key.id, 0) - limit if (limit := key.terms.budget_pico_usd) is not None else -1
 
 
 def main() -> int:

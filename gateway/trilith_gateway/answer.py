@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 
-from trilith.errors import APIError, APIStatusError, BudgetExceededError
+from trilith.errors import APIError, APIStatusError, RateLimitError
 from trilith.money import format_usd
 from trilith_gateway import fault, sse
 from trilith_gateway.exchange import Answer, Exchange
+from trilith_gateway.limits.seam import Allowance
 
 
 def error(exchange: Exchange, error: APIError) -> Answer:
@@ -16,7 +17,7 @@ def error(exchange: Exchange, error: APIError) -> Answer:
     if isinstance(error, APIStatusError):
         if error.retry_after_s is not None:
             headers["retry-after"] = str(max(1, round(error.retry_after_s)))
-        if isinstance(error, BudgetExceededError):
+        if isinstance(error, RateLimitError) and not error.retryable:
             headers["x-should-retry"] = "false"
     return Answer(fault.status(error), headers, sse.dump(exchange.operation.error(error)))
 
@@ -27,18 +28,41 @@ def headers(exchange: Exchange, ready: Answer) -> dict[str, str]:
     found = ready.headers
     found["x-request-id"] = exchange.request_id
     found["openai-processing-ms"] = "%.0f" % (elapsed * 1000)
-    found["x-trilith-overhead-ms"] = "%.3f" % ((elapsed - exchange.waited_s) * 1000)
+    found["x-trilith-overhead-ms"] = "%.3f" % ((elapsed - exchange.waited_s - exchange.queued_s) * 1000)
     if (release := exchange.release) is not None:
         found["x-trilith-release"] = release.digest
         if exchange.fell_back:
             found["x-trilith-fallback"] = release.model
+    if exchange.budget:
+        found["x-trilith-budget"] = exchange.budget.partition(":")[0]
+    if exchange.queued_s:
+        found["x-trilith-queue-ms"] = "%.0f" % (exchange.queued_s * 1000)
     if exchange.recalled:
         found["x-trilith-cache"] = "hit"
         found["x-trilith-saved-usd"] = format_usd(exchange.saved_pico_usd)
     if exchange.settled and exchange.amount is not None:
         found["x-trilith-cost-usd"] = format_usd(exchange.amount)
     if (allowance := exchange.allowance) is not None:
-        found["x-ratelimit-limit-requests"] = str(allowance.limit)
-        found["x-ratelimit-remaining-requests"] = str(allowance.remaining)
-        found["x-ratelimit-reset-requests"] = f"{allowance.reset_s:.3f}s"
+        _tell(found, "requests", allowance)
+    if (allowance := exchange.token_allowance) is not None:
+        _tell(found, "tokens", allowance)
     return found
+
+
+def _tell(found: dict[str, str], what: str, allowance: Allowance) -> None:
+    found[f"x-ratelimit-limit-{what}"] = str(allowance.limit)
+    found[f"x-ratelimit-remaining-{what}"] = str(allowance.remaining)
+    found[f"x-ratelimit-reset-{what}"] = duration(allowance.reset_s)
+
+
+def duration(seconds: float) -> str:
+    """Write a duration as Go does, which is how OpenAI does: `12ms`, `1.5s`, `6m0s`; whole milliseconds."""
+    ms = max(0, round(seconds * 1000))
+    if 0 < ms < 1000:
+        return f"{ms}ms"
+    minutes, ms = divmod(ms, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{ms / 1000:g}s"
+    if hours:
+        return f"{hours}h{minutes}m{text}"
+    return f"{minutes}m{text}" if minutes else text

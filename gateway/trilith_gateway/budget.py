@@ -1,7 +1,9 @@
 """Budgets: a call's upper bound is reserved before it starts and replaced by its charge when it ends.
 
 One process owns the store, so the accounts live in memory and are exact under any number of concurrent
-callers; the journal holds each reservation and charge, from which the accounts are rebuilt at start.
+callers; the journal holds each reservation and charge, from which the accounts are rebuilt at start. A key,
+its team and its org each have an account: a call is reserved in all of them that have a budget, or in none.
+A call counts in the window in which it was reserved, however long it takes; so does its row in the ledger.
 """
 
 from __future__ import annotations
@@ -12,76 +14,155 @@ from datetime import UTC, datetime, timedelta
 
 from trilith.errors import BudgetExceededError
 from trilith.money import format_usd
-from trilith_gateway.key import Key, Window
+from trilith_gateway.key import Key
+from trilith_gateway.terms import Budget, Window
 
 Spent = Callable[[str, float], int]
-"""`spent(key_id, since)`: pico-USD charged to a key since a Unix time."""
+"""`spent(account, since)`: pico-USD charged to an account since a Unix time."""
+
+
+class Exhausted(BudgetExceededError):
+    """A budget does not reach for a call; says which."""
+
+    budget: Budget
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A budget's soft share was reached for the first time in its window, as far as this process knows."""
+
+    budget: Budget
+    window_start: float
+    spent: int
+    """Pico-USD."""
+
+
+def unheard(alert: Alert) -> None:
+    """Tell nobody."""
 
 
 @dataclass(slots=True)
 class Account:
-    """One key's money in the present window, in pico-USD."""
+    """One account's money in the present window, in pico-USD."""
 
+    window: Window
     window_start: float
     window_end: float
     """Unix time at which the window closes; infinite for `total`."""
     spent: int
     reserved: int = 0
+    told: bool = False
+    """The soft share was reached, and somebody told."""
+    since: float = 0.0
+    """Reservations from before count elsewhere (Unix time)."""
 
 
 class Budgets:
-    """Every key's account."""
+    """The accounts of every key, team and org that has a budget."""
 
-    def __init__(self, spent: Spent) -> None:
+    def __init__(self, spent: Spent, alert: Callable[[Alert], None] = unheard) -> None:
+        """Take what knows of past charges, and what is told when a soft share is reached."""
         self._spent = spent
+        self._alert = alert
         self._accounts: dict[str, Account] = {}
 
     def reserve(self, key: Key, amount: int, now: float) -> None:
-        """Hold `amount` pico-USD of the key's budget.
+        """Hold `amount` pico-USD of every budget that the key stands under.
 
         Raises:
-            BudgetExceededError: what is spent and reserved leaves less than that; nothing is held.
+            BudgetExceededError: one of them has less than that left; nothing is held then.
         """
-        account = self.account(key, now)
-        limit = key.budget_pico_usd
-        if limit is not None and account.spent + account.reserved + amount > limit:
-            raise BudgetExceededError(
-                f"this call may cost up to {format_usd(amount)} USD, and of the key's budget of "
-                f"{format_usd(limit)} USD per {key.budget_window} {format_usd(account.spent)} are spent and "
-                f"{format_usd(account.reserved)} reserved. "
-                "Lower max_tokens, raise the budget, or wait for the window",
-                status_code=429,
-                code="insufficient_quota",
-                type="insufficient_quota",
-                retry_after_s=None if account.window_end == float("inf") else account.window_end - now,
-            )
-        account.reserved += amount
+        accounts = [self.account(budget, now) for budget in key.budgets]
+        for budget, account in zip(key.budgets, accounts, strict=True):
+            if account.spent + account.reserved + amount > budget.pico_usd:
+                known = f"{format_usd(account.spent)} are spent and {format_usd(account.reserved)} reserved"
+                raise exceeded(budget, amount, known, account.window_end, now)
+        for account in accounts:
+            account.reserved += amount
 
-    def settle(self, key: Key, reserved: int, charged: int, now: float) -> None:
-        """Give back `reserved` and book `charged`, both in pico-USD."""
-        account = self.account(key, now)
-        account.reserved = max(0, account.reserved - reserved)
-        account.spent += charged
+    def settle(self, key: Key, reserved: int, charged: int, at: float) -> None:
+        """Give back what was `reserved` at the Unix time `at`, and book `charged`, both in pico-USD."""
+        for name in key.accounts:  # also where a budget was made while the call was under way
+            account = self._accounts.get(name)
+            if account is not None and account.since <= at:
+                account.spent += charged
+        for budget in key.budgets:
+            account = self._accounts[budget.account]
+            if account.since > at:
+                continue
+            account.reserved = max(0, account.reserved - reserved)
+            if not account.told and budget.reaches(budget.soft_percent, account.spent):
+                account.told = True
+                self._alert(Alert(budget, account.window_start, account.spent))
 
-    def account(self, key: Key, now: float) -> Account:
-        """Return the key's account in the window that holds `now`."""
-        account = self._accounts.get(key.id)
-        if account is None:
-            start, end = window(key.budget_window, now)
-            account = self._accounts[key.id] = Account(start, end, self._spent(key.id, start))
-        elif now >= account.window_end:  # a new window: nothing is spent, open reservations go along
-            start, end = window(key.budget_window, now)
-            account = self._accounts[key.id] = Account(start, end, 0, account.reserved)
+    def soft(self, key: Key, now: float) -> Budget | None:
+        """Return a budget of the key's whose soft share is spent, if there is one."""
+        for budget in key.budgets:
+            if budget.reaches(budget.soft_percent, self.account(budget, now).spent):
+                return budget
+        return None
+
+    def degrades(self, key: Key, amount: int, now: float) -> Budget | None:
+        """Return a budget of the key's whose degrade share `amount` more would go beyond, if there is one."""
+        for budget in key.budgets:
+            if budget.degrade_percent is not None:
+                account = self.account(budget, now)
+                used = account.spent + account.reserved + amount
+                if used * 100 > budget.pico_usd * budget.degrade_percent:
+                    return budget
+        return None
+
+    def account(self, budget: Budget, now: float) -> Account:
+        """Return a budget's account in the window that holds `now`."""
+        account = self._accounts.get(budget.account)
+        if account is None or account.window != budget.window:  # new, or counted differently from now on
+            start, end = window(budget.window, now)
+            carried = account.reserved if account is not None else 0
+            account = Account(budget.window, start, end, self._spent(budget.account, start), carried)
+            self._accounts[budget.account] = account
+        elif now >= account.window_end:  # a new window: nothing is spent, nothing reserved
+            start, end = window(budget.window, now)
+            account = self._accounts[budget.account] = Account(budget.window, start, end, 0, since=start)
         return account
+
+
+def exceeded(budget: Budget, amount: int, known: str, window_end: float, now: float) -> Exhausted:
+    """Make the error for a call that a budget does not reach for.
+
+    Args:
+        budget: Which one.
+        amount: What the call may cost (pico-USD).
+        known: What is known of the money that is left.
+        window_end: When the window closes (Unix time), infinite for never.
+        now: Unix time.
+    """
+    per = "" if budget.window == "total" else f" per {budget.window}"
+    wait = ""
+    if window_end != float("inf"):
+        wait = f", or wait until {datetime.fromtimestamp(window_end, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    error = Exhausted(
+        f"This call may cost up to {format_usd(amount)} USD, and of the {budget.level}'s budget of "
+        f"{format_usd(budget.pico_usd)} USD{per} {known}. Lower max_tokens, raise the budget{wait}.",
+        status_code=429,
+        code="insufficient_quota",
+        type="insufficient_quota",
+        retry_after_s=None if window_end == float("inf") else window_end - now,
+    )
+    error.budget = budget
+    return error
 
 
 def window(kind: Window, now: float) -> tuple[float, float]:
     """Return start and end (Unix times, UTC calendar) of the window that holds `now`."""
-    moment = datetime.fromtimestamp(now, UTC)
+    if kind == "total":
+        return 0.0, float("inf")
+    day = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     if kind == "day":
-        start = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-        return start.timestamp(), (start + timedelta(days=1)).timestamp()
-    if kind == "month":
-        start = moment.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-        return start.timestamp(), (start + timedelta(days=32)).replace(day=1).timestamp()
-    return 0.0, float("inf")
+        start, end = day, day + timedelta(days=1)
+    elif kind == "week":
+        start = day - timedelta(days=day.weekday())
+        end = start + timedelta(days=7)
+    else:
+        start = day.replace(day=1)
+        end = (start + timedelta(days=32)).replace(day=1)
+    return start.timestamp(), end.timestamp()

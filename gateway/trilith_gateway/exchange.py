@@ -15,11 +15,12 @@ from trilith.seams import Call, Reply
 from trilith.types import Usage
 from trilith_gateway.api import OPERATIONS, Api, Operation
 from trilith_gateway.key import Key
-from trilith_gateway.limit import Allowance
+from trilith_gateway.limits.seam import Allowance
 from trilith_gateway.release import Release
 from trilith_governance import Protection
 
 if TYPE_CHECKING:
+    from trilith_gateway.routing.gate import Ticket
     from trilith_gateway.trace import RequestTrace
 
 
@@ -89,7 +90,9 @@ class Exchange:
         "amount",
         "answer",
         "api",
+        "asked",
         "body",
+        "budget",
         "body_bytes",
         "call",
         "clock",
@@ -107,6 +110,7 @@ class Exchange:
         "operation",
         "path",
         "protection",
+        "queued_s",
         "raw",
         "read_body",
         "recalled",
@@ -114,12 +118,16 @@ class Exchange:
         "reply",
         "request_id",
         "reserved",
+        "reserved_at",
         "response_id",
         "rule",
         "saved_pico_usd",
         "settled",
         "started_ns",
         "stream",
+        "ticket",
+        "token_allowance",
+        "tokens_taken",
         "trace",
         "trail",
         "usage",
@@ -173,10 +181,19 @@ class Exchange:
         """Public name; "-" until the request is known to name one that exists."""
         self.release: Release | None = None
         self.allowance: Allowance | None = None
+        self.token_allowance: Allowance | None = None
+        self.tokens_taken: int | None = None
+        """Tokens counted in advance; None while nothing is taken from the key's limits."""
         self.admitted = False
         """Let in by the second stage; from here on the ledger gets a row, whatever happens."""
         self.reserved: int | None = None
         """Pico-USD held; None when nothing was reserved."""
+        self.reserved_at = 0.0
+        """When (Unix time); the charge counts in this time's windows."""
+        self.budget = ""
+        """What a budget did: `soft`, `degrade` or `exhausted`, and the account (`degrade team:lab`)."""
+        self.asked = ""
+        """The model that was asked for, where a budget chose another; else empty."""
         # protect in
         self.protection: Protection | None = None
         self.masked = False
@@ -190,6 +207,10 @@ class Exchange:
         # route and call
         self.call: Call | None = None
         """What goes to the upstream, set by the route stage."""
+        self.ticket: Ticket | None = None
+        """A place at a model that takes only so many calls at once."""
+        self.queued_s = 0.0
+        """How long that place was waited for (seconds)."""
         self.fell_back = False
         """Another model than the one that was asked for answers."""
         self.trail: list[object] | None = None

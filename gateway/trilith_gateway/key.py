@@ -8,35 +8,66 @@ import re
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
+from trilith_gateway import group
+from trilith_gateway.group import Groups
 from trilith_gateway.store.seam import Connection
+from trilith_gateway.terms import Budget, Rates, Terms, Window, read_terms
 
-Window = Literal["day", "month", "total"]
-"""The calendar window (UTC) that a budget counts in."""
+Priority = Literal["interactive", "batch"]
+"""Which of a full model's two queues a key's requests wait in."""
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 
 _TOKEN = re.compile(r"tl_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Who calls, who pays, how much, how fast."""
+    """Who calls, who pays, how much, how fast; with all that its team and org say about it."""
 
     id: str
     name: str
     team: str
     secret_sha256: str
-    budget_pico_usd: int | None
-    """Most that may be spent in one window; None: no limit."""
-    budget_window: Window
-    requests_per_minute: int | None
+    terms: Terms
+    """Its own; those of its team and org are in `budgets` and `rates` only."""
     models: frozenset[str]
     """Models that the key may call; empty: all."""
+    priority: Priority = "interactive"
+    org: str = ""
+    """The team's; empty: none."""
+    weight: int = 1
+    """The team's share when a model is full, compared with other teams."""
+    accounts: tuple[str, ...] = ()
+    """Where its charges count: `key:ID`, `team:NAME`, `org:NAME`."""
+    budgets: tuple[Budget, ...] = ()
+    """Of the accounts that have one."""
+    rates: tuple[Rates, ...] = ()
+    """Of the accounts that have any."""
 
     def allows(self, model: str) -> bool:
         """Say whether the key may call `model`."""
         return not self.models or model in self.models
+
+    def under(self, groups: Groups) -> Key:
+        """Return the key as it stands under its team and org."""
+        team = groups.teams.get(self.team)
+        org = team.org if team is not None else ""
+        levels = [(f"key:{self.id}", self.terms), (f"team:{self.team}", team.terms if team else Terms())]
+        if org:
+            levels.append((f"org:{org}", groups.orgs.get(org, Terms())))
+        budgets = [terms.budget(account) for account, terms in levels]
+        rates = [terms.rates(account) for account, terms in levels]
+        return replace(
+            self,
+            org=org,
+            weight=team.weight if team is not None else 1,
+            accounts=tuple(account for account, _ in levels),
+            budgets=tuple(budget for budget in budgets if budget is not None),
+            rates=tuple(limits for limits in rates if limits is not None),
+        )
 
 
 def mint(
@@ -47,10 +78,16 @@ def mint(
     budget_window: Window = "month",
     requests_per_minute: int | None = None,
     models: frozenset[str] = frozenset(),
+    terms: Terms | None = None,
+    priority: Priority = "interactive",
 ) -> tuple[Key, str]:
-    """Make a key; returns it with its secret token, which is kept nowhere."""
+    """Make a key; returns it with its secret token, which is kept nowhere.
+
+    `terms` stands for the three arguments that name parts of them.
+    """
     id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
-    key = Key(id, name, team, _digest(secret), budget_pico_usd, budget_window, requests_per_minute, models)
+    terms = terms or Terms(budget_pico_usd, budget_window, requests_per_minute=requests_per_minute)
+    key = Key(id, name, team, _digest(secret), terms, models, priority).under(Groups())
     return key, f"tl_{id}_{secret}"
 
 
@@ -61,25 +98,25 @@ def _digest(secret: str) -> str:
 
 def save(connection: Connection, key: Key) -> None:
     """Store a new key."""
-    connection.execute(
-        "insert into keys values (?, ?, ?, ?, ?, ?, ?, ?, ?, null)",
-        (
-            key.id,
-            key.name,
-            key.team,
-            key.secret_sha256,
-            key.budget_pico_usd,
-            key.budget_window,
-            key.requests_per_minute,
-            ",".join(sorted(key.models)),
-            time.time(),
-        ),
-    )
+    row = {
+        "id": key.id,
+        "name": key.name,
+        "team": key.team,
+        "secret_sha256": key.secret_sha256,
+        "models": ",".join(sorted(key.models)),
+        "priority": key.priority,
+        "created_at": time.time(),
+        **key.terms.columns(),
+    }
+    marks = ", ".join("?" * len(row))
+    connection.execute(f"insert into keys ({', '.join(row)}) values ({marks})", tuple(row.values()))
 
 
-def load(connection: Connection) -> list[Key]:
-    """Read every key that is not revoked."""
-    return [from_row(row) for row in connection.execute("select * from keys where revoked_at is null")]
+def load(connection: Connection, *, fixed: tuple[Key, ...] = ()) -> list[Key]:
+    """Read every key that is not revoked, and put them and `fixed` ones under their teams and orgs."""
+    groups = group.load(connection)
+    rows = connection.execute("select * from keys where revoked_at is null")
+    return [key.under(groups) for key in (*(from_row(row) for row in rows), *fixed)]
 
 
 def from_row(row: Any) -> Key:
@@ -89,26 +126,24 @@ def from_row(row: Any) -> Key:
         name=row["name"],
         team=row["team"],
         secret_sha256=row["secret_sha256"],
-        budget_pico_usd=row["budget_pico_usd"],
-        budget_window=row["budget_window"],
-        requests_per_minute=row["requests_per_minute"],
+        terms=read_terms(row),
         models=frozenset(filter(None, row["models"].split(","))),
+        priority=row["priority"],
     )
 
 
 class KeyRing:
     """The keys that are valid now, replaced as a whole by one assignment."""
 
-    def __init__(self, read: Callable[[], list[Key]], *, fixed: tuple[Key, ...] = ()) -> None:
-        """Take keys from `read`, and `fixed` ones that live in memory only."""
+    def __init__(self, read: Callable[[], list[Key]]) -> None:
+        """Take keys from `read`."""
         self._read = read
-        self._fixed = fixed
         self.reload()
 
     def reload(self) -> None:
         """Read the keys again. Blocking."""
         self._read_at = time.monotonic()
-        self._keys = {key.id: key for key in (*self._read(), *self._fixed)}
+        self._keys = {key.id: key for key in self._read()}
 
     def may_be_behind(self, token: str) -> bool:
         """Say whether an unknown token may be that of a key made since the last look, a moment ago."""

@@ -84,6 +84,8 @@ class Metrics:
         self._registry.register(_Exposition(self))
         self.open = 0
         """Requests under way."""
+        self.budgets: dict[str, int] = {}
+        """Requests by what a budget did and at which level, such as `degrade team`."""
 
     def count(self, exchange: Exchange, status: int) -> None:
         """Count one finished exchange."""
@@ -102,7 +104,7 @@ class Metrics:
             series.first_byte_sum += first
             if not exchange.stream:
                 series.overhead += 1
-                series.overhead_sum += seconds - exchange.waited_s
+                series.overhead_sum += seconds - exchange.waited_s - exchange.queued_s
         rule = exchange.rule
         if rule is not None:
             series.rules[rule] = series.rules.get(rule, 0) + 1
@@ -112,6 +114,9 @@ class Metrics:
             series.rows += usage.rows
         series.charged += exchange.amount or 0
         series.saved += exchange.saved_pico_usd
+        if exchange.budget:
+            event = exchange.budget.partition(":")[0]
+            self.budgets[event] = self.budgets.get(event, 0) + 1
         if exchange.protection is not None:
             verdict = exchange.protection.verdict.value
             series.verdicts[verdict] = series.verdicts.get(verdict, 0) + 1
@@ -124,10 +129,21 @@ class Metrics:
         """Write down what this worker has counted, for the one that is asked; call it every second or so."""
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            told = {"open": self.open, "series": {m: s.plain() for m, s in self._series.items()}}
+            series = {model: series.plain() for model, series in self._series.items()}
+            told = {"open": self.open, "budgets": self.budgets, "series": series}
             temporary = self._folder / f"{self._worker}.new"
             temporary.write_bytes(orjson.dumps(told, option=orjson.OPT_NON_STR_KEYS))
             temporary.replace(self._folder / f"{self._worker}.json")
+
+    def budget_events(self) -> dict[str, int]:
+        """Return what all workers have counted in `budgets`."""
+        found: dict[str, int] = {}
+        if self._folder is None:
+            return self.budgets
+        for path in sorted(self._folder.glob("*.json")):
+            for event, count in orjson.loads(path.read_bytes()).get("budgets", {}).items():
+                found[event] = found.get(event, 0) + count
+        return found
 
     def together(self) -> tuple[int, list[tuple[list[str], _Series]]]:
         """Return requests under way and, with its labels, what all workers have counted."""
@@ -196,6 +212,12 @@ class _Exposition(Collector):
             for verdict, count in sorted(series.verdicts.items()):
                 guardrail.add_metric([*names, verdict], count)
         yield from (requests, seconds, first, overhead, tokens, rows, charges, charged, saved, guardrail)
+        budgets = CounterMetricFamily(
+            "trilith_budget", "Requests by what a budget did", labels=["event", "level"]
+        )
+        for event, count in sorted(self._metrics.budget_events().items()):
+            budgets.add_metric(event.split(), count)
+        yield budgets
         yield GaugeMetricFamily("trilith_open_requests", "Requests under way", value=open_requests)
 
 

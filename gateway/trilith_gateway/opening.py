@@ -20,6 +20,7 @@ from trilith.settings.schema import (
 from trilith_gateway.release import Release, ReleaseTable, declared_digest
 from trilith_gateway.routing import policy
 from trilith_gateway.routing.endpoint import Breaker, Endpoint
+from trilith_gateway.routing.gate import Gate
 from trilith_gateway.routing.routed import Limits, RoutedUpstream
 from trilith_gateway.upstream.http import HttpUpstream
 from trilith_gateway.upstream.lazy import LazyUpstream
@@ -71,6 +72,9 @@ def _release(settings: Settings, name: str, upstream: Upstream) -> Release:
         max_output_tokens=model.max_output_tokens if isinstance(model, ChatModel | RagModel) else 0,
         cache_ttl_s=model.cache_ttl_s,
         fallbacks=model.fallbacks if isinstance(model, ChatModel) else (),
+        gate=Gate(model.max_concurrency, model.queue_length, model.queue_wait_s)
+        if model.max_concurrency is not None
+        else None,
         counts_stream_usage=place is not None and place.engine is not None,
     )
 

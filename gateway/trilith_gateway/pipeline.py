@@ -100,8 +100,12 @@ class Pipeline:
                 if not exchange.settled:
                     self._close(exchange)
             finally:
-                if exchange.reply is not None:
-                    await exchange.reply.aclose()
+                try:
+                    if exchange.reply is not None:
+                        await exchange.reply.aclose()
+                finally:
+                    if exchange.ticket is not None:
+                        exchange.ticket.leave()
 
     def _send_body(self, exchange: Exchange, ready: Answer, outlet: Outlet) -> Awaitable[None] | None:
         body = ready.body

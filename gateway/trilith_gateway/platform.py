@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Tracer
@@ -18,15 +20,18 @@ from trilith.seams import Upstream
 from trilith.settings.schema import Settings
 from trilith.telemetry import tracer as tracer_of
 from trilith_gateway import key, tracing
-from trilith_gateway.budget import Budgets
+from trilith_gateway.budget import Alert, Budgets
 from trilith_gateway.front import Front
 from trilith_gateway.key import Key, KeyRing
-from trilith_gateway.limit import RateLimiter
+from trilith_gateway.limits.keeper import LimitKeeper
+from trilith_gateway.limits.memory import RateLimiter
+from trilith_gateway.limits.seam import Limiter
+from trilith_gateway.limits.shared import SharedRateLimiter
 from trilith_gateway.metric import Metrics
 from trilith_gateway.opening import open_releases
 from trilith_gateway.pipeline import Pipeline
 from trilith_gateway.release import ReleaseTable
-from trilith_gateway.shared import LeasedBudgets, SharedRateLimiter
+from trilith_gateway.shared import LeasedBudgets
 from trilith_gateway.stages.admit import Admit
 from trilith_gateway.stages.call import Call
 from trilith_gateway.stages.fallback import Fallback
@@ -53,6 +58,7 @@ class Platform:
     """As they are now; `reload` replaces them."""
     store: JournalledStore
     budgets: Budgets | LeasedBudgets
+    limiter: Limiter
     keys: KeyRing
     releases: ReleaseTable
     protector: governance.Protector
@@ -87,6 +93,7 @@ class Platform:
         while True:
             await asyncio.sleep(1)
             await asyncio.to_thread(self.metrics.share)
+            await self.limiter.renew()
             if isinstance(self.budgets, LeasedBudgets):
                 for account, since, amount in self.budgets.idle():
                     await asyncio.to_thread(self.store.give_back, account, since, amount)
@@ -101,6 +108,7 @@ class Platform:
         if isinstance(self.budgets, LeasedBudgets):
             for account, since, amount in self.budgets.idle() + self.budgets.idle():
                 await asyncio.to_thread(self.store.give_back, account, since, amount)
+        await self.limiter.aclose()
         if self.traces is not None:
             await asyncio.to_thread(self.traces.close)
         await asyncio.to_thread(self.provider.shutdown)
@@ -145,18 +153,17 @@ def build(
         if tracing.wanted(settings.telemetry) or given_provider
         else None
     )
-    keys = KeyRing(lambda: _read_keys(store), fixed=fixed_keys)
+    keys = KeyRing(lambda: _read_keys(store, fixed_keys))
     budgets: Budgets | LeasedBudgets
-    limiter: RateLimiter | SharedRateLimiter
     if token is None and settings.store.url is None:  # this process alone knows of all that is spent
-        budgets = Budgets(lambda key_id, since: _spent(store, key_id, since))
-        limiter = RateLimiter()
+        budgets = Budgets(lambda account, since: _spent(store, account, since), partial(_note, store))
     else:
-        budgets = LeasedBudgets(store)
-        limiter = SharedRateLimiter(settings.home / "run" / "limits")
+        budgets = LeasedBudgets(store, partial(_note, store))
+    limiter = open_limiter(settings, alone=token is None)
+    limits = LimitKeeper(limiter)
     shared = settings.home / "run" / "metrics" if token is not None else None
     metrics, cache = Metrics(shared, worker), Cache()
-    admit = Admit(releases, limiter, budgets, store.hold, settings.gateway.max_body_bytes)
+    admit = Admit(releases, limits, budgets, store.hold, settings.gateway.max_body_bytes)
     route = Route(settings.gateway.request_timeout_s)
     pipeline = Pipeline(
         before=(
@@ -168,12 +175,13 @@ def build(
             Call(releases, Fallback(admit, route, budgets).move),
         ),
         over=(Remember(cache), ProtectOut(), Translate()),
-        closing=(Settle(budgets, store.append), Record(store.append, metrics)),
+        closing=(Settle(budgets, limits, store.append), Record(store.append, metrics)),
     )
     return Platform(
         settings,
         store,
         budgets,
+        limiter,
         keys,
         releases,
         protector,
@@ -187,15 +195,48 @@ def build(
     )
 
 
-def _read_keys(store: JournalledStore) -> list[Key]:
+def open_limiter(settings: Settings, *, alone: bool) -> Limiter:
+    """Open what keeps rate limits: in this process, on this machine, or in Redis.
+
+    Args:
+        settings: The platform.
+        alone: Whether no other process of this machine answers for the same gateway.
+    """
+    url = settings.store.redis_url
+    local: Limiter = RateLimiter() if alone else SharedRateLimiter(settings.home / "run" / "rates")
+    if url is None:
+        return local
+    from trilith_gateway.limits.redis import RedisLimiter
+
+    return RedisLimiter(url.get_secret_value(), local, settings.store.redis_away)
+
+
+def _read_keys(store: JournalledStore, fixed: tuple[Key, ...]) -> list[Key]:
     with store.reading() as connection:
-        return key.load(connection)
+        return key.load(connection, fixed=fixed)
 
 
-def _spent(store: JournalledStore, key_id: str, since: float) -> int:
+def _spent(store: JournalledStore, account: str, since: float) -> int:
     store.flush()
-    with store.reading() as connection:
-        row = connection.execute(
-            "select sum(amount_pico_usd) from ledger where key_id = ? and at >= ?", (key_id, since)
-        ).fetchone()
-    return int(row[0] or 0)
+    return store.charged(account, since)
+
+
+def _note(store: JournalledStore, alert: Alert) -> None:
+    """Put into the audit log that a budget's soft share was reached: once per window, whoever notices it."""
+    budget = alert.budget
+    fact = {
+        "t": "audit",
+        "id": f"soft {budget.account} {budget.window} {alert.window_start:.0f}",
+        "at": time.time(),
+        "event": "budget.soft",
+        "detail": {
+            "account": budget.account,
+            "window": budget.window,
+            "budget_pico_usd": budget.pico_usd,
+            "spent_pico_usd": alert.spent,
+            "soft_percent": budget.soft_percent,
+        },
+    }
+    with contextlib.suppress(OSError):  # the journal's disk is full: the charge itself will say so
+        store.append(fact)
+    _log.warning("%s has spent %d %% of its budget or more", budget.account, budget.soft_percent)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from trilith.money import Price
 from trilith.seams import Upstream
 from trilith.settings.schema import ModelSettings, Settings
 from trilith.types import Kind
+from trilith_gateway.routing.gate import Gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Release:
 
     fallbacks: tuple[str, ...] = ()
     """Models to ask instead when this one cannot answer."""
+    gate: Gate | None = field(default=None, compare=False)
+    """Its queue, where it takes only so many calls at once."""
     price_id: str = field(init=False)
     """sha256 (12 hexadecimal digits) of the price, for the ledger's row."""
 
@@ -75,12 +78,23 @@ def _answering(model: ModelSettings) -> dict[str, object]:
             "price": True,
             "policy": True,
             "cache_ttl_s": True,
+            "max_concurrency": True,
+            "queue_length": True,
+            "queue_wait_s": True,
             "upstream": {"api_key"},
             "replicas": True,
             "routing": True,
             "fallbacks": True,
         }
     )
+
+
+def _queueing(release: Release, before: Release | None) -> Release:
+    """Return a release with the queue of the one before it."""
+    if release.gate is None or before is None or before.gate is None:
+        return release
+    before.gate.adopt(release.gate.places, release.gate.queue, release.gate.wait_s)
+    return replace(release, gate=before.gate)
 
 
 class ReleaseTable:
@@ -94,8 +108,10 @@ class ReleaseTable:
         return self._releases.get(model)
 
     def replace(self, other: ReleaseTable) -> None:
-        """Take the releases of another table, in one step."""
-        self._releases = other._releases
+        """Take the releases of another table, in one step; the queues of models that stay go on."""
+        self._releases = {
+            name: _queueing(release, self._releases.get(name)) for name, release in other._releases.items()
+        }
 
     def __iter__(self) -> Iterator[Release]:
         return iter(self._releases.values())

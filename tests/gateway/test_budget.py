@@ -1,61 +1,133 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from support.purse import MemoryPurse
 
 from trilith.errors import BudgetExceededError
-from trilith_gateway.budget import Budgets, window
-from trilith_gateway.key import Key, Window, mint
+from trilith_gateway.budget import Alert, Budgets, window
+from trilith_gateway.group import Groups, Team
+from trilith_gateway.key import Key, mint
+from trilith_gateway.shared import LeasedBudgets
+from trilith_gateway.terms import Terms, Window
+
+Book = Budgets | LeasedBudgets
+Open = Callable[..., Book]
 
 
-def key(limit: int | None, kind: Window = "total") -> Key:
-    return mint("k", budget_pico_usd=limit, budget_window=kind)[0]
+def key(limit: int | None, kind: Window = "total", **terms: Any) -> Key:
+    return mint("k", terms=Terms(limit, kind, **terms))[0]
 
 
-def budgets(spent: int = 0) -> Budgets:
-    return Budgets(lambda key_id, since: spent)
+def in_team(team: Terms, org: Terms | None = None, own: Terms | None = None) -> Key:
+    groups = Groups({"lab": Team("lab", "uni", terms=team)}, {"uni": org or Terms()})
+    return mint("k", team="lab", terms=own or Terms())[0].under(groups)
 
 
 def at(*parts: int) -> float:
     return datetime(*parts, tzinfo=UTC).timestamp()  # type: ignore[misc,arg-type]
 
 
-def test_what_was_spent_before_the_start_counts() -> None:
+def spending(book: Book, holder: Key, amount: int, now: float = 0) -> None:
+    book.reserve(holder, amount, now)
+    book.settle(holder, amount, amount, now)
+
+
+@pytest.fixture(params=["alone", "leased"])
+def open_book(request: pytest.FixtureRequest) -> Open:
+    """Open the book of one process, or of one among several."""
+
+    def open_book(spent: int = 0, alert: Callable[[Alert], None] = lambda _: None) -> Book:
+        if request.param == "alone":
+            return Budgets(lambda account, since: spent, alert)
+        return LeasedBudgets(MemoryPurse(spent), alert)
+
+    return open_book
+
+
+def test_what_was_spent_before_the_start_counts(open_book: Open) -> None:
     with pytest.raises(BudgetExceededError) as caught:
-        budgets(spent=90).reserve(key(100), 11, now=0)
+        open_book(spent=90).reserve(key(100), 11, now=0)
     assert caught.value.code == "insufficient_quota"
     assert not caught.value.retryable
 
 
-def test_open_reservations_count_until_they_are_settled() -> None:
-    book, holder = budgets(), key(100)
+def test_open_reservations_count_until_they_are_settled(open_book: Open) -> None:
+    book, holder = open_book(), key(100)
     book.reserve(holder, 60, now=0)
     with pytest.raises(BudgetExceededError):
         book.reserve(holder, 60, now=0)
-    book.settle(holder, 60, 10, now=0)
+    book.settle(holder, 60, 10, at=0)
     book.reserve(holder, 60, now=0)
 
 
-def test_a_refused_reservation_holds_nothing() -> None:
-    book, holder = budgets(), key(100)
+def test_a_refused_reservation_holds_nothing(open_book: Open) -> None:
+    book, holder = open_book(), key(100)
     with pytest.raises(BudgetExceededError):
         book.reserve(holder, 101, now=0)
     book.reserve(holder, 100, now=0)
 
 
-def test_a_new_window_starts_with_nothing_spent() -> None:
-    book, holder = budgets(), key(100, "day")
-    book.settle(holder, 0, 100, now=at(2026, 1, 1, 23, 59))
-    book.reserve(holder, 100, now=at(2026, 1, 2))
+def test_a_team_that_refuses_leaves_the_keys_own_budget_whole(open_book: Open) -> None:
+    book = open_book()
+    both = in_team(Terms(100, "total"), own=Terms(150, "total"))
+    other = in_team(Terms(100, "total"))
+    book.reserve(other, 60, now=0)
+    with pytest.raises(BudgetExceededError, match="of the team's budget"):
+        book.reserve(both, 50, now=0)
+    book.settle(other, 60, 0, at=0)
+    book.reserve(both, 100, now=0)
+
+
+def test_keys_of_one_org_share_its_budget_whatever_their_teams(open_book: Open) -> None:
+    book, org = open_book(), {"uni": Terms(100, "total")}
+    groups = Groups({"a": Team("a", "uni"), "b": Team("b", "uni")}, org)
+    one, two = (mint("k", team=name)[0].under(groups) for name in ("a", "b"))
+    spending(book, one, 70)
+    with pytest.raises(BudgetExceededError, match="of the org's budget"):
+        book.reserve(two, 31, now=0)
+    spending(book, two, 30)
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "after"),
+    [
+        ("day", (2026, 1, 1, 23, 59, 59), (2026, 1, 2)),
+        ("week", (2026, 1, 4, 23, 59, 59), (2026, 1, 5)),
+        ("month", (2026, 1, 31, 23, 59, 59), (2026, 2, 1)),
+    ],
+)
+def test_a_call_counts_in_the_window_in_which_it_was_reserved(
+    open_book: Open, kind: Window, before: tuple[int, ...], after: tuple[int, ...]
+) -> None:
+    book, holder = open_book(), key(100, kind)
+    spending(book, holder, 40, at(*before))
+    book.reserve(holder, 60, at(*before))
+    with pytest.raises(BudgetExceededError) as caught:
+        book.reserve(holder, 1, at(*before))
+    assert caught.value.retry_after_s == 1
+    assert f"{datetime(*after, tzinfo=UTC):%Y-%m-%dT%H:%M:%SZ}" in caught.value.message  # type: ignore[misc,arg-type]
+    book.reserve(holder, 70, at(*after))
+    book.settle(holder, 60, 60, at(*before))
+    book.settle(holder, 70, 0, at(*after))
+    book.reserve(holder, 100, at(*after))
+
+
+def test_a_total_budget_is_never_there_again(open_book: Open) -> None:
+    with pytest.raises(BudgetExceededError) as caught:
+        open_book().reserve(key(1), 2, now=at(2026, 1, 1))
+    assert caught.value.retry_after_s is None
 
 
 @pytest.mark.parametrize(
     ("kind", "now", "start", "end"),
     [
         ("day", (2026, 2, 28, 12), (2026, 2, 28), (2026, 3, 1)),
+        ("week", (2026, 1, 1), (2025, 12, 29), (2026, 1, 5)),
+        ("week", (2026, 1, 5), (2026, 1, 5), (2026, 1, 12)),
         ("month", (2026, 12, 31, 23), (2026, 12, 1), (2027, 1, 1)),
         ("month", (2028, 2, 29), (2028, 2, 1), (2028, 3, 1)),
     ],
@@ -66,26 +138,54 @@ def test_windows_follow_the_calendar_in_utc(
     assert window(kind, at(*now)) == (at(*start), at(*end))
 
 
-@given(
-    limit=st.integers(0, 1000),
-    calls=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 100)), max_size=60),
-)
-def test_whatever_callers_do_together_the_budget_is_never_overshot(
-    limit: int, calls: list[tuple[int, int]]
+def test_a_soft_share_is_told_once_per_window_and_level_and_said_to_each_caller(open_book: Open) -> None:
+    heard: list[Alert] = []
+    book = open_book(alert=heard.append)
+    holder = in_team(Terms(1000, "day", soft_percent=50), own=Terms(500, "day", soft_percent=80))
+    spending(book, holder, 399, now=0)
+    assert (heard, book.soft(holder, 0)) == ([], None)
+    spending(book, holder, 1, now=0)
+    spending(book, holder, 10, now=0)
+    assert [(alert.budget.account, alert.spent) for alert in heard] == [(f"key:{holder.id}", 400)]
+    spending(book, holder, 90, now=0)
+    assert [alert.budget.level for alert in heard] == ["key", "team"]
+    told = book.soft(holder, 0)
+    assert told is not None
+    assert told.level == "key"
+    assert book.soft(holder, at(1970, 1, 2)) is None
+    spending(book, holder, 450, now=at(1970, 1, 2))
+    assert len(heard) == 3
+
+
+def test_a_call_that_would_go_beyond_the_degrade_share_is_known_before_it_is_reserved(
+    open_book: Open,
 ) -> None:
-    book, holder, open_calls, spent = budgets(), key(limit), [], 0
-    for bound, share in calls:
-        try:
-            book.reserve(holder, bound, now=0)
-            open_calls.append((bound, bound * share // 100))
-        except BudgetExceededError:
-            if open_calls:
-                reserved, charged = open_calls.pop(0)
-                book.settle(holder, reserved, charged, now=0)
-                spent += charged
-    for reserved, charged in open_calls:
-        book.settle(holder, reserved, charged, now=0)
-        spent += charged
-    assert spent <= limit
-    assert book.account(holder, 0).reserved == 0
-    assert book.account(holder, 0).spent == spent
+    book = open_book()
+    holder = in_team(Terms(100, "total", degrade_percent=60, degrade_to="small"))
+    assert book.degrades(holder, 60, 0) is None
+    budget = book.degrades(holder, 61, 0)
+    assert budget is not None
+    assert (budget.account, budget.degrade_to) == ("team:lab", "small")
+    book.reserve(holder, 50, 0)
+    assert book.degrades(holder, 11, 0) is not None
+    book.settle(holder, 50, 0, 0)
+    assert book.degrades(holder, 11, 0) is None
+
+
+def test_a_budget_made_while_a_call_is_under_way_hears_of_its_charge(open_book: Open) -> None:
+    book, before = open_book(), mint("k", team="lab")[0]
+    after = before.under(Groups({"lab": Team("lab", terms=Terms(100, "total"))}))
+    book.reserve(before, 50, 0)
+    book.reserve(after, 1, 0)
+    book.settle(before, 50, 50, 0)
+    with pytest.raises(BudgetExceededError):
+        book.reserve(after, 50, 0)
+
+
+def test_a_budget_whose_window_is_changed_is_counted_anew(open_book: Open) -> None:
+    book, day = open_book(), in_team(Terms(100, "day"))
+    book.reserve(day, 60, 0)
+    total = day.under(Groups({"lab": Team("lab", terms=Terms(100, "total"))}))
+    with pytest.raises(BudgetExceededError):
+        book.reserve(total, 41, 0)
+    book.settle(day, 60, 0, 0)

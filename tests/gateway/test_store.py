@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from trilith.errors import SettingsError
+from trilith_gateway import key
 from trilith_gateway.store import audit, sqlite
 from trilith_gateway.store.journal import Journal, Record
 from trilith_gateway.store.sqlite import SqliteStore
@@ -162,6 +163,6 @@ def test_a_changed_audit_log_is_noticed(tmp_path: Path, tampering: str) -> None:
 def test_another_process_s_change_is_noticed(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     with closing(sqlite.connect(sqlite.database(tmp_path))) as connection:
-        connection.execute("insert into keys values ('a', 'b', 't', 's', null, 'day', null, '', 1.0, null)")
+        key.save(connection, key.mint("k")[0])
     assert store.keys_changed.wait(timeout=10)
     store.close()

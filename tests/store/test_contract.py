@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from trilith.errors import SettingsError
+from trilith_gateway import group, key
 from trilith_gateway.store import audit
 
 KEYS = ("key_id", "team", "model", "kind", "release", "rule", "price")
@@ -100,9 +101,18 @@ def test_a_changed_key_is_noticed_and_a_charge_is_not_taken_for_one(opened: Any)
     stores[1].flush()
     assert not stores[0].keys_changed.wait(1.2)
     with stores[1]._connected() as connection:
-        row = ("k", "n", "t", "s", None, "day", None, "", 1.0, None)
-        connection.execute("insert into keys values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        key.save(connection, key.mint("k")[0])
     assert stores[0].keys_changed.wait(10)
+
+
+@pytest.mark.parametrize("table", ["teams", "orgs"])
+def test_a_changed_team_or_org_is_noticed_as_a_key_is(opened: Any, table: str) -> None:
+    stores = [opened("0"), opened("1")]
+    for change in (group.save, group.change):
+        with stores[1]._connected() as connection:
+            change(connection, table, "lab", {"budget_pico_usd": 5})
+        assert stores[0].keys_changed.wait(10)
+        stores[0].keys_changed.clear()
 
 
 def test_a_lease_takes_between_at_least_and_wanted_of_what_is_left(opened: Any) -> None:

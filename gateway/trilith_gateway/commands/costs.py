@@ -18,6 +18,7 @@ from trilith_gateway.store.seam import Connection
 _GROUPS = {
     "key": "ledger.key_id",
     "team": "ledger.team",
+    "org": "ledger.org",
     "model": "ledger.model",
     "kind": "ledger.kind",
     "release": "ledger.release",

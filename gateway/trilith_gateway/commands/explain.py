@@ -135,14 +135,27 @@ def _charge(charge: dict[str, Any]) -> list[str]:
     if first is not None:
         times += f", {first:.1f} ms to the upstream's first byte"
     return [
-        f"  answered  {at} with status {charge['status']}" + (", streamed" if charge["streamed"] else ""),
-        f"  asked by  key {charge['key_name']} ({charge['key_id']}) of team {charge['team']}",
+        f"  let in    {at}, answered with status {charge['status']}"
+        + (", streamed" if charge["streamed"] else ""),
+        f"  asked by  key {charge['key_name']} ({charge['key_id']}) of team {charge['team']}"
+        + (f" of {charge['org']}" if charge["org"] else ""),
         f"  model     {charge['model']} ({charge['kind']}), release {charge['release']}",
+        *_budget(charge),
         f"  used      {used or 'nothing'}",
         f"  cost      {'unknown' if amount is None else format_usd(amount) + ' USD'} at price "
         f"{charge['price'] or '-'}, rule {charge['rule']}: {_RULES.get(charge['rule'], '')}",
         f"  took      {times}",
     ]
+
+
+def _budget(charge: dict[str, Any]) -> list[str]:
+    did, _, account = charge["budget"].partition(" ")
+    match did:
+        case "soft":
+            return [f"  budget    the soft share of {account} is spent"]
+        case "degrade":
+            return [f"  budget    {charge['asked']} was asked for, and {account} has no more for dear models"]
+    return []
 
 
 command = Explain()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 
-from trilith.errors import APIStatusError, PermissionDeniedError, RateLimitError
+from trilith.errors import APIStatusError, PermissionDeniedError
 from trilith.money import Price, cost
-from trilith.types import Kind
-from trilith_gateway.budget import Budgets
+from trilith.types import Kind, Usage
+from trilith_gateway.budget import Budgets, Exhausted
 from trilith_gateway.exchange import Exchange, model_not_found, store_unavailable
-from trilith_gateway.limit import RateLimiter
+from trilith_gateway.limits.keeper import LimitKeeper
 from trilith_gateway.release import Release, ReleaseTable
-from trilith_gateway.shared import LeasedBudgets, SharedRateLimiter
+from trilith_gateway.shared import LeasedBudgets
 from trilith_gateway.store.journal import Record
 
 Hold = Callable[[Record], None]
@@ -24,20 +24,29 @@ class Admit:
     def __init__(
         self,
         releases: ReleaseTable,
-        limiter: RateLimiter | SharedRateLimiter,
+        limits: LimitKeeper,
         budgets: Budgets | LeasedBudgets,
         hold: Hold,
         max_body_bytes: int,
     ) -> None:
         self._releases = releases
-        self._limiter = limiter
+        self._limits = limits
         self._budgets = budgets
         self._hold = hold
         self._max_body_bytes = max_body_bytes
 
     def __call__(self, exchange: Exchange) -> Awaitable[None] | None:
         """Read and check the body, find the release, hold the money."""
-        self._limit(exchange)
+        if exchange.caller.rates and (wait := self._limits.begin(exchange)) is not None:
+            return self._limited(exchange, wait)
+        return self._read(exchange)
+
+    async def _limited(self, exchange: Exchange, limiting: Awaitable[None]) -> None:
+        await limiting
+        if (wait := self._read(exchange)) is not None:
+            await wait
+
+    def _read(self, exchange: Exchange) -> Awaitable[None] | None:
         if exchange.headers.get("content-encoding", "identity") != "identity":
             raise APIStatusError(
                 "The body is compressed, which this gateway does not read. Send it without Content-Encoding.",
@@ -47,14 +56,14 @@ class Admit:
             )
         raw = exchange.read_body(self._max_body_bytes)
         if isinstance(raw, bytes):
-            self._admit(exchange, raw)
-            return None
+            return self._admit(exchange, raw)
         return self._wait(exchange, raw)
 
     async def _wait(self, exchange: Exchange, reading: Awaitable[bytes]) -> None:
-        self._admit(exchange, await reading)
+        if (wait := self._admit(exchange, await reading)) is not None:
+            await wait
 
-    def _admit(self, exchange: Exchange, raw: bytes) -> None:
+    def _admit(self, exchange: Exchange, raw: bytes) -> Awaitable[None] | None:
         operation = exchange.operation
         exchange.raw = raw
         exchange.body_bytes = len(raw)
@@ -68,34 +77,30 @@ class Admit:
         if body.get("stream") is True:
             exchange.stream = True
             exchange.usage_wanted = (body.get("stream_options") or _NOTHING).get("include_usage") is True
+        if exchange.caller.rates:
+            used = upper_usage(exchange, release)
+            wait = self._limits.work(exchange, used.input_tokens + used.output_tokens)
+            if wait is not None:
+                return self._admit_later(exchange, release, wait)
+        self.reserve(exchange, release)
+        exchange.admitted = True
+        return None
+
+    async def _admit_later(self, exchange: Exchange, release: Release, limiting: Awaitable[None]) -> None:
+        await limiting
         self.reserve(exchange, release)
         exchange.admitted = True
 
-    def _limit(self, exchange: Exchange) -> None:
-        key = exchange.caller
-        if key.requests_per_minute is None:
-            return
-        exchange.allowance = self._limiter.take(key.id, key.requests_per_minute, time.monotonic())
-        if not exchange.allowance.allowed:
-            raise RateLimitError(
-                f"This key may send {key.requests_per_minute} requests per minute. "
-                f"Try again in {exchange.allowance.retry_after_s:.1f} s.",
-                status_code=429,
-                code="rate_limit_exceeded",
-                type="rate_limit_exceeded",
-                retry_after_s=exchange.allowance.retry_after_s,
-            )
-
     def reserve(self, exchange: Exchange, release: Release) -> None:
-        """Hold the most that `release` may charge for the request.
+        """Hold the most that `release`, or what a budget puts in its place, may charge for the request.
 
         Raises:
-            BudgetExceededError: the key's budget does not have it.
-            PermissionDeniedError: the release has no price, and the key a budget.
+            BudgetExceededError: a budget of the key, its team or its org does not have it.
+            PermissionDeniedError: the release has no price, and the key stands under a budget.
         """
         key = exchange.caller
         if release.price is None:
-            if key.budget_pico_usd is not None:
+            if key.budgets:
                 raise PermissionDeniedError(
                     f"The model {release.model!r} has no price, so it cannot be held to this key's budget. "
                     "Give it a `price` in the settings, or use a key without a budget.",
@@ -105,8 +110,9 @@ class Admit:
             return
         bound = upper_bound(exchange, release, release.price)
         now = time.time()
-        self._budgets.reserve(key, bound, now)
-        exchange.reserved = bound
+        if key.budgets:
+            bound = self._reserve(exchange, release, bound, now)
+        exchange.reserved, exchange.reserved_at = bound, now
         record: Record = {
             "t": "reserve",
             "id": exchange.id,
@@ -121,16 +127,48 @@ class Admit:
             exchange.reserved = None
             raise store_unavailable() from error
 
+    def _reserve(self, exchange: Exchange, release: Release, bound: int, now: float) -> int:
+        """Ask the budgets; returns what is reserved (pico-USD)."""
+        key = exchange.caller
+        if (budget := self._budgets.degrades(key, bound, now)) is not None:
+            other = self._releases.find(budget.degrade_to)
+            cheaper = _instead(exchange, release, other)
+            if other is not None and cheaper is not None and cheaper < bound:
+                exchange.release, bound = other, cheaper
+                exchange.fell_back = True
+                exchange.asked, exchange.budget = exchange.model, f"degrade {budget.account}"
+        try:
+            self._budgets.reserve(key, bound, now)
+        except Exhausted as error:
+            exchange.budget = f"exhausted {error.budget.account}"
+            raise
+        if not exchange.budget and (told := self._budgets.soft(key, now)) is not None:
+            exchange.budget = f"soft {told.account}"
+        return bound
+
+
+def _instead(exchange: Exchange, release: Release, other: Release | None) -> int | None:
+    """Return the most that `other` may charge instead of `release`; None when it may not answer."""
+    if other is None or other.price is None or other.kind not in exchange.operation.kinds:
+        return None
+    if other.policy != release.policy or not exchange.caller.allows(other.model):
+        return None
+    return upper_bound(exchange, other, other.price)
+
 
 def upper_bound(exchange: Exchange, release: Release, price: Price) -> int:
-    """Return the most that this request can cost (pico-USD).
+    """Return the most that this request can cost (pico-USD)."""
+    return cost(upper_usage(exchange, release), price)
+
+
+def upper_usage(exchange: Exchange, release: Release) -> Usage:
+    """Return the most that this request can use.
 
     A token is at least one byte of the request as it is sent on, and a request asks for at most
     `max_tokens` per choice. A RAG request grows by its passages: they are covered by its own allowance.
     """
     passages = _RAG_PROMPT_TOKENS if release.kind is Kind.RAG else 0
-    used = exchange.operation.bound(exchange.body, exchange.body_bytes + passages, release.max_output_tokens)
-    return cost(used, price)
+    return exchange.operation.bound(exchange.body, exchange.body_bytes + passages, release.max_output_tokens)
 
 
 _RAG_PROMPT_TOKENS = 8192

@@ -19,6 +19,7 @@ from trilith.seams import Reply, Upstream
 from trilith_gateway import sse
 from trilith_gateway.exchange import Answer, Exchange
 from trilith_gateway.release import Release, ReleaseTable
+from trilith_gateway.routing.gate import Gate, Ticket
 from trilith_gateway.trace import Attempt
 from trilith_gateway.upstream.http import HttpUpstream
 from trilith_gateway.usage import read_usage
@@ -66,7 +67,7 @@ class Call:
         """Set `exchange.answer`."""
         if exchange.answer is not None or exchange.call is None:
             return None
-        if exchange.target.fallbacks:
+        if exchange.target.fallbacks or exchange.target.gate is not None:
             return self._ask_in_turn(exchange, exchange.target.fallbacks)
         return self._ask(exchange, exchange.target.upstream, exchange.call)
 
@@ -81,6 +82,8 @@ class Call:
         while True:
             error: APIError | None = None
             try:
+                if exchange.target.gate is not None:
+                    await _enter(exchange, exchange.target.gate)
                 await self._ask(exchange, exchange.target.upstream, _ready(exchange))
             except (APIConnectionError, InternalServerError) as failure:
                 error = failure
@@ -90,6 +93,8 @@ class Call:
                 return
             if exchange.reply is not None:
                 await exchange.reply.aclose()
+            if exchange.ticket is not None:
+                exchange.ticket.leave()
             self._move(exchange, left.pop(0))
 
     async def _ask(self, exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> None:
@@ -122,6 +127,19 @@ def _ready(exchange: Exchange) -> UpstreamCall:
     if exchange.call is None:
         raise RuntimeError("the request is not routed yet")
     return exchange.call
+
+
+async def _enter(exchange: Exchange, gate: Gate) -> None:
+    """Wait until the model has a place; the pipeline gives it back with the reply."""
+    key = exchange.caller
+    found = gate.enter(key.team, key.weight, batch=key.priority == "batch")
+    if not isinstance(found, Ticket):
+        came = time.perf_counter()
+        try:
+            found = await found
+        finally:
+            exchange.queued_s += time.perf_counter() - came
+    exchange.ticket = found
 
 
 _OVERLOADED = frozenset({408, 429, 500, 502, 503, 504})

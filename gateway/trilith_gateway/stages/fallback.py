@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from trilith_gateway.budget import Budgets
 from trilith_gateway.exchange import Exchange
 from trilith_gateway.release import Release
@@ -27,7 +25,7 @@ class Fallback:
             BudgetExceededError: the key cannot pay for it; nothing is reserved then.
         """
         if exchange.reserved is not None:
-            self._budgets.settle(exchange.caller, exchange.reserved, 0, time.time())
+            self._budgets.settle(exchange.caller, exchange.reserved, 0, exchange.reserved_at)
             exchange.reserved = None
         exchange.release = release
         exchange.answer = exchange.reply = exchange.call = None

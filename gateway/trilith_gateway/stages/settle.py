@@ -10,6 +10,7 @@ from trilith.types import Usage
 from trilith_gateway.api import Api
 from trilith_gateway.budget import Budgets
 from trilith_gateway.exchange import Exchange, Rule, store_unavailable
+from trilith_gateway.limits.keeper import LimitKeeper
 from trilith_gateway.shared import LeasedBudgets
 from trilith_gateway.store.journal import Record
 from trilith_gateway.usage import estimate
@@ -18,15 +19,22 @@ from trilith_gateway.usage import estimate
 class Settle:
     """Charges each admitted request exactly once."""
 
-    def __init__(self, budgets: Budgets | LeasedBudgets, append: Callable[[Record], None]) -> None:
+    def __init__(
+        self, budgets: Budgets | LeasedBudgets, limits: LimitKeeper, append: Callable[[Record], None]
+    ) -> None:
         self._budgets = budgets
+        self._limits = limits
         self._append = append
 
     def __call__(self, exchange: Exchange) -> None:
         """Put the charge on disk and into the key's account."""
         if not exchange.admitted or exchange.release is None:
+            if exchange.tokens_taken is not None:
+                self._limits.end(exchange, 0)
             return  # nothing was reserved, nothing can be owed
         exchange.rule, usage = _rule(exchange)
+        if exchange.tokens_taken is not None:
+            self._limits.end(exchange, usage.input_tokens + usage.output_tokens)
         price = exchange.release.price
         if exchange.rule in (Rule.CACHED, Rule.FAILED):
             exchange.amount = 0
@@ -34,14 +42,14 @@ class Settle:
             exchange.rule = Rule.UNPRICED
         else:
             exchange.amount = cost(usage, price)
-        now = time.time()
+        at = exchange.reserved_at or time.time()
         try:
-            self._append(_row(exchange, usage, now))
+            self._append(_row(exchange, usage, at))
         except OSError as error:
             raise store_unavailable() from error
         finally:
             if exchange.reserved is not None:
-                self._budgets.settle(exchange.caller, exchange.reserved, exchange.amount or 0, now)
+                self._budgets.settle(exchange.caller, exchange.reserved, exchange.amount or 0, at)
 
 
 def _rule(exchange: Exchange) -> tuple[Rule, Usage]:
@@ -63,14 +71,14 @@ def _rule(exchange: Exchange) -> tuple[Rule, Usage]:
     return Rule.ESTIMATE, estimate(exchange.body_bytes, received)
 
 
-def _row(exchange: Exchange, usage: Usage, now: float) -> Record:
+def _row(exchange: Exchange, usage: Usage, at: float) -> Record:
     release, key = exchange.target, exchange.caller
     first = exchange.first_byte_at
-    return {
+    row: Record = {
         "t": "charge",
         "id": exchange.id,
         "request_id": exchange.request_id,
-        "at": now,
+        "at": at,
         "key_id": key.id,
         "team": key.team,
         "model": release.model,
@@ -94,3 +102,8 @@ def _row(exchange: Exchange, usage: Usage, now: float) -> Record:
         "first_byte_ms": None if first is None else (first - exchange.clock) * 1000,
         "streamed": int(exchange.stream),
     }
+    if key.org:
+        row["org"] = key.org
+    if exchange.budget:
+        row["asked"], row["budget"] = exchange.asked, exchange.budget
+    return row

@@ -130,6 +130,11 @@ class JournalledStore:
                 self._database, connection, self.holder, account, window_start, limit, at_least, wanted
             )
 
+    def leased(self, account: str, window_start: float) -> int:
+        """Return what all holders have taken of an account's window."""
+        with self._connected() as connection:
+            return lease.taken(connection, account, window_start)
+
     def give_back(self, account: str, window_start: float, amount: int) -> None:
         """Return a part of this holder's lease that it has not spent and will not spend."""
         with self._connected() as connection:

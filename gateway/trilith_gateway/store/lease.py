@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from trilith_gateway.store.seam import Connection, Database
 
-_COLUMNS = {"key": "key_id", "team": "team", "org": "org"}
+_COLUMNS = {"key": "key_id", "team": "team", "org": "org <> '' and org"}
+"""Before `= ?`. The index over orgs holds only rows that have one, and is used where the query says so."""
 _KEPT_S = 70 * 86400
 """How long a closed window's rows are kept. A budget over all time has its window at 0, and stays."""
 
@@ -51,18 +52,22 @@ def take(
     with database.transaction(connection):
         database.exclusive(connection, f"lease {account}")
         _open_window(connection, account, window_start)
-        taken = wanted
         if limit is not None:
-            row = connection.execute(
-                "select coalesce(sum(amount_pico_usd), 0) from leases where account = ? and window_start = ?",
-                (account, window_start),
-            ).fetchone()
-            left = limit - int(row[0])
+            left = limit - taken(connection, account, window_start)
             if left < at_least or left <= 0:
                 return 0
-            taken = min(wanted, left)
-        _add(connection, account, window_start, holder, taken)
-    return taken
+            wanted = min(wanted, left)
+        _add(connection, account, window_start, holder, wanted)
+    return wanted
+
+
+def taken(connection: Connection, account: str, window_start: float) -> int:
+    """Return what all holders have taken of an account's window, in pico-USD."""
+    row = connection.execute(
+        "select coalesce(sum(amount_pico_usd), 0) from leases where account = ? and window_start = ?",
+        (account, window_start),
+    ).fetchone()
+    return int(row[0])
 
 
 def give_back(

@@ -7,7 +7,7 @@ import re
 from trilith.errors import SettingsError
 from trilith_gateway.store.seam import Connection
 
-HEAD = "0002"
+HEAD = "0003"
 """The version that this release reads and writes; `migration/versions` holds the way to it."""
 
 FIRST = """
@@ -61,6 +61,28 @@ insert into meta values ('keys', '0');
 """
 """From version 0001 to 0002."""
 
+_TERMS = """budget_pico_usd integer, budget_window text not null default 'month', soft_percent integer,
+    degrade_percent integer, degrade_to text not null default '', requests_per_minute integer,
+    tokens_per_minute integer, max_concurrency integer"""
+
+THIRD = f"""
+alter table keys add column soft_percent integer;
+alter table keys add column degrade_percent integer;
+alter table keys add column degrade_to text not null default '';
+alter table keys add column tokens_per_minute integer;
+alter table keys add column max_concurrency integer;
+alter table keys add column priority text not null default 'interactive';
+alter table ledger add column asked text not null default '';
+alter table ledger add column budget text not null default '';
+create index ledger_by_org on ledger (org, at) where org <> '';
+create table teams (
+    name text primary key, org text not null default '', weight integer not null default 1,
+    {_TERMS}, created_at real not null
+) strict;
+create table orgs (name text primary key, {_TERMS}, created_at real not null) strict;
+"""
+"""From version 0002 to 0003."""
+
 _SQLITE_TRIGGERS = "".join(
     f"create trigger keys_{event} after {event} on keys begin"
     " update meta set value = cast(value + 1 as text) where name = 'keys'; end;\n"
@@ -72,6 +94,15 @@ create function trilith_keys_changed() returns trigger language plpgsql as
 create trigger keys_changed after insert or update or delete on keys
 for each statement execute function trilith_keys_changed();
 """
+_SQLITE_GROUP_TRIGGERS = "".join(
+    _SQLITE_TRIGGERS.replace("keys_", f"{table}_").replace(" on keys ", f" on {table} ")
+    for table in ("teams", "orgs")
+)
+_POSTGRES_GROUP_TRIGGERS = "".join(
+    f"create trigger {table}_changed after insert or update or delete on {table}"
+    " for each statement execute function trilith_keys_changed();\n"
+    for table in ("teams", "orgs")
+)
 _VERSION_TABLE = "create table if not exists alembic_version (version_num varchar(32) primary key not null);"
 
 
@@ -89,10 +120,17 @@ def second(*, postgres: bool) -> str:
     return script(SECOND, postgres=postgres) + triggers
 
 
+def third(*, postgres: bool) -> str:
+    """Return the whole way from version 0002 to 0003."""
+    triggers = _POSTGRES_GROUP_TRIGGERS if postgres else _SQLITE_GROUP_TRIGGERS
+    return script(THIRD, postgres=postgres) + triggers
+
+
 def newest(*, postgres: bool) -> str:
     """Return the script that makes an empty database one of the newest version."""
     stamp = f"insert into alembic_version values ('{HEAD}');"
-    return script(FIRST, postgres=postgres) + second(postgres=postgres) + _VERSION_TABLE + stamp
+    changes = second(postgres=postgres) + third(postgres=postgres)
+    return script(FIRST, postgres=postgres) + changes + _VERSION_TABLE + stamp
 
 
 def statements(script: str) -> list[str]:

@@ -108,6 +108,10 @@ class Store(Protocol):
         """
         ...
 
+    def leased(self, account: str, window_start: float) -> int:
+        """Return what all holders have taken of an account's window (pico-USD): at least what is spent."""
+        ...
+
     def give_back(self, account: str, window_start: float, amount: int) -> None:
         """Return a part of this holder's lease that it has not spent and will not spend."""
         ...

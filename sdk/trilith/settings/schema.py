@@ -81,6 +81,9 @@ class StoreSettings(Section):
     redis_url: SecretStr | None = None
     """Redis or Valkey (`redis://host:6379/0`): rate limits and cached answers that several machines share.
     None: each machine has its own."""
+    redis_away: Literal["open", "closed"] = "open"
+    """When Redis does not answer: `open` keeps rate limits on each machine alone, `closed` refuses requests
+    of keys that have limits with 503."""
 
 
 class EngineSettings(Section):
@@ -244,6 +247,13 @@ class _Model(Section):
     """What callers pay. Without it the model is listed as unpriced and keys with a budget may not call it."""
     cache_ttl_s: float | None = Field(None, gt=0)
     """Keep answers to identical requests of one team this long (seconds), in memory; none: no cache."""
+    max_concurrency: int | None = Field(None, ge=1)
+    """Most calls that one worker process has under way there; further ones wait in a queue that is fair
+    between teams. None: as many as come."""
+    queue_length: int = Field(64, ge=0)
+    """Most calls that wait; beyond that the team with most of them waiting is told 503."""
+    queue_wait_s: float = Field(30, gt=0)
+    """Longest wait (seconds); then 503."""
 
 
 class ChatModel(_Model):
