@@ -17,6 +17,7 @@ from trilith.settings.schema import (
     Settings,
     UpstreamSettings,
 )
+from trilith.types import Kind
 from trilith_gateway.release import Release, ReleaseTable, declared_digest
 from trilith_gateway.routing import policy
 from trilith_gateway.routing.endpoint import Breaker, Endpoint
@@ -71,6 +72,7 @@ def _release(settings: Settings, name: str, upstream: Upstream) -> Release:
         max_output_tokens=model.max_output_tokens if isinstance(model, ChatModel | RagModel) else 0,
         cache_ttl_s=model.cache_ttl_s,
         fallbacks=model.fallbacks if isinstance(model, ChatModel) else (),
+        tries_again=isinstance(upstream, RoutedUpstream) or model.kind is Kind.RAG,
         counts_stream_usage=place is not None and place.engine is not None,
     )
 

@@ -103,7 +103,7 @@ class Admit:
                     code="model_unpriced",
                 )
             return
-        bound = upper_bound(exchange, release, release.price)
+        bound = upper_bound(exchange, release, release.bound or release.price)
         now = time.time()
         self._budgets.reserve(key, bound, now)
         exchange.reserved = bound
@@ -130,10 +130,20 @@ def upper_bound(exchange: Exchange, release: Release, price: Price) -> int:
     """
     passages = _RAG_PROMPT_TOKENS if release.kind is Kind.RAG else 0
     used = exchange.operation.bound(exchange.body, exchange.body_bytes + passages, release.max_output_tokens)
-    return cost(used, price)
+    amount = cost(used, price)
+    if price.cpu_hour:
+        amount += price.cpu_hour * _MOST_CPU_S // 3600
+    if price.search and ("tools" in exchange.body or "web_search_options" in exchange.body):
+        amount += price.search * _MOST_SEARCHES
+    return amount
 
 
 _RAG_PROMPT_TOKENS = 8192
 """More than the passages and the instructions of a RAG prompt can come to."""
+
+_MOST_CPU_S = 10
+"""More CPU time than one call of a predictor takes (seconds); what takes longer is charged all the same."""
+_MOST_SEARCHES = 10
+"""More searches than a provider makes for one answer."""
 
 _NOTHING: dict[str, object] = {}

@@ -7,7 +7,7 @@ import re
 from trilith.errors import SettingsError
 from trilith_gateway.store.seam import Connection
 
-HEAD = "0002"
+HEAD = "0004"
 """The version that this release reads and writes; `migration/versions` holds the way to it."""
 
 FIRST = """
@@ -61,6 +61,28 @@ insert into meta values ('keys', '0');
 """
 """From version 0001 to 0002."""
 
+FOURTH = """
+alter table ledger add column attempt integer not null default 1;
+alter table ledger add column category text not null default 'usage';
+alter table ledger add column adjusts text not null default '';
+alter table ledger add column booked_at real;
+alter table ledger add column estimated integer not null default 0;
+alter table ledger add column upstream text not null default '';
+alter table ledger add column tier text not null default '';
+alter table ledger add column cache_write_tokens integer not null default 0;
+alter table ledger add column cache_write_1h_tokens integer not null default 0;
+alter table ledger add column audio_input_tokens integer not null default 0;
+alter table ledger add column audio_output_tokens integer not null default 0;
+alter table ledger add column image_input_tokens integer not null default 0;
+alter table ledger add column image_output_tokens integer not null default 0;
+alter table ledger add column searches integer not null default 0;
+alter table ledger add column cpu_ns integer not null default 0;
+alter table ledger add column saved_pico_usd integer not null default 0;
+create index ledger_by_model on ledger (model, at);
+create index ledger_by_adjusted on ledger (adjusts) where adjusts <> '';
+"""
+"""To version 0004: further units, several rows for one request, adjustments."""
+
 _SQLITE_TRIGGERS = "".join(
     f"create trigger keys_{event} after {event} on keys begin"
     " update meta set value = cast(value + 1 as text) where name = 'keys'; end;\n"
@@ -89,10 +111,21 @@ def second(*, postgres: bool) -> str:
     return script(SECOND, postgres=postgres) + triggers
 
 
+def fourth(*, postgres: bool) -> str:
+    """Return the whole way to version 0004."""
+    return script(FOURTH, postgres=postgres)
+
+
 def newest(*, postgres: bool) -> str:
     """Return the script that makes an empty database one of the newest version."""
     stamp = f"insert into alembic_version values ('{HEAD}');"
-    return script(FIRST, postgres=postgres) + second(postgres=postgres) + _VERSION_TABLE + stamp
+    return (
+        script(FIRST, postgres=postgres)
+        + second(postgres=postgres)
+        + fourth(postgres=postgres)
+        + _VERSION_TABLE
+        + stamp
+    )
 
 
 def statements(script: str) -> list[str]:
