@@ -149,7 +149,8 @@ def _response_usage(answer: Body) -> Usage | None:
             "completion_tokens": told.get("output_tokens"),
             "prompt_tokens_details": told.get("input_tokens_details"),
             "completion_tokens_details": told.get("output_tokens_details"),
-        }
+        },
+        (answer.get("response") or answer).get("service_tier"),
     )
 
 
@@ -170,7 +171,7 @@ def _scored(body: Body, size: int, most_output: int) -> Usage:
 
 
 def _openai_usage(answer: Body) -> Usage | None:
-    return read_usage(answer.get("usage"))
+    return read_usage(answer.get("usage"), answer.get("service_tier"))
 
 
 def _check_only(body: Body, protection: governance.Protection) -> Body:

@@ -17,9 +17,11 @@ from trilith_gateway.api import OPERATIONS, Api, Operation
 from trilith_gateway.key import Key
 from trilith_gateway.limits.seam import Allowance
 from trilith_gateway.release import Release
+from trilith_gateway.usage import Tally
 from trilith_governance import Protection
 
 if TYPE_CHECKING:
+    from trilith_gateway.charge import Try
     from trilith_gateway.routing.gate import Ticket
     from trilith_gateway.trace import RequestTrace
 
@@ -34,9 +36,10 @@ class Rule(StrEnum):
     ESTIMATE = "estimate"
     """The upstream answered without usage: tokens are counted as bytes / 3, rounded up."""
     ABORTED = "aborted"
-    """The caller left: what the upstream had reported by then is charged."""
+    """The caller left: what the upstream had reported by then is charged; of a stream that had reported
+    nothing yet, an estimate of what had come (the row's `estimated` is 1)."""
     BROKEN = "broken"
-    """The upstream broke off: what it had reported by then is charged."""
+    """The upstream broke off: charged as if the caller had left."""
     CACHED = "cached"
     """Answered from the cache: nothing is charged."""
     FAILED = "failed"
@@ -90,7 +93,6 @@ class Exchange:
         "amount",
         "answer",
         "api",
-        "asked",
         "body",
         "budget",
         "body_bytes",
@@ -125,11 +127,13 @@ class Exchange:
         "settled",
         "started_ns",
         "stream",
+        "tally",
         "ticket",
         "token_allowance",
         "tokens_taken",
         "trace",
         "trail",
+        "tries",
         "usage",
         "usage_wanted",
         "waited_s",
@@ -192,8 +196,6 @@ class Exchange:
         """When (Unix time); the charge counts in this time's windows."""
         self.budget = ""
         """What a budget did: `soft`, `degrade` or `exhausted`, and the account (`degrade team:lab`)."""
-        self.asked = ""
-        """The model that was asked for, where a budget chose another; else empty."""
         # protect in
         self.protection: Protection | None = None
         self.masked = False
@@ -223,6 +225,10 @@ class Exchange:
         """How long the upstream was waited for (seconds), until its head or, without a stream, its end."""
         self.usage: Usage | None = None
         """As the upstream reported it, the newest report."""
+        self.tally: Tally | None = None
+        """What has come of a stream that reports usage at its end only."""
+        self.tries: list[Try] | None = None
+        """What was tried before or beside the try that answers; each is a row of the ledger."""
         self.finish_reasons: tuple[str, ...] = ()
         self.response_id: str | None = None
         self.delivered_bytes = 0

@@ -17,6 +17,7 @@ from trilith.settings.schema import (
     Settings,
     UpstreamSettings,
 )
+from trilith.types import Kind
 from trilith_gateway.release import Release, ReleaseTable, declared_digest
 from trilith_gateway.routing import policy
 from trilith_gateway.routing.endpoint import Breaker, Endpoint
@@ -75,6 +76,7 @@ def _release(settings: Settings, name: str, upstream: Upstream) -> Release:
         gate=Gate(model.max_concurrency, model.queue_length, model.queue_wait_s)
         if model.max_concurrency is not None
         else None,
+        tries_again=isinstance(upstream, RoutedUpstream) or model.kind is Kind.RAG,
         counts_stream_usage=place is not None and place.engine is not None,
     )
 

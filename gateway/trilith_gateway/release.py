@@ -36,12 +36,16 @@ class Release:
     counts_stream_usage: bool = False
     """The upstream can report usage with every chunk (vLLM's `continuous_usage_stats`)."""
 
+    tries_again: bool = False
+    """The upstream is several, and may ask more than one of them for the same answer."""
     fallbacks: tuple[str, ...] = ()
     """Models to ask instead when this one cannot answer."""
     gate: Gate | None = field(default=None, compare=False)
     """Its queue, where it takes only so many calls at once."""
     price_id: str = field(init=False)
-    """sha256 (12 hexadecimal digits) of the price, for the ledger's row."""
+    """sha256 (12 hexadecimal digits) of the price, for the ledger's row, behind the price book's edition."""
+    bound: Price | None = field(init=False)
+    """A price at which no call of the release costs more than it may be charged."""
 
     @property
     def version(self) -> str:
@@ -49,7 +53,14 @@ class Release:
         return self.digest
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "price_id", digest([str(self.price)]))
+        object.__setattr__(self, "price_id", price_id(self.price))
+        object.__setattr__(self, "bound", None if self.price is None else self.price.dearest())
+
+
+def price_id(price: Price | None) -> str:
+    """Return what names a price in the ledger; the same price has the same name in every process."""
+    found = digest([str(price)])
+    return f"{price.source} {found}" if price is not None and price.source else found
 
 
 def digest(parts: object) -> str:

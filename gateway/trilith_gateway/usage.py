@@ -1,33 +1,161 @@
-"""Reads what a call used from an upstream's answer, whichever dialect it speaks."""
+"""Reads what a call used from an upstream's answer, whichever dialect it speaks.
+
+Here, and nowhere else, all ways of counting become one: input = uncached + read from a cache + written to one.
+OpenAI and vLLM count cached tokens within the prompt's, Anthropic beside them.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from trilith.types import Usage
+from trilith.types import NO_PARTICULARS, Particulars, Usage
+
+_STANDARD = frozenset({"", "default", "auto", "standard", "on_demand"})
+_TIER = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 
-def read_usage(reported: object) -> Usage | None:
+def read_usage(reported: object, tier: object = None) -> Usage | None:
     """Return the usage in OpenAI's `usage` object (or `{"rows": n}`); None when there is none in it.
 
-    OpenAI and vLLM count cached tokens within the prompt's and reasoning tokens within the completion's.
-    A cached count above the prompt's (seen from proxies) is cut to it.
+    What is a part of something else is cut to it: a cached count above the prompt's was seen from proxies.
+
+    Args:
+        reported: The object.
+        tier: The `service_tier` beside it.
     """
     if not isinstance(reported, dict):
         return None
     if "rows" in reported:
-        return Usage(rows=_whole(reported["rows"]))
+        cpu_ns = _whole(reported.get("cpu_ns"))
+        return Usage(
+            rows=_whole(reported["rows"]),
+            particulars=Particulars(cpu_ns=cpu_ns) if cpu_ns else NO_PARTICULARS,
+        )
     if not ("prompt_tokens" in reported or "completion_tokens" in reported or "total_tokens" in reported):
         return None
     tokens = _whole(reported.get("prompt_tokens"))
-    if not ("prompt_tokens_details" in reported or "completion_tokens_details" in reported):
+    if tier is None and not (
+        "prompt_tokens_details" in reported
+        or "completion_tokens_details" in reported
+        or "cache_creation_input_tokens" in reported
+    ):
         return Usage(tokens, _whole(reported.get("completion_tokens")))
+    asked, said = _part(reported, "prompt_tokens_details"), _part(reported, "completion_tokens_details")
+    output = _whole(reported.get("completion_tokens"))
+    cached = min(tokens, _whole(asked.get("cached_tokens")))
+    written = asked.get("cache_creation_tokens", reported.get("cache_creation_input_tokens"))
     return Usage(
         input_tokens=tokens,
-        output_tokens=_whole(reported.get("completion_tokens")),
-        cached_input_tokens=min(tokens, _whole(_detail(reported, "prompt_tokens_details", "cached_tokens"))),
-        reasoning_tokens=_whole(_detail(reported, "completion_tokens_details", "reasoning_tokens")),
+        output_tokens=output,
+        cached_input_tokens=cached,
+        reasoning_tokens=min(output, _whole(said.get("reasoning_tokens"))),
+        particulars=_particulars(
+            _whole(written),
+            _whole(_part(asked, "cache_creation_token_details").get("ephemeral_1h_input_tokens")),
+            tokens - cached,
+            output,
+            asked,
+            said,
+            _part(reported, "server_tool_use"),
+            tier,
+        ),
     )
+
+
+def read_message_usage(reported: object) -> Usage | None:
+    """Return the usage in Anthropic's `usage` object; None when there is none in it."""
+    if not isinstance(reported, dict) or not ("input_tokens" in reported or "output_tokens" in reported):
+        return None
+    cached = _whole(reported.get("cache_read_input_tokens"))
+    written = _whole(reported.get("cache_creation_input_tokens"))
+    hour = _whole(_part(reported, "cache_creation").get("ephemeral_1h_input_tokens"))
+    output = _whole(reported.get("output_tokens"))
+    rest = written + _whole(reported.get("input_tokens"))
+    tools, tier = _part(reported, "server_tool_use"), reported.get("service_tier")
+    return Usage(
+        input_tokens=rest + cached,
+        output_tokens=output,
+        cached_input_tokens=cached,
+        particulars=_particulars(written, hour, rest, output, {}, {}, tools, tier),
+    )
+
+
+def _particulars(
+    written: int,
+    hour: int,
+    rest: int,
+    output: int,
+    asked: dict[str, Any],
+    said: dict[str, Any],
+    tools: dict[str, Any],
+    tier: object,
+) -> Particulars:
+    """Return the rarer counts; no token is in two of them.
+
+    Args:
+        written: Tokens written to a cache.
+        hour: Those of them that are kept for an hour.
+        rest: Input tokens that were not read from a cache.
+        output: Output tokens.
+        asked: OpenAI's details of the input.
+        said: OpenAI's details of the output.
+        tools: Anthropic's counts of its own tools.
+        tier: The service tier as it was told.
+    """
+    written = min(rest, written)
+    hour = min(written, hour)
+    rest -= written
+    audio_in = min(rest, _whole(asked.get("audio_tokens")))
+    audio_out = min(output, _whole(said.get("audio_tokens")))
+    found = Particulars(
+        cache_write_tokens=written - hour,
+        cache_write_1h_tokens=hour,
+        audio_input_tokens=audio_in,
+        audio_output_tokens=audio_out,
+        image_input_tokens=min(rest - audio_in, _whole(asked.get("image_tokens"))),
+        image_output_tokens=min(output - audio_out, _whole(said.get("image_tokens"))),
+        searches=_whole(tools.get("web_search_requests")),
+        tier=read_tier(tier),
+    )
+    return NO_PARTICULARS if found == NO_PARTICULARS else found
+
+
+def read_tier(told: object) -> str:
+    """Return the service tier that an answer names, empty for the standard one."""
+    if not isinstance(told, str) or told in _STANDARD:
+        return ""
+    return told if _TIER.fullmatch(told) else "unknown"
+
+
+class Tally:
+    """Counts what passes of a stream whose usage stands at its end only, in case that end does not come."""
+
+    __slots__ = ("_bytes", "_events", "_sample")
+
+    def __init__(self) -> None:
+        self._bytes = self._events = 0
+        self._sample = b""
+
+    def add(self, block: bytes) -> None:
+        """Count one block of events."""
+        self._bytes += len(block)
+        self._events += block.count(b"data:")
+        if self._events < 4 or not self._sample:  # the first event seldom holds text
+            self._sample = block
+
+    def tokens(self) -> int:
+        """Return an upper estimate of the tokens in it: a third of its text's bytes, at least one an event."""
+        if not self._events:
+            return 0
+        texts = sum(len(text) for text in _TEXT.findall(self._sample))
+        frame = len(self._sample) - texts
+        events = max(1, self._sample.count(b"data:"))
+        text = self._bytes - self._events * (frame // events)
+        return max(self._events, -(-text // 3))
+
+
+_TEXT = re.compile(rb'"(?:content|text|arguments|reasoning_content)":\s*"((?:[^"\\]|\\.)*)"')
 
 
 def estimate(sent_bytes: int, received_bytes: int) -> Usage:
@@ -35,9 +163,9 @@ def estimate(sent_bytes: int, received_bytes: int) -> Usage:
     return Usage(input_tokens=-(-sent_bytes // 3), output_tokens=-(-received_bytes // 3))
 
 
-def _detail(reported: dict[str, Any], group: str, name: str) -> object:
-    details = reported.get(group)
-    return details.get(name) if isinstance(details, dict) else None
+def _part(holder: dict[str, Any], name: str) -> dict[str, Any]:
+    found = holder.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _whole(value: object) -> int:

@@ -6,7 +6,7 @@ Every seam has a real implementation in the package that owns it and an in-memor
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -34,6 +34,18 @@ class Shield(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Tried:
+    """One try of a call whose answer is not the one that the caller gets: it failed, or another was faster."""
+
+    upstream: str
+    """Which replica was asked."""
+    status: int
+    """HTTP status; 0 when nothing answered."""
+    body: bytes = b""
+    """What was read of its answer, in which usage may stand."""
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """One request on its way to an upstream."""
 
@@ -55,6 +67,8 @@ class Call:
     """`body`, decoded, where the gateway has done that already; a tensor that came as bytes has a memoryview
     as its `data`. Upstreams in this process read it and change nothing in it; None: only `body` is there.
     """
+    tried: Callable[[Tried], None] | None = None
+    """Told of every further try that an upstream makes on its own, since each may cost; None: nobody asks."""
 
 
 class Reply(Protocol):

@@ -22,6 +22,42 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Particulars:
+    """What few calls use: parts of their tokens that have prices of their own, and other units."""
+
+    cache_write_tokens: int = 0
+    """Written to a prefix cache that keeps them for minutes; part of the input tokens."""
+    cache_write_1h_tokens: int = 0
+    """Written to one that keeps them for an hour; part of the input tokens."""
+    audio_input_tokens: int = 0
+    audio_output_tokens: int = 0
+    image_input_tokens: int = 0
+    image_output_tokens: int = 0
+    searches: int = 0
+    """Searches of the web that the provider made for the answer."""
+    cpu_ns: int = 0
+    """CPU time of a predictor (nanoseconds)."""
+    tier: str = ""
+    """The service tier that answered: `batch`, `flex`, `priority`, ...; empty for the standard one."""
+
+    def __post_init__(self) -> None:
+        if min(self.counts()) < 0:
+            raise ValueError(f"{self} has a number below zero")
+
+    def counts(self) -> tuple[int, ...]:
+        """Return everything but the tier."""
+        return tuple(getattr(self, name) for name in self.__slots__[:-1])
+
+    def __add__(self, other: Particulars) -> Particulars:
+        summed = (one + two for one, two in zip(self.counts(), other.counts(), strict=True))
+        return Particulars(*summed, tier=self.tier if self.tier == other.tier else "")
+
+
+NO_PARTICULARS = Particulars()
+"""Nothing of that kind, as of most calls."""
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """What one call used, in the units that prices are quoted in.
 
@@ -36,6 +72,7 @@ class Usage:
     rows: int = 0
     """Rows scored, for predictors."""
     requests: int = 1
+    particulars: Particulars = NO_PARTICULARS
 
     def __post_init__(self) -> None:
         if (
@@ -49,6 +86,14 @@ class Usage:
             raise ValueError(f"{self} has a number below zero")
         if self.cached_input_tokens > self.input_tokens:
             raise ValueError("cached_input_tokens exceeds input_tokens, of which it is a part")
+        if self.particulars is not NO_PARTICULARS and self.uncached_input_tokens < 0:
+            raise ValueError("tokens read from a cache and written to one exceed input_tokens")
+
+    @property
+    def uncached_input_tokens(self) -> int:
+        """Input tokens that were neither read from a cache nor written to one."""
+        written = self.particulars.cache_write_tokens + self.particulars.cache_write_1h_tokens
+        return self.input_tokens - self.cached_input_tokens - written
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))

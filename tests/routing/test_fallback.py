@@ -17,7 +17,8 @@ def test_the_model_that_answers_is_charged_and_named(start_gateway: StartGateway
     answer = gateway.chat()
     assert answer.json()["choices"][0]["message"]["content"] == "from dear"
     assert answer.headers["x-trilith-fallback"] == "dear"
-    assert [(row["model"], row["amount_pico_usd"]) for row in gateway.ledger()] == [("dear", 10**12)]
+    rows = [(row["category"], row["model"], row["amount_pico_usd"]) for row in gateway.ledger()]
+    assert rows == [("attempt", "echo", 0), ("usage", "dear", 10**12)]
     assert gateway.rows("select * from reservations") == []
 
 

@@ -12,7 +12,9 @@ from typing import Any
 import orjson
 
 from trilith.errors import APIError
+from trilith.types import Usage
 from trilith_gateway import fault, request, sse
+from trilith_gateway.usage import read_usage
 
 Body = dict[str, Any]
 
@@ -230,13 +232,13 @@ def _arguments(text: object) -> object:
 
 def _usage(reported: object) -> Body:
     """Return usage as Anthropic counts it: cached tokens beside the others, not among them."""
-    told = reported if isinstance(reported, dict) else {}
-    cached = (told.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    used = read_usage(reported) or Usage()
+    written = used.particulars.cache_write_tokens + used.particulars.cache_write_1h_tokens
     return {
-        "input_tokens": max(0, (told.get("prompt_tokens") or 0) - cached),
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": cached,
-        "output_tokens": told.get("completion_tokens") or 0,
+        "input_tokens": used.uncached_input_tokens,
+        "cache_creation_input_tokens": written,
+        "cache_read_input_tokens": used.cached_input_tokens,
+        "output_tokens": used.output_tokens,
     }
 
 

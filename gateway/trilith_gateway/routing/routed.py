@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from trilith.errors import APIConnectionError, APITimeoutError, InternalServerError
-from trilith.seams import Call, Reply
+from trilith.seams import Call, Reply, Tried
 from trilith_gateway.routing.endpoint import Endpoint
 from trilith_gateway.routing.policy import Choose
 from trilith_gateway.routing.pressure import follow
@@ -18,6 +18,9 @@ _AGAIN = frozenset({429, 500, 502, 503, 504})
 """Statuses that another replica may do better than."""
 _MOST_REST_S = 60.0
 _SEEN = 200
+_REST_S = 0.1
+"""How long an answer that nobody gets is waited for, once its head is there (seconds)."""
+_REST_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +118,11 @@ class RoutedUpstream:
                 again = error.retryable and not last and not isinstance(error, APITimeoutError)
                 if not (again and self._retries.spend()):
                     raise
+                _tell(call, Tried(endpoint.name, 0))
             else:
                 if reply.status not in _AGAIN or last or not self._other(tried) or not self._retries.spend():
                     return reply
-                await reply.aclose()
+                _tell(call, Tried(endpoint.name, reply.status, await _rest(reply)))
             if not self._other(tried):  # the same one again: give it a moment
                 await asyncio.sleep(min(left, 0.05 * 2 ** len(tried)) * self._rng.random())
 
@@ -144,7 +148,7 @@ class RoutedUpstream:
         after = self._patience()
         if after is None or after >= left or not self._other(tried):
             return await self._ask(endpoint, call)
-        first = asyncio.create_task(self._ask(endpoint, call))
+        first = asyncio.create_task(self._ask(endpoint, call), name=endpoint.name)
         tasks = {first}
         chosen: Reply | None = None
         try:
@@ -152,15 +156,21 @@ class RoutedUpstream:
             if not first.done() and self._other(tried) and self._hedges.spend():
                 other = self._next(call, tried, self._clock())
                 tried.append(other)
-                tasks.add(asyncio.create_task(self._ask(other, call)))
+                tasks.add(asyncio.create_task(self._ask(other, call), name=other.name))
             chosen = await _first_good(tasks)
             return chosen
         finally:
             for task in tasks:
                 task.cancel()
-            for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-                if not isinstance(outcome, BaseException) and outcome is not chosen:
-                    await outcome.aclose()
+            for task, outcome in zip(
+                tasks, await asyncio.gather(*tasks, return_exceptions=True), strict=True
+            ):
+                name = task.get_name()
+                if isinstance(outcome, BaseException):
+                    if chosen is not None:
+                        _tell(call, Tried(name, 0))
+                elif outcome is not chosen:
+                    _tell(call, Tried(name, outcome.status, await _rest(outcome)))
 
     def _patience(self) -> float | None:
         """Return the 95th percentile of the times to head; None while it is unknown, or nothing is hedged."""
@@ -203,6 +213,28 @@ class RoutedUpstream:
         if self._following is not None:
             self._following.cancel()
         await asyncio.gather(*(endpoint.upstream.aclose() for endpoint in self.endpoints))
+
+
+def _tell(call: Call, tried: Tried) -> None:
+    if call.tried is not None:
+        call.tried(tried)
+
+
+async def _rest(reply: Reply) -> bytes:
+    """Give an answer up that nobody gets. A whole one is read first: it was made, and tells what it used."""
+    found = b""
+    try:
+        if not reply.headers.get("content-type", "").startswith("text/event-stream"):
+            async with asyncio.timeout(_REST_S):
+                async for chunk in reply.chunks():
+                    found += chunk
+                    if len(found) > _REST_BYTES:
+                        break
+    except (APIConnectionError, TimeoutError):
+        pass  # what has come is what there is
+    finally:
+        await reply.aclose()
+    return found
 
 
 async def _first_good(tasks: set[asyncio.Task[Reply]]) -> Reply:

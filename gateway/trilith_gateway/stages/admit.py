@@ -108,7 +108,7 @@ class Admit:
                     code="model_unpriced",
                 )
             return
-        bound = upper_bound(exchange, release, release.price)
+        bound = upper_bound(exchange, release, release.bound or release.price)
         now = time.time()
         if key.budgets:
             bound = self._reserve(exchange, release, bound, now)
@@ -136,7 +136,7 @@ class Admit:
             if other is not None and cheaper is not None and cheaper < bound:
                 exchange.release, bound = other, cheaper
                 exchange.fell_back = True
-                exchange.asked, exchange.budget = exchange.model, f"degrade {budget.account}"
+                exchange.budget = f"degrade {budget.account}"
         try:
             self._budgets.reserve(key, bound, now)
         except Exhausted as error:
@@ -153,12 +153,17 @@ def _instead(exchange: Exchange, release: Release, other: Release | None) -> int
         return None
     if other.policy != release.policy or not exchange.caller.allows(other.model):
         return None
-    return upper_bound(exchange, other, other.price)
+    return upper_bound(exchange, other, other.bound or other.price)
 
 
 def upper_bound(exchange: Exchange, release: Release, price: Price) -> int:
     """Return the most that this request can cost (pico-USD)."""
-    return cost(upper_usage(exchange, release), price)
+    amount = cost(upper_usage(exchange, release), price)
+    if price.cpu_hour:
+        amount += price.cpu_hour * _MOST_CPU_S // 3600
+    if price.search and ("tools" in exchange.body or "web_search_options" in exchange.body):
+        amount += price.search * _MOST_SEARCHES
+    return amount
 
 
 def upper_usage(exchange: Exchange, release: Release) -> Usage:
@@ -173,5 +178,10 @@ def upper_usage(exchange: Exchange, release: Release) -> Usage:
 
 _RAG_PROMPT_TOKENS = 8192
 """More than the passages and the instructions of a RAG prompt can come to."""
+
+_MOST_CPU_S = 10
+"""More CPU time than one call of a predictor takes (seconds); what takes longer is charged all the same."""
+_MOST_SEARCHES = 10
+"""More searches than a provider makes for one answer."""
 
 _NOTHING: dict[str, object] = {}

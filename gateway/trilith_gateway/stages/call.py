@@ -15,14 +15,14 @@ import orjson
 
 from trilith.errors import APIConnectionError, APIError, InternalServerError
 from trilith.seams import Call as UpstreamCall
-from trilith.seams import Reply, Upstream
-from trilith_gateway import sse
-from trilith_gateway.exchange import Answer, Exchange
+from trilith.seams import Reply, Tried, Upstream
+from trilith_gateway import charge, sse
+from trilith_gateway.exchange import Answer, Exchange, Rule
 from trilith_gateway.release import Release, ReleaseTable
 from trilith_gateway.routing.gate import Gate, Ticket
 from trilith_gateway.trace import Attempt
 from trilith_gateway.upstream.http import HttpUpstream
-from trilith_gateway.usage import read_usage
+from trilith_gateway.usage import Tally, read_usage
 
 _PASSED_ON = frozenset(
     {
@@ -51,6 +51,7 @@ _LAST_FIELD = re.compile(rb',\s*"usage":\s*' + _OBJECT + rb"(?=\s*\}\r?\n\r?\n)"
 """Usage as the last field of an event. Within a JSON string its quotes would be escaped."""
 _ANYWHERE = re.compile(rb'"usage":\s*' + _OBJECT)
 """Usage wherever it stands."""
+_TIER = re.compile(rb'"service_tier":\s*"([a-z_-]{1,32})"')
 _ID = re.compile(rb'"id":\s*"([^"\\]{1,128})"')
 _FINISHED = re.compile(rb'"finish_reason":\s*"([a-z_]{1,32})"')
 
@@ -95,6 +96,7 @@ class Call:
                 await exchange.reply.aclose()
             if exchange.ticket is not None:
                 exchange.ticket.leave()
+            _give_up(exchange)
             self._move(exchange, left.pop(0))
 
     async def _ask(self, exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> None:
@@ -109,11 +111,21 @@ class Call:
             headers["x-upstream-request-id"] = theirs
         content_type = headers.get("content-type", "")
         if reply.status < 400 and content_type.startswith("text/event-stream"):
+            if not exchange.target.counts_stream_usage:
+                exchange.tally = Tally()
             headers["cache-control"] = "no-cache"
             headers["x-accel-buffering"] = "no"
             exchange.answer = Answer(reply.status, headers, events=_watch(exchange, reply))
             return
-        parts = [chunk async for chunk in reply.chunks()]
+        parts: list[bytes] = []
+        try:
+            async for chunk in reply.chunks():
+                parts.append(chunk)
+        except APIConnectionError:
+            if parts and reply.status < 400:
+                exchange.rule = Rule.BROKEN  # and what it had reported is charged
+                _read(exchange, reply, b"".join(parts))
+            raise
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         exchange.waited_s = time.perf_counter() - sent_at
         if reply.status < 400:
@@ -121,6 +133,17 @@ class Call:
             if exchange.trace is not None and exchange.trace.content is not None:
                 exchange.trace.content.hear(body)
         exchange.answer = Answer(reply.status, headers, body)
+
+
+def _give_up(exchange: Exchange) -> None:
+    """Note the try that another model shall do better than."""
+    answer = exchange.answer
+    if exchange.usage is not None:  # it broke off, and had reported something before
+        charge.note(exchange, exchange.rule or Rule.USAGE, 502, usage=exchange.usage)
+    elif answer is not None and b'"usage"' in answer.body:
+        charge.note_tried(exchange, Tried("", answer.status, answer.body))
+    else:
+        charge.note(exchange, Rule.FAILED, answer.status if answer is not None else 0)
 
 
 def _ready(exchange: Exchange) -> UpstreamCall:
@@ -164,6 +187,7 @@ async def _send(exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> R
                 noted.end(None, error)
             if index or not isinstance(error, APIConnectionError) or not error.retryable:
                 raise
+            charge.note(exchange, Rule.FAILED, 0)
         else:
             if noted is not None:
                 noted.end(reply.status)
@@ -187,14 +211,20 @@ def _begin(exchange: Exchange, upstream: Upstream, call: UpstreamCall, index: in
 def _read(exchange: Exchange, reply: Reply, body: bytes) -> None:
     operation = exchange.operation
     if operation.scores:
-        exchange.usage = read_usage({"rows": reply.headers.get("x-trilith-rows")})
+        told = {"rows": reply.headers.get("x-trilith-rows")}
+        if exchange.target.price is not None and exchange.target.price.cpu_hour:
+            told["cpu_ns"] = reply.headers.get("x-trilith-cpu-ns")
+        exchange.usage = read_usage(told)
         return
     if not body.startswith(b"{"):
         return
     if exchange.trace is None or len(body) > _LARGE_BYTES:  # only a span wants to know more than the usage
         match = _ANYWHERE.match(body, body.rfind(b'"usage"'))
         if match is not None:
-            exchange.usage = operation.read_usage({"usage": orjson.loads(match[1])})
+            told = {"usage": orjson.loads(match[1])}
+            if operation.limits and b'"service_tier"' in body and (tier := _TIER.search(body)) is not None:
+                told["service_tier"] = tier[1].decode()
+            exchange.usage = operation.read_usage(told)
             if exchange.usage is not None:
                 return
     try:
@@ -208,8 +238,11 @@ def _read(exchange: Exchange, reply: Reply, body: bytes) -> None:
 async def _watch(exchange: Exchange, reply: Reply) -> AsyncIterator[bytes]:
     """Pass blocks of events on, noting usage; reports that the caller did not ask for are taken out."""
     last = b""
+    tally = exchange.tally
     async for block in sse.blocks(reply.chunks()):
         last = block
+        if tally is not None:
+            tally.add(block)
         if exchange.trace is not None:
             _describe(exchange, block)
         if b'"usage"' in block:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trilith_gateway import charge
 from trilith_gateway.budget import Budgets
 from trilith_gateway.exchange import Exchange
 from trilith_gateway.release import Release
@@ -19,17 +20,19 @@ class Fallback:
         self._budgets = budgets
 
     def move(self, exchange: Exchange, release: Release) -> None:
-        """Point the exchange at `release`.
+        """Point the exchange at `release`; what the caller owes for earlier tries is booked first.
 
         Raises:
             BudgetExceededError: the key cannot pay for it; nothing is reserved then.
         """
         if exchange.reserved is not None:
-            self._budgets.settle(exchange.caller, exchange.reserved, 0, exchange.reserved_at)
+            self._budgets.settle(
+                exchange.caller, exchange.reserved, charge.owed(exchange), exchange.reserved_at
+            )
             exchange.reserved = None
         exchange.release = release
         exchange.answer = exchange.reply = exchange.call = None
-        exchange.usage = None
+        exchange.usage = exchange.rule = exchange.tally = exchange.first_byte_at = None
         self._admit.reserve(exchange, release)
         self._route(exchange)
         exchange.fell_back = True

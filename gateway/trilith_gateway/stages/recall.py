@@ -8,6 +8,7 @@ another's.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections import OrderedDict
@@ -15,7 +16,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from trilith.errors import UnprocessableEntityError
-from trilith.money import cost
+from trilith.money import UnpricedUsage, cost
 from trilith.types import Usage
 from trilith_gateway import sse
 from trilith_gateway.exchange import Answer, Exchange
@@ -111,7 +112,8 @@ class Recall:
             exchange.answer = Answer(200, headers, kept.body)
         price = exchange.target.price
         if kept.usage is not None and price is not None:
-            exchange.saved_pico_usd = cost(kept.usage, price)
+            with contextlib.suppress(UnpricedUsage):
+                exchange.saved_pico_usd = cost(kept.usage, price)
 
     def _named(self, caller: str, name: str, request: bytes) -> bytes:
         """Return the key for a request that its caller named; a name stands for one request only."""

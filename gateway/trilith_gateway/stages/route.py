@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from trilith.seams import Call
 from trilith.types import Kind
-from trilith_gateway import request, sse
+from trilith_gateway import charge, request, sse
 from trilith_gateway.exchange import Exchange
 
 
@@ -38,6 +39,7 @@ class Route:
             affinity=_beginning(exchange) if operation.generates else None,
             json=exchange.body if operation.scores else None,
             shield=exchange.protection if exchange.target.kind is Kind.RAG else None,
+            tried=partial(charge.note_tried, exchange) if exchange.target.tries_again else None,
         )
 
 

@@ -7,7 +7,7 @@ import re
 from trilith.errors import SettingsError
 from trilith_gateway.store.seam import Connection
 
-HEAD = "0003"
+HEAD = "0004"
 """The version that this release reads and writes; `migration/versions` holds the way to it."""
 
 FIRST = """
@@ -82,6 +82,27 @@ create table teams (
 create table orgs (name text primary key, {_TERMS}, created_at real not null) strict;
 """
 """From version 0002 to 0003."""
+FOURTH = """
+alter table ledger add column attempt integer not null default 1;
+alter table ledger add column category text not null default 'usage';
+alter table ledger add column adjusts text not null default '';
+alter table ledger add column booked_at real;
+alter table ledger add column estimated integer not null default 0;
+alter table ledger add column upstream text not null default '';
+alter table ledger add column tier text not null default '';
+alter table ledger add column cache_write_tokens integer not null default 0;
+alter table ledger add column cache_write_1h_tokens integer not null default 0;
+alter table ledger add column audio_input_tokens integer not null default 0;
+alter table ledger add column audio_output_tokens integer not null default 0;
+alter table ledger add column image_input_tokens integer not null default 0;
+alter table ledger add column image_output_tokens integer not null default 0;
+alter table ledger add column searches integer not null default 0;
+alter table ledger add column cpu_ns integer not null default 0;
+alter table ledger add column saved_pico_usd integer not null default 0;
+create index ledger_by_model on ledger (model, at);
+create index ledger_by_adjusted on ledger (adjusts) where adjusts <> '';
+"""
+"""To version 0004: further units, several rows for one request, adjustments."""
 
 _SQLITE_TRIGGERS = "".join(
     f"create trigger keys_{event} after {event} on keys begin"
@@ -124,12 +145,15 @@ def third(*, postgres: bool) -> str:
     """Return the whole way from version 0002 to 0003."""
     triggers = _POSTGRES_GROUP_TRIGGERS if postgres else _SQLITE_GROUP_TRIGGERS
     return script(THIRD, postgres=postgres) + triggers
+def fourth(*, postgres: bool) -> str:
+    """Return the whole way to version 0004."""
+    return script(FOURTH, postgres=postgres)
 
 
 def newest(*, postgres: bool) -> str:
     """Return the script that makes an empty database one of the newest version."""
     stamp = f"insert into alembic_version values ('{HEAD}');"
-    changes = second(postgres=postgres) + third(postgres=postgres)
+    changes = second(postgres=postgres) + third(postgres=postgres) + fourth(postgres=postgres)
     return script(FIRST, postgres=postgres) + changes + _VERSION_TABLE + stamp
 
 

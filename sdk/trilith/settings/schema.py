@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
+from trilith.errors import TrilithError
 from trilith.money import Price, pico_usd
 from trilith.types import Kind
 
@@ -25,8 +27,30 @@ _PER = {
     "input_usd_per_mtok": _MTOK,
     "output_usd_per_mtok": _MTOK,
     "cached_input_usd_per_mtok": _MTOK,
+    "cache_write_usd_per_mtok": _MTOK,
+    "cache_write_1h_usd_per_mtok": _MTOK,
+    "reasoning_usd_per_mtok": _MTOK,
+    "audio_input_usd_per_mtok": _MTOK,
+    "audio_output_usd_per_mtok": _MTOK,
+    "image_input_usd_per_mtok": _MTOK,
     "usd_per_krow": _KROW,
 }
+_RATES = {
+    "input_usd_per_mtok": "input_token",
+    "output_usd_per_mtok": "output_token",
+    "cached_input_usd_per_mtok": "cached_input_token",
+    "cache_write_usd_per_mtok": "cache_write_token",
+    "cache_write_1h_usd_per_mtok": "cache_write_1h_token",
+    "reasoning_usd_per_mtok": "reasoning_token",
+    "audio_input_usd_per_mtok": "audio_input_token",
+    "audio_output_usd_per_mtok": "audio_output_token",
+    "image_input_usd_per_mtok": "image_input_token",
+    "usd_per_krow": "row",
+    "usd_per_request": "request",
+    "usd_per_search": "search",
+    "usd_per_cpu_hour": "cpu_hour",
+}
+"""Settings of a price, and the rates of `Price` that they are."""
 
 
 class Section(BaseModel):
@@ -130,22 +154,50 @@ class PolicySettings(Section):
 
 
 class PriceSettings(Section):
-    """What a call costs, in decimal US dollars. At most 6 decimals per Mtok, 9 per krow."""
+    """What a call costs, in decimal US dollars. At most 6 decimals per Mtok, 9 per krow, 12 otherwise."""
 
+    book: str | None = None
+    """Take the price of this model from the price book, as `provider/model` (`trilith prices list`). Rates that
+    are given beside it replace the book's, in every tier and at every size."""
     input_usd_per_mtok: Decimal = Decimal(0)
     """Per million input tokens."""
     output_usd_per_mtok: Decimal = Decimal(0)
     """Per million output tokens, reasoning included."""
     cached_input_usd_per_mtok: Decimal | None = None
     """Per million input tokens that were served from a prefix cache; without it they cost as the others."""
+    cache_write_usd_per_mtok: Decimal | None = None
+    """Per million input tokens that were written to a prefix cache; without it they cost as the others."""
+    cache_write_1h_usd_per_mtok: Decimal | None = None
+    """Per million of those that are kept there for an hour; without it they cost as those that are not."""
+    reasoning_usd_per_mtok: Decimal | None = None
+    """Per million reasoning tokens; without it they cost as other output."""
+    audio_input_usd_per_mtok: Decimal | None = None
+    """Per million input tokens of sound; without it they cost as the others."""
+    audio_output_usd_per_mtok: Decimal | None = None
+    """Per million output tokens of sound; without it they cost as the others."""
+    image_input_usd_per_mtok: Decimal | None = None
+    """Per million input tokens of images; without it they cost as the others."""
     usd_per_krow: Decimal = Decimal(0)
     """Per thousand rows scored."""
     usd_per_request: Decimal = Decimal(0)
     """Per request that was answered."""
+    usd_per_search: Decimal | None = None
+    """Per search of the web that the provider reports; without it a call with searches is unpriced."""
+    usd_per_cpu_hour: Decimal = Decimal(0)
+    """Per hour of the CPU time that a predictor was measured to take, down to the nanosecond."""
+    batch_factor: Decimal | None = None
+    """By what every rate is multiplied for answers that name the service tier `batch`. A tier that has a price
+    neither here nor in the book leaves its calls unpriced."""
+    flex_factor: Decimal | None = None
+    """The same for the tier `flex`."""
+    priority_factor: Decimal | None = None
+    """The same for the tier `priority`."""
 
     @field_validator("*")
     @classmethod
-    def _whole_pico(cls, value: Decimal | None, info: ValidationInfo) -> Decimal | None:
+    def _whole_pico(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, Decimal):
+            return value
         per = _PER.get(info.field_name or "", 1)
         try:
             pico_usd(value or 0, per=per)
@@ -154,18 +206,36 @@ class PriceSettings(Section):
             raise ValueError(f"expected a decimal number >= 0 with at most {places} decimals") from None
         return value
 
+    @model_validator(mode="after")
+    def _known(self) -> PriceSettings:
+        try:
+            self.exact()
+        except TrilithError as error:
+            raise ValueError(str(error)) from None
+        return self
+
     def exact(self) -> Price:
-        """Return the same price in integer pico-USD per unit."""
-        cached = self.cached_input_usd_per_mtok
-        return Price(
-            input_token=pico_usd(self.input_usd_per_mtok, per=_MTOK, what="input_usd_per_mtok"),
-            output_token=pico_usd(self.output_usd_per_mtok, per=_MTOK, what="output_usd_per_mtok"),
-            cached_input_token=None
-            if cached is None
-            else pico_usd(cached, per=_MTOK, what="cached_input_usd_per_mtok"),
-            row=pico_usd(self.usd_per_krow, per=_KROW, what="usd_per_krow"),
-            request=pico_usd(self.usd_per_request, what="usd_per_request"),
-        )
+        """Return the same price in integer pico-USD per unit.
+
+        Raises:
+            DataError: the price book does not have the model that is named.
+            ValueError: a tier's rate is no whole number of pico-USD.
+        """
+        rates: dict[str, Any] = {}
+        for name, rate in _RATES.items():
+            value = getattr(self, name)
+            if self.book is None or name in self.model_fields_set:
+                per = _PER.get(name, 1)
+                rates[rate] = None if value is None else pico_usd(value, per=per, what=name)
+        if self.book is None:
+            price = Price(**rates)
+        else:
+            from trilith.prices import load
+
+            price = load().price(self.book).with_rates(rates)
+        factors = {name: getattr(self, f"{name}_factor") for name in ("batch", "flex", "priority")}
+        tiers = {name: price.times(factor) for name, factor in factors.items() if factor is not None}
+        return replace(price, tiers={**price.tiers, **tiers}) if tiers else price
 
 
 class UpstreamSettings(Section):
