@@ -19,6 +19,7 @@ from trilith_gateway.terms import COLUMNS, WINDOWS, Terms, read_terms
 HEAD = ("BUDGET", "SPENT", "SHARES", "PER MINUTE", "AT ONCE")
 _MOST = 2**63 - 1
 """The largest number that a column holds."""
+_MOST_COUNT = 2**31 - 1
 
 
 def add_terms(parser: argparse.ArgumentParser) -> None:
@@ -40,10 +41,10 @@ def add_terms(parser: argparse.ArgumentParser) -> None:
         help="answer with --degrade-to what would go beyond this share",
     )
     parser.add_argument("--degrade-to", metavar="MODEL", help="a cheaper chat model")
-    parser.add_argument("--requests-per-minute", type=_number(1), metavar="N")
-    parser.add_argument("--tokens-per-minute", type=_number(1), metavar="N")
+    parser.add_argument("--requests-per-minute", type=_number(1, _MOST_COUNT), metavar="N")
+    parser.add_argument("--tokens-per-minute", type=_number(1, _MOST_COUNT), metavar="N")
     parser.add_argument(
-        "--max-concurrency", type=_number(1), metavar="N", help="most requests under way at once"
+        "--max-concurrency", type=_number(1, _MOST_COUNT), metavar="N", help="most requests under way at once"
     )
 
 
@@ -119,13 +120,12 @@ def _money(text: str) -> int | str:
     return amount
 
 
-def _number(least: int, most: int = _MOST) -> Callable[[str], int | str]:
+def _number(least: int, most: int) -> Callable[[str], int | str]:
     def read(text: str) -> int | str:
         if text == "none":
             return text
         if not (text.isascii() and text.isdecimal()) or not least <= int(text) <= most:
-            bounds = f"of at least {least}" if most == _MOST else f"from {least} to {most}"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {bounds}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
         return int(text)
 
     return read
