@@ -31,7 +31,7 @@ class Place:
 
     annotation: Any
     field: FieldInfo | None = None
-    """None for the whole table and for entries under a name."""
+    """None for the whole table; values under names have the field that holds them all."""
 
     @property
     def sections(self) -> tuple[type[Section], ...]:
@@ -91,7 +91,7 @@ class Place:
             given: The value that stands here, whose `kind` chooses among the sections.
         """
         if self.entry is not None:
-            return Place(self.entry)
+            return Place(self.entry, self.field)
         if self.is_list:
             return Place(get_args(strip(self.annotation))[0])
         for section in self.chosen(given):
