@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from trilith.errors import APIError, APIStatusError, BudgetExceededError
+from trilith.errors import APIError, APIStatusError, APITimeoutError
 from trilith.money import format_usd
 from trilith_gateway import fault, sse
 from trilith_gateway.exchange import Answer, Exchange
@@ -13,12 +13,12 @@ from trilith_gateway.exchange import Answer, Exchange
 def error(exchange: Exchange, error: APIError) -> Answer:
     """Return the answer that tells a caller of an error."""
     headers = {"content-type": "application/json"}
-    if isinstance(error, APIStatusError):
-        if error.retry_after_s is not None:
-            headers["retry-after"] = str(max(1, round(error.retry_after_s)))
-        if isinstance(error, BudgetExceededError):
-            headers["x-should-retry"] = "false"
-    return Answer(fault.status(error), headers, sse.dump(exchange.operation.error(error)))
+    if isinstance(error, APIStatusError) and error.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+    status = fault.status(error)
+    if (status >= 500 or status == 429) and (not error.retryable or isinstance(error, APITimeoutError)):
+        headers["x-should-retry"] = "false"  # clients would: by the status alone
+    return Answer(status, headers, sse.dump(exchange.operation.error(error)))
 
 
 def headers(exchange: Exchange, ready: Answer) -> dict[str, str]:

@@ -97,6 +97,7 @@ class Exchange:
         "fell_back",
         "finish_reasons",
         "first_byte_at",
+        "head_until",
         "headers",
         "id",
         "keep",
@@ -119,9 +120,12 @@ class Exchange:
         "saved_pico_usd",
         "settled",
         "started_ns",
+        "spent_pico_usd",
         "stream",
+        "tag",
         "trace",
         "trail",
+        "until",
         "usage",
         "usage_wanted",
         "waited_s",
@@ -192,8 +196,16 @@ class Exchange:
         """What goes to the upstream, set by the route stage."""
         self.fell_back = False
         """Another model than the one that was asked for answers."""
-        self.trail: list[object] | None = None
-        """What was decided on the way, for `trilith explain`."""
+        self.tag: str | None = None
+        """Only replicas that have it may answer."""
+        self.until: float | None = None
+        """`time.perf_counter()` by which the answer must be whole; None: the gateway's own limit counts."""
+        self.head_until: float | None = None
+        """By which its head must be there, or without a stream all of it; None: as `until`."""
+        self.trail: list[str] = []
+        """What was decided on the way, for `trilith explain`: names and reasons, never content."""
+        self.spent_pico_usd = 0
+        """What models have cost that were asked on the way and whose answers do not go out."""
         self.reply: Reply | None = None
         self.answer: Answer | None = None
         self.first_byte_at: float | None = None

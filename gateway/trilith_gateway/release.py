@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from trilith.money import Price
 from trilith.seams import Upstream
+from trilith.settings.routing import RouteSettings, StepSettings
 from trilith.settings.schema import ModelSettings, Settings
 from trilith.types import Kind
 
@@ -37,6 +38,12 @@ class Release:
 
     fallbacks: tuple[str, ...] = ()
     """Models to ask instead when this one cannot answer."""
+    routes: tuple[RouteSettings, ...] = ()
+    """Conditions under which another model, or only some replicas, answer."""
+    steps: tuple[StepSettings, ...] = ()
+    """Models to ask before this one."""
+    otherwise: StepSettings | None = None
+    """A predictor to ask when this one does not answer."""
     price_id: str = field(init=False)
     """sha256 (12 hexadecimal digits) of the price, for the ledger's row."""
 
@@ -75,7 +82,10 @@ def _answering(model: ModelSettings) -> dict[str, object]:
             "price": True,
             "policy": True,
             "cache_ttl_s": True,
-            "upstream": {"api_key"},
+            "upstream": {"api_key", "cost", "tags"},
+            "routes": True,
+            "cascade": not getattr(model, "cascade", ()),
+            "otherwise": getattr(model, "otherwise", None) is None,
             "replicas": True,
             "routing": True,
             "fallbacks": True,

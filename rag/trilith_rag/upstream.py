@@ -94,6 +94,7 @@ class RagUpstream:
                     call.headers,
                     call.timeout_s,
                     affinity="|".join(hit.chunk.id for hit in relevant).encode(),
+                    trail=call.trail,
                 )
             )
             if reply.status >= 400:

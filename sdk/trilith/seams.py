@@ -55,6 +55,12 @@ class Call:
     """`body`, decoded, where the gateway has done that already; a tensor that came as bytes has a memoryview
     as its `data`. Upstreams in this process read it and change nothing in it; None: only `body` is there.
     """
+    tag: str | None = None
+    """Only replicas that have this tag may answer; None: all may."""
+    repeatable: bool = True
+    """Whether it may be sent once more although the first try may have been acted upon."""
+    trail: list[str] | None = None
+    """Where an upstream that tries more than once says what it tried: names and causes, never content."""
 
 
 class Reply(Protocol):

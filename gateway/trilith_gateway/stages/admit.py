@@ -12,6 +12,7 @@ from trilith_gateway.budget import Budgets
 from trilith_gateway.exchange import Exchange, model_not_found, store_unavailable
 from trilith_gateway.limit import RateLimiter
 from trilith_gateway.release import Release, ReleaseTable
+from trilith_gateway.routing.condition import routed
 from trilith_gateway.shared import LeasedBudgets, SharedRateLimiter
 from trilith_gateway.store.journal import Record
 
@@ -64,10 +65,13 @@ class Admit:
         release = self._releases.find(name)
         if release is None or release.kind not in operation.kinds or not exchange.caller.allows(name):
             raise model_not_found(name, exchange.api)
-        exchange.model, exchange.release = name, release
+        exchange.model = name
         if body.get("stream") is True:
             exchange.stream = True
             exchange.usage_wanted = (body.get("stream_options") or _NOTHING).get("include_usage") is True
+        if release.routes:
+            release = routed(exchange, release, self._releases.find)
+        exchange.release = release
         self.reserve(exchange, release)
         exchange.admitted = True
 

@@ -16,9 +16,11 @@ import orjson
 from trilith.errors import APIConnectionError, APIError, InternalServerError
 from trilith.seams import Call as UpstreamCall
 from trilith.seams import Reply, Upstream
-from trilith_gateway import sse
+from trilith_gateway import deadline, sse
 from trilith_gateway.exchange import Answer, Exchange
 from trilith_gateway.release import Release, ReleaseTable
+from trilith_gateway.routing import cause
+from trilith_gateway.routing.routed import RoutedUpstream
 from trilith_gateway.trace import Attempt
 from trilith_gateway.upstream.http import HttpUpstream
 from trilith_gateway.usage import read_usage
@@ -84,17 +86,27 @@ class Call:
                 await self._ask(exchange, exchange.target.upstream, _ready(exchange))
             except (APIConnectionError, InternalServerError) as failure:
                 error = failure
+                exchange.trail.append(f"fallback: {exchange.target.model} did not answer ({failure.message})")
             if not left or (error is None and not _another_may(exchange)):
                 if error is not None:
                     raise error
                 return
             if exchange.reply is not None:
                 await exchange.reply.aclose()
+            if error is None and exchange.answer is not None:
+                told = exchange.answer.status
+                exchange.trail.append(f"fallback: {exchange.target.model} answered with status {told}")
             self._move(exchange, left.pop(0))
 
     async def _ask(self, exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> None:
+        if exchange.head_until is None:
+            await self._asked(exchange, upstream, call)
+        else:
+            await deadline.by(exchange.head_until, self._asked(exchange, upstream, call))
+
+    async def _asked(self, exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> None:
         sent_at = time.perf_counter()
-        reply = await _send(exchange, upstream, call)
+        reply = await send(exchange, upstream, call)
         exchange.reply = reply
         exchange.first_byte_at = now = time.perf_counter()
         exchange.waited_s = now - sent_at
@@ -134,7 +146,9 @@ def _another_may(exchange: Exchange) -> bool:
     return answer.status in _OVERLOADED or any(mark in answer.body for mark in _REFUSED)
 
 
-async def _send(exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> Reply:
+async def send(exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> Reply:
+    """Send a call; once more if no answer came and that can do no harm. Replicas see to that themselves."""
+    ends = time.perf_counter() + call.timeout_s
     for index in (0, 1):
         noted = _begin(exchange, upstream, call, index) if exchange.trace is not None else None
         try:
@@ -142,13 +156,20 @@ async def _send(exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> R
         except BaseException as error:
             if noted is not None:
                 noted.end(None, error)
-            if index or not isinstance(error, APIConnectionError) or not error.retryable:
+            if index or not _once_more(upstream, call, error):
                 raise
+            call = deadline.within(call, ends - time.perf_counter())
         else:
             if noted is not None:
                 noted.end(reply.status)
             return reply
     raise RuntimeError("unreachable: the last attempt returns or raises")
+
+
+def _once_more(upstream: Upstream, call: UpstreamCall, error: BaseException) -> bool:
+    if isinstance(upstream, RoutedUpstream) or not isinstance(error, APIConnectionError):
+        return False
+    return cause.after_error(error, repeatable=call.repeatable) is not cause.Again.NOWHERE
 
 
 def _begin(exchange: Exchange, upstream: Upstream, call: UpstreamCall, index: int) -> Attempt:

@@ -32,6 +32,7 @@ class Fallback:
         exchange.release = release
         exchange.answer = exchange.reply = exchange.call = None
         exchange.usage = None
+        exchange.tag = None  # its replicas have their own
         self._admit.reserve(exchange, release)
         self._route(exchange)
         exchange.fell_back = True

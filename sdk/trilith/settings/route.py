@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 from trilith.types import Kind
 
 Models: TypeAlias = Mapping[str, Mapping[str, Any]]
-Faults: TypeAlias = list[tuple[tuple[str, ...], str]]
+KeyPath: TypeAlias = tuple[str, ...]
+Faults: TypeAlias = list[tuple[KeyPath, str]]
 
 
 def route_faults(models: Models) -> Faults:
@@ -21,15 +22,15 @@ def route_faults(models: Models) -> Faults:
             at = ("models", name, "cascade", str(number))
             faults += _step_faults(models, name, step, at, (Kind.PREDICTOR, Kind.CHAT))
         if isinstance(otherwise := model.get("otherwise"), Mapping):
-            at = ("models", name, "otherwise")
-            faults += _step_faults(models, name, otherwise, at, (Kind.PREDICTOR,))
+            last = ("models", name, "otherwise")
+            faults += _step_faults(models, name, otherwise, last, (Kind.PREDICTOR,))
     return faults + _cycles(models)
 
 
-def _route_faults(models: Models, name: str, route: Mapping[str, Any], at: tuple[str, ...]) -> Faults:
+def _route_faults(models: Models, name: str, route: Mapping[str, Any], at: KeyPath) -> Faults:
     own = models[name]
     if (target := route.get("model")) is not None:
-        return _named(models, target, (*at, "model"), tuple(kind for kind in Kind if kind == own.get("kind")))
+        return _named(models, target, (*at, "model"), [kind for kind in Kind if kind == own.get("kind")])
     tag = route.get("replicas")
     if not isinstance(tag, str):
         return []
@@ -43,7 +44,7 @@ def _route_faults(models: Models, name: str, route: Mapping[str, Any], at: tuple
 
 
 def _step_faults(
-    models: Models, name: str, step: Mapping[str, Any], at: tuple[str, ...], kinds: tuple[Kind, ...]
+    models: Models, name: str, step: Mapping[str, Any], at: KeyPath, kinds: Sequence[Kind]
 ) -> Faults:
     faults = _named(models, step.get("model"), (*at, "model"), kinds)
     checked = step.get("check")
@@ -51,7 +52,7 @@ def _step_faults(
         faults += _named(models, checked.get("model"), (*at, "check", "model"), (Kind.PREDICTOR,))
     if faults:
         return faults
-    asked = [((*at, "model"), step.get("model"))]
+    asked: list[tuple[KeyPath, object]] = [((*at, "model"), step.get("model"))]
     if isinstance(checked, Mapping):
         asked.append(((*at, "check", "model"), checked.get("model")))
     for path, other in asked:
@@ -65,7 +66,7 @@ def _step_faults(
     return faults
 
 
-def _named(models: Models, value: object, at: tuple[str, ...], kinds: tuple[Kind, ...]) -> Faults:
+def _named(models: Models, value: object, at: KeyPath, kinds: Sequence[Kind]) -> Faults:
     fitting = sorted(name for name, model in models.items() if model.get("kind") in kinds)
     if not isinstance(value, str) or value in fitting:
         return []

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from trilith.settings.schema import Section, Settings
+from trilith.settings.schema import Settings
+from trilith.settings.section import Section
 
 _WORDS: Mapping[Any, str] = {
     bool: "true or false",
