@@ -35,8 +35,10 @@ def headers(exchange: Exchange, ready: Answer) -> dict[str, str]:
     if exchange.recalled:
         found["x-trilith-cache"] = "hit"
         found["x-trilith-saved-usd"] = format_usd(exchange.saved_pico_usd)
+    if exchange.cascaded is not None:
+        found["x-trilith-saved-usd"] = format_usd(exchange.saved_pico_usd)
     if exchange.settled and exchange.amount is not None:
-        found["x-trilith-cost-usd"] = format_usd(exchange.amount)
+        found["x-trilith-cost-usd"] = format_usd(exchange.amount + exchange.spent_pico_usd)
     if (allowance := exchange.allowance) is not None:
         found["x-ratelimit-limit-requests"] = str(allowance.limit)
         found["x-ratelimit-remaining-requests"] = str(allowance.remaining)

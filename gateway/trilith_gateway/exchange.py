@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trilith.errors import InternalServerError, NotFoundError
 from trilith.seams import Call, Reply
-from trilith.types import Usage
+from trilith.types import Kind, Usage
 from trilith_gateway.api import OPERATIONS, Api, Operation
 from trilith_gateway.key import Key
 from trilith_gateway.limit import Allowance
@@ -92,6 +92,7 @@ class Exchange:
         "body",
         "body_bytes",
         "call",
+        "cascaded",
         "clock",
         "delivered_bytes",
         "fell_back",
@@ -106,6 +107,7 @@ class Exchange:
         "model",
         "model_in_path",
         "operation",
+        "parts",
         "path",
         "protection",
         "raw",
@@ -190,7 +192,7 @@ class Exchange:
         """Under which keys the answer is to be kept, and how long (seconds)."""
         self.recalled = False
         self.saved_pico_usd = 0
-        """What the answer from the cache cost when it was made."""
+        """What the answer from the cache cost when it was made, or what a cascade has spared."""
         # route and call
         self.call: Call | None = None
         """What goes to the upstream, set by the route stage."""
@@ -204,6 +206,10 @@ class Exchange:
         """By which its head must be there, or without a stream all of it; None: as `until`."""
         self.trail: list[str] = []
         """What was decided on the way, for `trilith explain`: names and reasons, never content."""
+        self.cascaded: str | None = None
+        """The step of a cascade whose answer goes out."""
+        self.parts = 0
+        """How many rows were charged on the way."""
         self.spent_pico_usd = 0
         """What models have cost that were asked on the way and whose answers do not go out."""
         self.reply: Reply | None = None
@@ -241,7 +247,9 @@ class Exchange:
 
     @property
     def kind(self) -> str:
-        """Kind of the model, "-" while unknown."""
+        """Kind of the model that was asked for, "-" while unknown."""
+        if self.cascaded is not None:
+            return Kind.CHAT.value
         return self.release.kind.value if self.release else "-"
 
 

@@ -29,6 +29,7 @@ from trilith_gateway.release import ReleaseTable
 from trilith_gateway.shared import LeasedBudgets, SharedRateLimiter
 from trilith_gateway.stages.admit import Admit
 from trilith_gateway.stages.call import Call
+from trilith_gateway.stages.cascade import Cascade
 from trilith_gateway.stages.fallback import Fallback
 from trilith_gateway.stages.identify import Identify
 from trilith_gateway.stages.protect_in import ProtectIn
@@ -154,6 +155,7 @@ def build(
     metrics, cache = Metrics(shared, worker), Cache()
     admit = Admit(releases, limiter, budgets, store.hold, settings.gateway.max_body_bytes)
     route = Route(settings.gateway.request_timeout_s)
+    move, settle = Fallback(admit, route, budgets).move, Settle(budgets, store.append)
     pipeline = Pipeline(
         before=(
             Identify(keys),
@@ -161,10 +163,10 @@ def build(
             ProtectIn(protector, tracer),
             Recall(cache),
             route,
-            Call(releases, Fallback(admit, route, budgets).move),
+            Cascade(Call(releases, move), releases, route, settle, move),
         ),
         over=(Remember(cache), ProtectOut(), Translate()),
-        closing=(Settle(budgets, store.append), Record(store.append, metrics)),
+        closing=(settle, Record(store.append, metrics)),
     )
     return Platform(
         settings,

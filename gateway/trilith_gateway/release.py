@@ -77,20 +77,19 @@ def declared_digest(settings: Settings, name: str) -> str:
 
 def _answering(model: ModelSettings) -> dict[str, object]:
     """What decides the answer: not who pays, nor which of several equal servers answers, and no secret."""
-    return model.model_dump(
+    decided: dict[str, object] = model.model_dump(
         exclude={
             "price": True,
             "policy": True,
             "cache_ttl_s": True,
             "upstream": {"api_key", "cost", "tags"},
-            "routes": True,
-            "cascade": not getattr(model, "cascade", ()),
-            "otherwise": getattr(model, "otherwise", None) is None,
             "replicas": True,
             "routing": True,
+            "routes": True,
             "fallbacks": True,
         }
     )
+    return {name: part for name, part in decided.items() if part or name not in ("cascade", "otherwise")}
 
 
 class ReleaseTable:

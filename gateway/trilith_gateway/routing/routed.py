@@ -62,8 +62,8 @@ class RoutedUpstream:
 
     Nothing is tried again once an answer's head has gone to the caller; an answer that is no stream is read
     to its end first, so that one which breaks off can still be had elsewhere. `routing.cause` says what is
-    tried again after what. What this upstream gives up on, others should not try again at once: such answers carry
-    `x-should-retry: false`, and such errors are not retryable.
+    tried again after what. What was tried more than once and given up, others should not try again at once:
+    such answers carry `x-should-retry: false`, and such errors are not retryable.
     """
 
     def __init__(

@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 
 from trilith.errors import APIStatusError, PermissionDeniedError, RateLimitError
 from trilith.money import Price, cost
-from trilith.types import Kind
+from trilith.types import Kind, Usage
 from trilith_gateway.budget import Budgets
 from trilith_gateway.exchange import Exchange, model_not_found, store_unavailable
 from trilith_gateway.limit import RateLimiter
 from trilith_gateway.release import Release, ReleaseTable
+from trilith_gateway.routing import cascade
 from trilith_gateway.routing.condition import routed
 from trilith_gateway.shared import LeasedBudgets, SharedRateLimiter
 from trilith_gateway.store.journal import Record
@@ -108,6 +109,8 @@ class Admit:
                 )
             return
         bound = upper_bound(exchange, release, release.price)
+        if release.steps:
+            bound += self._on_the_way(exchange, release)
         now = time.time()
         self._budgets.reserve(key, bound, now)
         exchange.reserved = bound
@@ -125,6 +128,12 @@ class Admit:
             exchange.reserved = None
             raise store_unavailable() from error
 
+    def _on_the_way(self, exchange: Exchange, release: Release) -> int:
+        """Return the most that the steps of a cascade can cost, all of them asked in vain (pico-USD)."""
+        asked = cascade.steps(exchange, release.steps, self._releases.find)
+        paid = [one for step in asked for one in step.releases]
+        return sum(upper_bound(exchange, one, one.price) for one in paid if one.price is not None)
+
 
 def upper_bound(exchange: Exchange, release: Release, price: Price) -> int:
     """Return the most that this request can cost (pico-USD).
@@ -132,6 +141,8 @@ def upper_bound(exchange: Exchange, release: Release, price: Price) -> int:
     A token is at least one byte of the request as it is sent on, and a request asks for at most
     `max_tokens` per choice. A RAG request grows by its passages: they are covered by its own allowance.
     """
+    if release.kind is Kind.PREDICTOR and not exchange.operation.scores:
+        return cost(Usage(rows=1), price)  # asked on the way to an answer, about one text
     passages = _RAG_PROMPT_TOKENS if release.kind is Kind.RAG else 0
     used = exchange.operation.bound(exchange.body, exchange.body_bytes + passages, release.max_output_tokens)
     return cost(used, price)

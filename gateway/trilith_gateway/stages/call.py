@@ -138,12 +138,17 @@ _OVERLOADED = frozenset({408, 429, 500, 502, 503, 504})
 _REFUSED = (b"context_length_exceeded", b"content_policy", b"content_filter", b"maximum context length")
 
 
+def overloaded(exchange: Exchange) -> bool:
+    """Say whether the answer is that there is none now."""
+    return exchange.answer is not None and exchange.answer.status in _OVERLOADED
+
+
 def _another_may(exchange: Exchange) -> bool:
     """Say whether another model may answer what this one did not."""
     answer = exchange.answer
     if answer is None or answer.status < 400:
         return False
-    return answer.status in _OVERLOADED or any(mark in answer.body for mark in _REFUSED)
+    return overloaded(exchange) or any(mark in answer.body for mark in _REFUSED)
 
 
 async def send(exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> Reply:

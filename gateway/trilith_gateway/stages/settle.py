@@ -10,7 +10,9 @@ from trilith.types import Usage
 from trilith_gateway.api import Api
 from trilith_gateway.budget import Budgets
 from trilith_gateway.exchange import Exchange, Rule, store_unavailable
+from trilith_gateway.release import Release
 from trilith_gateway.shared import LeasedBudgets
+from trilith_gateway.stages.admit import upper_bound
 from trilith_gateway.store.journal import Record
 from trilith_gateway.usage import estimate
 
@@ -36,12 +38,39 @@ class Settle:
             exchange.amount = cost(usage, price)
         now = time.time()
         try:
-            self._append(_row(exchange, usage, now))
+            self._append(_row(exchange, exchange.release, usage, now))
         except OSError as error:
             raise store_unavailable() from error
         finally:
             if exchange.reserved is not None:
                 self._budgets.settle(exchange.caller, exchange.reserved, exchange.amount or 0, now)
+
+    def part(self, exchange: Exchange, release: Release, usage: Usage, *, estimated: bool = False) -> None:
+        """Charge a model that was asked on the way and whose answer does not go out: a row of its own.
+
+        Raises:
+            InternalServerError: 503, the journal does not take it.
+        """
+        price, now = release.price, time.time()
+        amount = None if price is None else cost(usage, price)
+        rule = Rule.UNPRICED if price is None else Rule.ESTIMATE if estimated else Rule.USAGE
+        exchange.parts += 1
+        row = _row(exchange, release, usage, now) | {
+            "id": f"{exchange.id}.{exchange.parts}",
+            "status": 200,
+            "rule": rule.value,
+            "amount_pico_usd": amount,
+        }
+        try:
+            self._append(row)
+        except OSError as error:
+            raise store_unavailable() from error
+        finally:
+            if exchange.reserved is not None:  # what was held for it becomes what it cost
+                held = min(exchange.reserved, 0 if price is None else upper_bound(exchange, release, price))
+                self._budgets.settle(exchange.caller, held, amount or 0, now)
+                exchange.reserved -= held
+        exchange.spent_pico_usd += amount or 0
 
 
 def _rule(exchange: Exchange) -> tuple[Rule, Usage]:
@@ -63,10 +92,9 @@ def _rule(exchange: Exchange) -> tuple[Rule, Usage]:
     return Rule.ESTIMATE, estimate(exchange.body_bytes, received)
 
 
-def _row(exchange: Exchange, usage: Usage, now: float) -> Record:
-    release, key = exchange.target, exchange.caller
-    first = exchange.first_byte_at
-    return {
+def _row(exchange: Exchange, release: Release, usage: Usage, now: float) -> Record:
+    key, first = exchange.caller, exchange.first_byte_at
+    row: Record = {
         "t": "charge",
         "id": exchange.id,
         "request_id": exchange.request_id,
@@ -94,3 +122,7 @@ def _row(exchange: Exchange, usage: Usage, now: float) -> Record:
         "first_byte_ms": None if first is None else (first - exchange.clock) * 1000,
         "streamed": int(exchange.stream),
     }
+    if release.model != exchange.model:  # a route, a fallback or a cascade
+        row["asked"] = exchange.model
+        row["saved_pico_usd"] = exchange.saved_pico_usd
+    return row
