@@ -65,6 +65,8 @@ class Platform:
     traces: TraceLog | None
     warmed: threading.Event
     """Set when everything is loaded."""
+    draining: bool = False
+    """The process is about to stop: it answers still, and is not ready any more."""
 
     async def warm(self) -> None:
         """Load what the first request would otherwise wait for; `/readyz` says no until then."""

@@ -20,7 +20,7 @@ def router(platform: Platform) -> APIRouter:
     @routes.get("/readyz", response_class=Response, summary="Say which models can answer")
     async def readyz() -> Response:
         models = {release.model: await release.upstream.ready() for release in platform.releases}
-        ready = platform.warmed.is_set() and (any(models.values()) or not models)
+        ready = platform.warmed.is_set() and not platform.draining and (any(models.values()) or not models)
         return reply({"ready": ready, "models": models}, status=200 if ready else 503)
 
     @routes.get("/metrics", response_class=Response, summary="Prometheus metrics")
