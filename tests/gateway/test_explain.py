@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from support.gateway import PRICE, StartGateway
@@ -53,7 +55,9 @@ def test_decisions_on_the_way_are_explained(start_gateway: StartGateway, spans: 
     )
     id = gateway.chat().headers["x-request-id"]
     until(lambda: any(names.DECISIONS in (span.attributes or {}) for span in spans.get_finished_spans()))
-    (told,) = [dict(s.attributes or {}) for s in spans.get_finished_spans() if s.name == "chat echo"]
+    (told,) = [
+        dict[str, Any](s.attributes or {}) for s in spans.get_finished_spans() if s.name == "chat echo"
+    ]
     assert list(told[names.DECISIONS]) == [
         "route 0 of echo: to bad",
         "fallback: bad answered with status 503",

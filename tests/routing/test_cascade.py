@@ -11,6 +11,7 @@ from support.gateway import Gateway, StartGateway
 
 from trilith.errors import APIConnectionError
 from trilith.money import Price, cost
+from trilith.seams import Upstream
 from trilith.testing import MemoryPredictor, MemoryUpstream
 from trilith.types import Usage
 from trilith_gateway.usage import estimate
@@ -37,7 +38,7 @@ def triaged(
     **echo: Any,
 ) -> Gateway:
     """A gateway with a large model and a predictor beside it."""
-    upstreams = {"echo": large, "triage": predictor or MemoryPredictor(triage)}
+    upstreams: dict[str, Upstream] = {"echo": large, "triage": predictor or MemoryPredictor(triage)}
     return start(upstreams, echo=echo, triage={"kind": "predictor", "price": price})
 
 
