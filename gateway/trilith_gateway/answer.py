@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from trilith.errors import APIError, APIStatusError, RateLimitError
+from trilith.errors import APIError, APIStatusError, APITimeoutError
 from trilith.money import format_usd
-from trilith_gateway import fault, sse
+from trilith_gateway import charge, fault, sse
 from trilith_gateway.exchange import Answer, Exchange
 from trilith_gateway.limits.seam import Allowance
 
@@ -14,12 +14,12 @@ from trilith_gateway.limits.seam import Allowance
 def error(exchange: Exchange, error: APIError) -> Answer:
     """Return the answer that tells a caller of an error."""
     headers = {"content-type": "application/json"}
-    if isinstance(error, APIStatusError):
-        if error.retry_after_s is not None:
-            headers["retry-after"] = str(max(1, round(error.retry_after_s)))
-        if isinstance(error, RateLimitError) and not error.retryable:
-            headers["x-should-retry"] = "false"
-    return Answer(fault.status(error), headers, sse.dump(exchange.operation.error(error)))
+    if isinstance(error, APIStatusError) and error.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+    status = fault.status(error)
+    if (status >= 500 or status == 429) and (not error.retryable or isinstance(error, APITimeoutError)):
+        headers["x-should-retry"] = "false"  # clients would: by the status alone
+    return Answer(status, headers, sse.dump(exchange.operation.error(error)))
 
 
 def headers(exchange: Exchange, ready: Answer) -> dict[str, str]:
@@ -40,8 +40,10 @@ def headers(exchange: Exchange, ready: Answer) -> dict[str, str]:
     if exchange.recalled:
         found["x-trilith-cache"] = "hit"
         found["x-trilith-saved-usd"] = format_usd(exchange.saved_pico_usd)
+    if exchange.cascaded is not None:
+        found["x-trilith-saved-usd"] = format_usd(exchange.saved_pico_usd)
     if exchange.settled and exchange.amount is not None:
-        found["x-trilith-cost-usd"] = format_usd(exchange.amount)
+        found["x-trilith-cost-usd"] = format_usd(exchange.amount + charge.spent(exchange))
     if (allowance := exchange.allowance) is not None:
         _tell(found, "requests", allowance)
     if (allowance := exchange.token_allowance) is not None:

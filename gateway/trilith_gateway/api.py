@@ -100,6 +100,9 @@ class Operation:
     """Whether it is a chat or completion, whose streams are asked for usage."""
     last_event: bytes | None = None
     """Words that only a stream's last event holds, for protocols without a fixed one."""
+    repeatable: bool = True
+    """Whether a request may be sent to an upstream again that may have acted upon it; not where that keeps
+    something."""
     dialect: Dialect | None = None
     """For protocols that `parse` has translated to chat."""
     ends_with: bytes | None = None
@@ -251,6 +254,7 @@ OPERATIONS: Mapping[Api, Operation] = {
             path="/v1/responses",
             limits=("max_output_tokens",),
             last_event=b'"type":"response.completed"',
+            repeatable=False,
         ),
         Operation(
             Api.PREDICT,

@@ -57,8 +57,9 @@ def note(
     upstream: str = "",
     by_caller: bool = False,
     estimated: bool = False,
+    release: Release | None = None,
 ) -> Try:
-    """Write down a try of the exchange's present release; `Settle` makes its row when the request ends.
+    """Write down a try; `Settle` makes its row when the request ends.
 
     Args:
         exchange: The request.
@@ -69,8 +70,9 @@ def note(
         by_caller: The caller pays, because the try was part of the answer (a step of a cascade). Otherwise the
             platform pays: a caller asked once.
         estimated: Whether the usage is an estimate.
+        release: What was asked; None: the exchange's present release.
     """
-    release = exchange.target
+    release = release or exchange.target
     amount: int | None = 0
     if usage is not None and rule is not Rule.FAILED:
         amount = rated(usage, release)
@@ -100,6 +102,13 @@ def owed(exchange: Exchange) -> int:
             one.booked = True
             total += one.amount or 0
     return total
+
+
+def spent(exchange: Exchange) -> int:
+    """Return what the caller pays beside the answer's own price, for steps on the way to it (pico-USD)."""
+    if exchange.tries is None:
+        return 0
+    return sum(one.amount or 0 for one in exchange.tries if one.by_caller)
 
 
 def rated(usage: Usage, release: Release, meter: Meter | None = None) -> int | None:

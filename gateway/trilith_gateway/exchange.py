@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trilith.errors import InternalServerError, NotFoundError
 from trilith.seams import Call, Reply
-from trilith.types import Usage
+from trilith.types import Kind, Usage
 from trilith_gateway.api import OPERATIONS, Api, Operation
 from trilith_gateway.key import Key
 from trilith_gateway.limits.seam import Allowance
@@ -97,11 +97,13 @@ class Exchange:
         "budget",
         "body_bytes",
         "call",
+        "cascaded",
         "clock",
         "delivered_bytes",
         "fell_back",
         "finish_reasons",
         "first_byte_at",
+        "head_until",
         "headers",
         "id",
         "keep",
@@ -127,6 +129,7 @@ class Exchange:
         "settled",
         "started_ns",
         "stream",
+        "tag",
         "tally",
         "ticket",
         "token_allowance",
@@ -134,6 +137,7 @@ class Exchange:
         "trace",
         "trail",
         "tries",
+        "until",
         "usage",
         "usage_wanted",
         "waited_s",
@@ -205,7 +209,7 @@ class Exchange:
         """Under which keys the answer is to be kept, and how long (seconds)."""
         self.recalled = False
         self.saved_pico_usd = 0
-        """What the answer from the cache cost when it was made."""
+        """What the answer from the cache cost when it was made, or what a cascade has spared."""
         # route and call
         self.call: Call | None = None
         """What goes to the upstream, set by the route stage."""
@@ -215,8 +219,16 @@ class Exchange:
         """How long that place was waited for (seconds)."""
         self.fell_back = False
         """Another model than the one that was asked for answers."""
-        self.trail: list[object] | None = None
-        """What was decided on the way, for `trilith explain`."""
+        self.tag: str | None = None
+        """Only replicas that have it may answer."""
+        self.until: float | None = None
+        """`time.perf_counter()` by which the answer must be whole; None: the gateway's own limit counts."""
+        self.head_until: float | None = None
+        """By which its head must be there, or without a stream all of it; None: as `until`."""
+        self.trail: list[str] = []
+        """What was decided on the way, for `trilith explain`: names and reasons, never content."""
+        self.cascaded: str | None = None
+        """The step of a cascade whose answer goes out."""
         self.reply: Reply | None = None
         self.answer: Answer | None = None
         self.first_byte_at: float | None = None
@@ -256,7 +268,9 @@ class Exchange:
 
     @property
     def kind(self) -> str:
-        """Kind of the model, "-" while unknown."""
+        """Kind of the model that was asked for, "-" while unknown."""
+        if self.cascaded is not None:
+            return Kind.CHAT.value
         return self.release.kind.value if self.release else "-"
 
 

@@ -35,7 +35,7 @@ def openai(error: APIError) -> dict[str, Any]:
             "message": error.message,
             "type": getattr(error, "type", None) or _TYPES.get(status(error), "server_error"),
             "param": getattr(error, "param", None),
-            "code": getattr(error, "code", None),
+            "code": "timeout" if isinstance(error, APITimeoutError) else getattr(error, "code", None),
         }
     }
 

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from trilith_gateway import charge
 from trilith_gateway.exchange import Exchange, Rule
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -23,6 +24,7 @@ class _Series:
     """What is counted for one model and kind: plain numbers, so that counting costs next to nothing."""
 
     __slots__ = (
+        "cascaded",
         "charged",
         "first_byte",
         "first_byte_sum",
@@ -36,6 +38,7 @@ class _Series:
         "saved",
         "seconds",
         "seconds_sum",
+        "spared",
         "statuses",
         "verdicts",
     )
@@ -53,6 +56,8 @@ class _Series:
         self.verdicts: dict[str, int] = {}
         self.overhead = 0
         self.overhead_sum = 0.0
+        self.cascaded: dict[str, int] = {}
+        self.spared: dict[str, int] = {}
 
     def add(self, other: dict[str, Any]) -> None:
         """Add what another worker counted."""
@@ -112,11 +117,14 @@ class Metrics:
             series.input_tokens += usage.input_tokens
             series.output_tokens += usage.output_tokens
             series.rows += usage.rows
-        series.charged += exchange.amount or 0
+        series.charged += (exchange.amount or 0) + charge.spent(exchange)
         series.saved += exchange.saved_pico_usd
         if exchange.budget:
             event = exchange.budget.partition(":")[0]
             self.budgets[event] = self.budgets.get(event, 0) + 1
+        if (step := exchange.cascaded) is not None:
+            series.cascaded[step] = series.cascaded.get(step, 0) + 1
+            series.spared[step] = series.spared.get(step, 0) + exchange.saved_pico_usd
         if exchange.protection is not None:
             verdict = exchange.protection.verdict.value
             series.verdicts[verdict] = series.verdicts.get(verdict, 0) + 1
@@ -189,7 +197,13 @@ class _Exposition(Collector):
             "trilith_charged_usd", "Charged, rounded; the ledger is exact", labels=labels
         )
         saved = CounterMetricFamily(
-            "trilith_saved_usd", "What cached answers had cost, rounded", labels=labels
+            "trilith_saved_usd", "What cached answers had cost and cascades spared, rounded", labels=labels
+        )
+        cascaded = CounterMetricFamily(
+            "trilith_cascade", "Requests that a step of a cascade answered", labels=[*labels, "step"]
+        )
+        spared = CounterMetricFamily(
+            "trilith_cascade_saved_usd", "What those steps spared, rounded", labels=[*labels, "step"]
         )
         guardrail = CounterMetricFamily(
             "trilith_guardrail", "Requests by verdict", labels=[*labels, "verdict"]
@@ -211,6 +225,9 @@ class _Exposition(Collector):
             saved.add_metric(names, series.saved / 1e12)
             for verdict, count in sorted(series.verdicts.items()):
                 guardrail.add_metric([*names, verdict], count)
+            for step, count in sorted(series.cascaded.items()):
+                cascaded.add_metric([*names, step], count)
+                spared.add_metric([*names, step], series.spared[step] / 1e12)
         yield from (requests, seconds, first, overhead, tokens, rows, charges, charged, saved, guardrail)
         budgets = CounterMetricFamily(
             "trilith_budget", "Requests by what a budget did", labels=["event", "level"]
@@ -218,6 +235,7 @@ class _Exposition(Collector):
         for event, count in sorted(self._metrics.budget_events().items()):
             budgets.add_metric(event.split(), count)
         yield budgets
+        yield from (cascaded, spared)
         yield GaugeMetricFamily("trilith_open_requests", "Requests under way", value=open_requests)
 
 

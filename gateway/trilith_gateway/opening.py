@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from opentelemetry.trace import Tracer
 
 from trilith.seams import Embedder, Upstream
+from trilith.settings.fault import without_userinfo
+from trilith.settings.routing import RoutingSettings
 from trilith.settings.schema import (
     ChatModel,
     EmbeddingModel,
     PredictorModel,
     RagModel,
+    ReplicaSettings,
     Settings,
     UpstreamSettings,
 )
@@ -22,10 +25,13 @@ from trilith_gateway.release import Release, ReleaseTable, declared_digest
 from trilith_gateway.routing import policy
 from trilith_gateway.routing.endpoint import Breaker, Endpoint
 from trilith_gateway.routing.gate import Gate
+from trilith_gateway.routing.health import Check
+from trilith_gateway.routing.outlier import Ejection
 from trilith_gateway.routing.routed import Limits, RoutedUpstream
 from trilith_gateway.upstream.http import HttpUpstream
 from trilith_gateway.upstream.lazy import LazyUpstream
 from trilith_gateway.upstream.provider import ProviderUpstream, ProviderWorker
+from trilith_gateway.upstream.renamed import RenamedUpstream
 
 
 def open_releases(
@@ -77,19 +83,24 @@ def _release(settings: Settings, name: str, upstream: Upstream) -> Release:
         if model.max_concurrency is not None
         else None,
         tries_again=isinstance(upstream, RoutedUpstream) or model.kind is Kind.RAG,
+        routes=() if isinstance(model, PredictorModel) else model.routes,
+        steps=model.cascade if isinstance(model, ChatModel) else (),
+        otherwise=model.otherwise if isinstance(model, ChatModel) else None,
         counts_stream_usage=place is not None and place.engine is not None,
     )
 
 
-def _policy(name: str) -> policy.Choose:
+def _policy(routing: RoutingSettings) -> policy.Choose:
     rng = random.Random()
-    match name:
+    match routing.policy:
         case "weighted":
             return policy.weighted
         case "least_outstanding":
             return policy.least_outstanding
         case "prefix":
             return policy.prefix(rng)
+        case "cost":
+            return policy.cheapest(routing.cost_wait_s)
     return policy.power_of_two(rng)
 
 
@@ -124,18 +135,33 @@ class _Opener:
         if not model.replicas:
             return first
         routing = model.routing
+        endpoints: list[Endpoint] = []
 
-        def endpoint(name: str, upstream: Upstream, weight: float = 1) -> Endpoint:
+        def add(name: str, upstream: Upstream, place: UpstreamSettings | ReplicaSettings) -> None:
+            names = {endpoint.name for endpoint in endpoints}
+            while name in names:  # the same address twice; the ring tells replicas apart by their names
+                name += "'"
             breaker = Breaker(routing.breaker_failures, routing.breaker_pause_s)
-            return Endpoint(name, upstream, weight, breaker)
+            weight = place.weight if isinstance(place, ReplicaSettings) else 1
+            endpoints.append(Endpoint(name, upstream, weight, breaker, place.cost, frozenset(place.tags)))
 
-        endpoints = [endpoint(model.upstream.url or model.upstream.engine or name, first)]
+        own_name = _upstream_model(name, model.upstream)
+        add(without_userinfo(model.upstream.url or model.upstream.engine or name), first, model.upstream)
         for place in model.replicas:
             key = place.api_key.get_secret_value() if place.api_key else None
-            endpoints.append(endpoint(place.url, HttpUpstream(place.url, api_key=key), place.weight))
-        limits = Limits(routing.attempts, routing.retry_share, routing.hedge_share)
+            upstream: Upstream = HttpUpstream(place.url, api_key=key)
+            if place.model is not None and place.model != own_name:
+                upstream = RenamedUpstream(upstream, place.model)
+            add(without_userinfo(place.url), upstream, place)
         return RoutedUpstream(
-            endpoints, _policy(routing.policy), limits=limits, engine_load=routing.engine_load
+            endpoints,
+            _policy(routing),
+            limits=Limits(
+                routing.attempts, routing.retry_share, routing.hedge_share, routing.attempt_timeout_s
+            ),
+            engine_load=routing.engine_load,
+            check=Check(**routing.health.model_dump()) if routing.health else None,
+            ejection=Ejection(**routing.ejection.model_dump()) if routing.ejection else None,
         )
 
     def served(self, name: str, place: UpstreamSettings) -> Upstream:

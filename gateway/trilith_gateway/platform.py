@@ -34,6 +34,7 @@ from trilith_gateway.release import ReleaseTable
 from trilith_gateway.shared import LeasedBudgets
 from trilith_gateway.stages.admit import Admit
 from trilith_gateway.stages.call import Call
+from trilith_gateway.stages.cascade import Cascade
 from trilith_gateway.stages.fallback import Fallback
 from trilith_gateway.stages.identify import Identify
 from trilith_gateway.stages.protect_in import ProtectIn
@@ -70,6 +71,8 @@ class Platform:
     traces: TraceLog | None
     warmed: threading.Event
     """Set when everything is loaded."""
+    draining: bool = False
+    """The process is about to stop: it answers still, and is not ready any more."""
 
     async def warm(self) -> None:
         """Load what the first request would otherwise wait for; `/readyz` says no until then."""
@@ -165,6 +168,7 @@ def build(
     metrics, cache = Metrics(shared, worker), Cache()
     admit = Admit(releases, limits, budgets, store.hold, settings.gateway.max_body_bytes)
     route = Route(settings.gateway.request_timeout_s)
+    move = Fallback(admit, route, budgets).move
     pipeline = Pipeline(
         before=(
             Identify(keys),
@@ -172,7 +176,7 @@ def build(
             ProtectIn(protector, tracer),
             Recall(cache),
             route,
-            Call(releases, Fallback(admit, route, budgets).move),
+            Cascade(Call(releases, move), releases, route, move),
         ),
         over=(Remember(cache), ProtectOut(), Translate()),
         closing=(Settle(budgets, limits, store.append), Record(store.append, metrics)),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from trilith.money import Price
 from trilith.seams import Upstream
+from trilith.settings.routing import RouteSettings, StepSettings
 from trilith.settings.schema import ModelSettings, Settings
 from trilith.types import Kind
 from trilith_gateway.routing.gate import Gate
@@ -42,6 +43,12 @@ class Release:
     """Models to ask instead when this one cannot answer."""
     gate: Gate | None = field(default=None, compare=False)
     """Its queue, where it takes only so many calls at once."""
+    routes: tuple[RouteSettings, ...] = ()
+    """Conditions under which another model, or only some replicas, answer."""
+    steps: tuple[StepSettings, ...] = ()
+    """Models to ask before this one."""
+    otherwise: StepSettings | None = None
+    """A predictor to ask when this one does not answer."""
     price_id: str = field(init=False)
     """sha256 (12 hexadecimal digits) of the price, for the ledger's row, behind the price book's edition."""
     bound: Price | None = field(init=False)
@@ -84,7 +91,7 @@ def declared_digest(settings: Settings, name: str) -> str:
 
 def _answering(model: ModelSettings) -> dict[str, object]:
     """What decides the answer: not who pays, nor which of several equal servers answers, and no secret."""
-    return model.model_dump(
+    decided: dict[str, object] = model.model_dump(
         exclude={
             "price": True,
             "policy": True,
@@ -92,12 +99,14 @@ def _answering(model: ModelSettings) -> dict[str, object]:
             "max_concurrency": True,
             "queue_length": True,
             "queue_wait_s": True,
-            "upstream": {"api_key"},
+            "upstream": {"api_key", "cost", "tags"},
             "replicas": True,
             "routing": True,
+            "routes": True,
             "fallbacks": True,
         }
     )
+    return {name: part for name, part in decided.items() if part or name not in ("cascade", "otherwise")}
 
 
 def _queueing(release: Release, before: Release | None) -> Release:

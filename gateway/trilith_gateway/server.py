@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from trilith.errors import SettingsError
 from trilith.settings.schema import GatewaySettings
 from trilith_gateway import log
+from trilith_gateway.platform import Platform
 from trilith_gateway.wire.protocol import WireLimits, WireProtocol
 
 
@@ -90,13 +91,24 @@ def make(app: FastAPI, settings: GatewaySettings) -> Server:
 
 
 async def serve(app: FastAPI, listener: socket.socket, settings: GatewaySettings) -> None:
-    """Serve until SIGINT or SIGTERM; open answers get `drain_s` to finish, a second signal ends them."""
+    """Serve until SIGINT or SIGTERM; open answers get `drain_s` to finish, a second signal ends them.
+
+    `/readyz` says no at once; requests are still taken for `drain_notice_s`, until their senders have heard.
+    """
     log.configure(sys.stderr, text=settings.log == "text")
     server = make(app, settings)
 
-    def stop() -> None:
+    def leave() -> None:
         server.force_exit = server.should_exit
         server.should_exit = True
+
+    def stop() -> None:
+        platform: Platform = app.state.platform
+        if platform.draining or not settings.drain_notice_s:
+            leave()
+        else:
+            asyncio.get_running_loop().call_later(settings.drain_notice_s, leave)
+        platform.draining = True
 
     # What is there now stays; the collector need not look at it again and again, and cycles are few.
     gc.collect()

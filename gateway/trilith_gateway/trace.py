@@ -187,6 +187,8 @@ def _attributes(exchange: Exchange) -> dict[str, AttributeValue]:
             names.RELEASE_VERSION: release.version,
             names.RELEASE_KIND: release.kind.value,
         }
+    if exchange.trail:
+        found[names.DECISIONS] = list(exchange.trail)
     if exchange.rule is not None:
         found[names.COST_RULE] = exchange.rule.value
     if exchange.amount is not None:

@@ -95,6 +95,7 @@ class RagUpstream:
                     call.timeout_s,
                     affinity="|".join(hit.chunk.id for hit in relevant).encode(),
                     tried=call.tried,
+                    trail=call.trail,
                 )
             )
             if reply.status >= 400:

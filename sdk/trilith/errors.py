@@ -88,6 +88,11 @@ class APIConnectionError(APIError):
     at_fault: ClassVar[Fault] = "network"
     retryable = True
 
+    def __init__(self, message: str, *, request_id: str | None = None, sent: bool = True) -> None:
+        super().__init__(message, request_id=request_id)
+        self.sent = sent
+        """Whether the other side may have acted upon the call; False when there was no connection to it."""
+
 
 class APITimeoutError(APIConnectionError):
     """No answer came in time."""

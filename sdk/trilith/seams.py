@@ -69,6 +69,12 @@ class Call:
     """
     tried: Callable[[Tried], None] | None = None
     """Told of every further try that an upstream makes on its own, since each may cost; None: nobody asks."""
+    tag: str | None = None
+    """Only replicas that have this tag may answer; None: all may."""
+    repeatable: bool = True
+    """Whether it may be sent once more although the first try may have been acted upon."""
+    trail: list[str] | None = None
+    """Where an upstream that tries more than once says what it tried: names and causes, never content."""
 
 
 class Reply(Protocol):

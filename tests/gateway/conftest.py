@@ -33,7 +33,7 @@ def start_gateway(tmp_path: Path) -> Iterator[StartGateway]:
                     "price": PRICE,
                     **models.get(name, {}),
                 }
-                for name in upstreams
+                for name in dict.fromkeys((*upstreams, *models))
             }
             settings = Settings.model_validate(
                 {

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from support.gateway import PRICE, StartGateway
+from support.installed import until
 
 from trilith.errors import DataError
+from trilith.telemetry import names
 from trilith.testing import MemoryUpstream
 from trilith_gateway.commands import explain
 
@@ -40,3 +45,26 @@ def test_a_request_that_nobody_knows_is_said_to_be_unknown(start_gateway: StartG
     gateway = start_gateway({"echo": MemoryUpstream()})
     with pytest.raises(DataError, match="nothing is known"):
         explain.explain(gateway.platform.settings, "req_unknown")
+
+
+def test_decisions_on_the_way_are_explained(start_gateway: StartGateway, spans: InMemorySpanExporter) -> None:
+    gateway = start_gateway(
+        {"echo": MemoryUpstream(), "bad": MemoryUpstream(fail_with=[503]), "good": MemoryUpstream()},
+        echo={"routes": [{"model": "bad"}]},
+        bad={"fallbacks": ["good"]},
+    )
+    id = gateway.chat().headers["x-request-id"]
+    until(lambda: any(names.DECISIONS in (span.attributes or {}) for span in spans.get_finished_spans()))
+    (told,) = [
+        dict[str, Any](s.attributes or {}) for s in spans.get_finished_spans() if s.name == "chat echo"
+    ]
+    assert list(told[names.DECISIONS]) == [
+        "route 0 of echo: to bad",
+        "fallback: bad answered with status 503",
+    ]
+    gateway.platform.store.flush()
+    found = explain.explain(gateway.platform.settings, id)
+    text = explain._text({**found, "steps": [{"name": "chat echo", "ms": 1.0, "attributes": told}]})
+    assert "decided   route 0 of echo: to bad" in text
+    assert "model     good (chat)" in text
+    assert ", for echo" in text

@@ -116,6 +116,8 @@ def _text(found: dict[str, Any]) -> str:
         kinds = ", ".join(f"{count} {kind}" for kind, count in entry.get("entities", {}).items())
         lines.append(f"  policy    {entry.get('policy', '-')}: {entry['event']} ({kinds or 'nothing found'})")
     for step in found["steps"]:
+        lines += [f"  decided   {why}" for why in step["attributes"].get(names.DECISIONS, ())]
+    for step in found["steps"]:
         told = step["attributes"]
         state = told.get(names.ERROR_TYPE) or told.get(names.HTTP_STATUS, "")
         lines.append(f"  {step['ms']:>9.1f} ms  {step['name']}  {state}".rstrip())
@@ -139,7 +141,8 @@ def _charge(charge: dict[str, Any]) -> list[str]:
         + (", streamed" if charge["streamed"] else ""),
         f"  asked by  key {charge['key_name']} ({charge['key_id']}) of team {charge['team']}"
         + (f" of {charge['org']}" if charge["org"] else ""),
-        f"  model     {charge['model']} ({charge['kind']}), release {charge['release']}",
+        f"  model     {charge['model']} ({charge['kind']}), release {charge['release']}"
+        + (f", for {charge['asked']}" if charge["asked"] else ""),
         *_budget(charge),
         f"  used      {used or 'nothing'}",
         f"  cost      {'unknown' if amount is None else format_usd(amount) + ' USD'} at price "

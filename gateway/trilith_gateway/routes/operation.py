@@ -6,8 +6,8 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from trilith_gateway.platform import Platform
-from trilith_gateway.routes.page import open_route
 from trilith_gateway.routes.access import reply
+from trilith_gateway.routes.page import open_route
 
 
 def router(platform: Platform) -> APIRouter:
@@ -23,7 +23,7 @@ def router(platform: Platform) -> APIRouter:
     )
     async def readyz() -> Response:
         models = {release.model: await release.upstream.ready() for release in platform.releases}
-        ready = platform.warmed.is_set() and (any(models.values()) or not models)
+        ready = platform.warmed.is_set() and not platform.draining and (any(models.values()) or not models)
         return reply({"ready": ready, "models": models}, status=200 if ready else 503)
 
     @routes.get("/metrics", summary="Prometheus metrics", **open_route())

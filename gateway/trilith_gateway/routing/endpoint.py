@@ -30,10 +30,11 @@ class Breaker:
             return True
         return now >= self.open_until and not self.probing
 
-    def begin(self, now: float) -> None:
-        """A request is sent; when it is the probe, no other is until it has ended."""
-        if self.failures >= self.failures_to_open:
-            self.probing = True
+    def begin(self, now: float) -> bool:
+        """A request is sent; returns whether it is the probe: no other is sent until that has ended."""
+        probe = self.failures >= self.failures_to_open and not self.probing
+        self.probing = self.probing or probe
+        return probe
 
     def succeed(self) -> None:
         """The replica answered."""
@@ -44,8 +45,9 @@ class Breaker:
     def fail(self, now: float) -> None:
         """The replica did not answer, or said that it cannot."""
         self.failures += 1
+        late = not self.probing and now < self.open_until  # one of many that were under way when it opened
         self.probing = False
-        if self.failures >= self.failures_to_open:
+        if self.failures >= self.failures_to_open and not late:
             self._pause_s = min(max(self.pause_s, self._pause_s * 2), self.most_pause_s)
             self.open_until = now + self._pause_s
 
@@ -53,9 +55,20 @@ class Breaker:
         """The replica asked to be left alone until then (429 or 503 with Retry-After)."""
         self.open_until = max(self.open_until, until)
 
-    def abandon(self) -> None:
-        """The request was given up before its outcome was known."""
-        self.probing = False
+    def abandon(self, *, probe: bool = True) -> None:
+        """A request was given up before its outcome was known."""
+        if probe:
+            self.probing = False
+
+
+@dataclass(slots=True, eq=False)
+class Window:
+    """What came back from a replica since the last comparison."""
+
+    good: int = 0
+    bad: int = 0
+    seconds: float = 0.0
+    """Sum of the good answers' times to head."""
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +79,9 @@ class Endpoint:
     upstream: Upstream
     weight: float = 1.0
     breaker: Breaker = field(default_factory=Breaker)
+    cost: float = 1.0
+    """What a request costs here, compared with the others."""
+    tags: frozenset[str] = frozenset()
     outstanding: int = 0
     """Requests whose answers are not complete."""
     latency_s: float = 0.0
@@ -75,6 +91,16 @@ class Endpoint:
     """1 when the engine has room; more when requests wait there or its key-value cache is nearly full."""
     credit: float = 0.0
     """For smooth weighted round robin."""
+    healthy: bool = True
+    """As health checks say; true where there are none."""
+    window: Window = field(default_factory=Window)
+    ejected_until: float = 0.0
+    ejections: int = 0
+    """How often in a row it was ejected."""
+
+    def well(self, now: float) -> bool:
+        """Say whether nothing speaks against it but perhaps its breaker."""
+        return self.healthy and now >= self.ejected_until
 
     def observe(self, seconds: float, now: float) -> None:
         """Take one time to head."""
@@ -84,6 +110,18 @@ class Endpoint:
             keep = math.exp(-max(0.0, now - self.heard_at) / _MEMORY_S)
             self.latency_s = self.latency_s * keep + seconds * (1 - keep)
         self.heard_at = now
+        self.window.good += 1
+        self.window.seconds += seconds
+
+    def forget(self, now: float) -> None:
+        """Let an idle replica's latency fade, else one slow answer would keep all further requests away."""
+        if not self.outstanding and self.heard_at:
+            self.latency_s *= math.exp(-max(0.0, now - self.heard_at) / _MEMORY_S)
+            self.heard_at = now
+
+    def wait_s(self) -> float:
+        """Return how long the head of an answer is expected to take (seconds); 0 while nothing is known."""
+        return self.latency_s * self.pressure
 
     def load(self) -> float:
         """Return how long one more request would wait, up to a common factor."""

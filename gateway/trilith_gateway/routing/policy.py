@@ -78,6 +78,21 @@ def prefix(rng: random.Random, *, bound: float = 1.25) -> Choose:
     return choose
 
 
+def cheapest(wait_s: float) -> Choose:
+    """The cheapest replica that is expected to answer at most `wait_s` later than the quickest.
+
+    What is expected is the time to an answer's head as last heard (`Endpoint.wait_s`). Among those that cost
+    the same, the one with the least load. One that was not heard of yet counts as quick, so that it is tried.
+    """
+
+    def choose(endpoints: Sequence[Endpoint], affinity: bytes | None) -> Endpoint:
+        latest = min(endpoint.wait_s() for endpoint in endpoints) + wait_s
+        soon = (endpoint for endpoint in endpoints if endpoint.wait_s() <= latest)
+        return min(soon, key=lambda endpoint: (endpoint.cost, endpoint.load()))
+
+    return choose
+
+
 def _ring(endpoints: Sequence[Endpoint]) -> tuple[list[int], list[Endpoint]]:
     points = sorted(
         (_hash(f"{endpoint.name}/{number}".encode()), at)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from trilith.errors import APIConnectionError
 from trilith_gateway.routing.endpoint import Endpoint
 from trilith_gateway.upstream.http import HttpUpstream
+from trilith_gateway.upstream.renamed import served
 
 _EVERY_S = 1.0
 _SAMPLE = re.compile(
@@ -38,9 +39,10 @@ async def follow(endpoints: Sequence[Endpoint]) -> None:
 
 
 async def _read(endpoint: Endpoint) -> None:
-    if isinstance(endpoint.upstream, HttpUpstream):
+    upstream = served(endpoint.upstream)
+    if isinstance(upstream, HttpUpstream):
         endpoint.pressure = 1.0
         with contextlib.suppress(APIConnectionError):
-            status, body = await endpoint.upstream.fetch("/metrics", timeout_s=2)
+            status, body = await upstream.fetch("/metrics", timeout_s=2)
             if status == 200:
                 endpoint.pressure = pressure(body)

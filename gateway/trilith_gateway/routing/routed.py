@@ -6,21 +6,24 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from trilith.errors import APIConnectionError, APITimeoutError, InternalServerError
+from trilith.errors import APIConnectionError, APIError, APITimeoutError, InternalServerError
 from trilith.seams import Call, Reply, Tried
+from trilith_gateway.deadline import within
+from trilith_gateway.routing import cause, health, pressure
+from trilith_gateway.routing.cause import Again
 from trilith_gateway.routing.endpoint import Endpoint
+from trilith_gateway.routing.health import Check
+from trilith_gateway.routing.outlier import Ejection, Outliers
 from trilith_gateway.routing.policy import Choose
-from trilith_gateway.routing.pressure import follow
 
-_AGAIN = frozenset({429, 500, 502, 503, 504})
-"""Statuses that another replica may do better than."""
-_MOST_REST_S = 60.0
 _SEEN = 200
 _REST_S = 0.1
 """How long an answer that nobody gets is waited for, once its head is there (seconds)."""
 _REST_BYTES = 256 * 1024
+_PATIENCE_S = 30.0
+"""A call that ran out of time sooner says more of its caller's haste than of the replica (seconds)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,8 @@ class Limits:
     """Most retries as a share of requests, over time."""
     hedge_share: float = 0.0
     """Most hedged requests as a share of requests; 0: none."""
+    attempt_s: float | None = None
+    """How long one try may take (seconds); None: as long as the call."""
 
 
 class Allowance:
@@ -58,8 +63,10 @@ class Allowance:
 class RoutedUpstream:
     """Implements `Upstream` over replicas that are interchangeable.
 
-    Nothing is tried again once an answer's head has gone to the caller. A retry goes to another replica where
-    there is one that may be asked.
+    Nothing is tried again once an answer's head has gone to the caller; an answer that is no stream is read
+    to its end first, so that one which breaks off can still be had elsewhere. `routing.cause` says what is
+    tried again after what. What was tried more than once and given up, others should not try again at once:
+    such answers carry `x-should-retry: false`, and such errors are not retryable.
     """
 
     def __init__(
@@ -71,6 +78,8 @@ class RoutedUpstream:
         clock: Callable[[], float] | None = None,
         rng: random.Random | None = None,
         engine_load: bool = False,
+        check: Check | None = None,
+        ejection: Ejection | None = None,
     ) -> None:
         """Take the replicas and the policy.
 
@@ -81,6 +90,8 @@ class RoutedUpstream:
             clock: Seconds, monotonic; the running loop's when None.
             rng: For jitter; seeded in tests.
             engine_load: Follow the engines' own metrics, from the first call on.
+            check: Ask the replicas for their health, from the first call on.
+            ejection: Leave replicas alone that do much worse than the others.
         """
         self.endpoints = tuple(endpoints)
         self._choose = choose
@@ -90,7 +101,9 @@ class RoutedUpstream:
         self._retries = Allowance(limits.retry_share, burst=10)
         self._hedges = Allowance(limits.hedge_share, burst=3)
         self._engine_load = engine_load
-        self._following: asyncio.Task[None] | None = None
+        self._check = check
+        self._outliers = Outliers(ejection) if ejection is not None else None
+        self._following: list[asyncio.Task[None]] | None = None
         self._heads: deque[float] = deque(maxlen=_SEEN)
 
     async def send(self, call: Call) -> Reply:
@@ -98,65 +111,96 @@ class RoutedUpstream:
 
         Raises:
             APIConnectionError: no replica answered.
+            APITimeoutError: the call's time is up.
             InternalServerError: 503, none may be asked now.
         """
-        if self._engine_load and self._following is None:
-            self._following = asyncio.get_running_loop().create_task(follow(self.endpoints))
+        self._follow()
         self._retries.earn()
         self._hedges.earn()
-        began = self._clock()
+        ends = self._clock() + call.timeout_s
         tried: list[Endpoint] = []
         while True:
-            now = self._clock()
-            endpoint = self._next(call, tried, now)
-            left = call.timeout_s - (now - began)
-            last = len(tried) + 1 >= self._limits.attempts
+            endpoint = self._next(call, tried)
+            left = ends - self._clock()
+            if left <= 0:
+                raise _final(APITimeoutError("the request's time is up"))
             tried.append(endpoint)
+            outcome: Reply | APIConnectionError
             try:
-                reply = await self._hedged(endpoint, replace(call, timeout_s=left), tried, left)
+                outcome = await self._hedged(endpoint, within(call, left) if len(tried) > 1 else call, tried)
+                again = cause.after_status(outcome.status, repeatable=call.repeatable)
             except APIConnectionError as error:
-                again = error.retryable and not last and not isinstance(error, APITimeoutError)
-                if not (again and self._retries.spend()):
-                    raise
+                outcome, again = error, cause.after_error(error, repeatable=call.repeatable)
+            if again is Again.NOWHERE or not self._once_more(call, tried, again):
+                return _given(outcome, final=len(tried) > 1)
+            _note(call, endpoint, outcome)
+            if isinstance(outcome, APIConnectionError):
                 _tell(call, Tried(endpoint.name, 0))
+                await self._pause(call, tried, ends)
             else:
-                if reply.status not in _AGAIN or last or not self._other(tried) or not self._retries.spend():
-                    return reply
-                _tell(call, Tried(endpoint.name, reply.status, await _rest(reply)))
-            if not self._other(tried):  # the same one again: give it a moment
-                await asyncio.sleep(min(left, 0.05 * 2 ** len(tried)) * self._rng.random())
+                _tell(call, Tried(endpoint.name, outcome.status, await _rest(outcome)))
 
-    def _next(self, call: Call, tried: Sequence[Endpoint], now: float) -> Endpoint:
-        may = [e for e in self.endpoints if e.breaker.allows(now)]
-        fresh = [endpoint for endpoint in may if endpoint not in tried]
+    def _once_more(self, call: Call, tried: Sequence[Endpoint], again: Again) -> bool:
+        if len(tried) >= self._limits.attempts:
+            return False
+        if not self._others(call, tried) and (again is Again.ELSEWHERE or not self._may(call)):
+            return False
+        return self._retries.spend()
+
+    async def _pause(self, call: Call, tried: Sequence[Endpoint], ends: float) -> None:
+        if not self._others(call, tried):  # the same one again: give it a moment
+            left = max(0.0, ends - self._clock())
+            await asyncio.sleep(min(left, 0.05 * 2 ** len(tried)) * self._rng.random())
+
+    def _next(self, call: Call, tried: Sequence[Endpoint]) -> Endpoint:
+        may = self._may(call)
         if not may:
-            wait = min(endpoint.breaker.open_until for endpoint in self.endpoints) - now
-            raise InternalServerError(
-                "No replica of this model answers at the moment.",
-                status_code=503,
-                code="upstream_unavailable",
-                type="server_error",
-                retry_after_s=max(1.0, wait),
-            )
-        return self._choose(fresh or may, call.affinity)
+            raise self._none(call)
+        return self._choose([endpoint for endpoint in may if endpoint not in tried] or may, call.affinity)
 
-    def _other(self, tried: Sequence[Endpoint]) -> bool:
+    def _may(self, call: Call) -> list[Endpoint]:
+        """Return those that may be asked; when every one of them is unwell, that is no reason to ask none."""
         now = self._clock()
-        return any(e not in tried and e.breaker.allows(now) for e in self.endpoints)
+        may = [endpoint for endpoint in self._meant(call) if endpoint.breaker.allows(now)]
+        for endpoint in may:
+            endpoint.forget(now)
+        return [endpoint for endpoint in may if endpoint.well(now)] or may
 
-    async def _hedged(self, endpoint: Endpoint, call: Call, tried: list[Endpoint], left: float) -> Reply:
+    def _meant(self, call: Call) -> Sequence[Endpoint]:
+        if call.tag is None:
+            return self.endpoints
+        return [endpoint for endpoint in self.endpoints if call.tag in endpoint.tags]
+
+    def _others(self, call: Call, tried: Sequence[Endpoint]) -> bool:
+        return any(endpoint not in tried for endpoint in self._may(call))
+
+    def _none(self, call: Call) -> InternalServerError:
+        now = self._clock()
+        waits = [endpoint.breaker.open_until - now for endpoint in self._meant(call)]
+        return InternalServerError(
+            "No replica of this model answers at the moment.",
+            status_code=503,
+            code="upstream_unavailable",
+            type="server_error",
+            retry_after_s=max(1.0, min(waits, default=1.0)),
+        )
+
+    async def _hedged(self, endpoint: Endpoint, call: Call, tried: list[Endpoint]) -> Reply:
         after = self._patience()
-        if after is None or after >= left or not self._other(tried):
+        if after is None or after >= call.timeout_s or not call.repeatable or not self._others(call, tried):
             return await self._ask(endpoint, call)
         first = asyncio.create_task(self._ask(endpoint, call), name=endpoint.name)
         tasks = {first}
         chosen: Reply | None = None
         try:
             await asyncio.wait(tasks, timeout=after)
-            if not first.done() and self._other(tried) and self._hedges.spend():
-                other = self._next(call, tried, self._clock())
+            if not first.done() and self._others(call, tried) and self._hedges.spend():
+                other = self._next(call, tried)
                 tried.append(other)
-                tasks.add(asyncio.create_task(self._ask(other, call), name=other.name))
+                if call.trail is not None:
+                    call.trail.append(f"hedge: {endpoint.name} takes long, {other.name} is asked as well")
+                hedge = self._ask(other, within(call, call.timeout_s - after))
+                tasks.add(asyncio.create_task(hedge, name=other.name))
             chosen = await _first_good(tasks)
             return chosen
         finally:
@@ -181,37 +225,82 @@ class RoutedUpstream:
     async def _ask(self, endpoint: Endpoint, call: Call) -> Reply:
         began = self._clock()
         endpoint.outstanding += 1
-        endpoint.breaker.begin(began)
+        probe = endpoint.breaker.begin(began)
+        reply: Reply | None = None
         try:
-            reply = await endpoint.upstream.send(call)
-        except APIConnectionError:
+            reply = await self._limited(endpoint, call)
+            whole = reply if _streams(reply) else await _read(reply)
+        except APIConnectionError as error:
             endpoint.outstanding -= 1
-            endpoint.breaker.fail(self._clock())
+            if isinstance(error, APITimeoutError) and self._clock() - began < _PATIENCE_S:
+                endpoint.breaker.abandon(probe=probe)
+            else:
+                self._failed(endpoint)
             raise
         except BaseException:
             endpoint.outstanding -= 1
-            endpoint.breaker.abandon()
+            endpoint.breaker.abandon(probe=probe)
+            if reply is not None:
+                await reply.aclose()
             raise
+        self._answered(endpoint, whole, began)
+        if whole is not reply:
+            endpoint.outstanding -= 1
+            return whole
+        return _Counted(reply, endpoint)
+
+    async def _limited(self, endpoint: Endpoint, call: Call) -> Reply:
+        limit = self._limits.attempt_s
+        if limit is None or limit >= call.timeout_s:
+            return await endpoint.upstream.send(call)
+        try:
+            async with asyncio.timeout(limit):
+                return await endpoint.upstream.send(call)
+        except TimeoutError:
+            raise cause.AttemptTimeoutError(f"no answer within {limit:g} s") from None
+
+    def _answered(self, endpoint: Endpoint, reply: Reply, began: float) -> None:
         now = self._clock()
-        if reply.status in _AGAIN and reply.status != 429:
-            endpoint.breaker.fail(now)
+        if cause.sick(reply.status):
+            self._failed(endpoint)
         else:
             endpoint.breaker.succeed()
             if reply.status < 400:
                 endpoint.observe(now - began, now)
                 self._heads.append(now - began)
-        if reply.status in (429, 503) and (rest := _rest_s(reply.headers)):
+        if rest := cause.rest_s(reply.status, reply.headers):
             endpoint.breaker.rest(now + rest)
-        return _Counted(reply, endpoint)
+        self._compare()
+
+    def _failed(self, endpoint: Endpoint) -> None:
+        endpoint.breaker.fail(self._clock())
+        endpoint.window.bad += 1
+        self._compare()
+
+    def _compare(self) -> None:
+        if self._outliers is not None:
+            self._outliers.look(self.endpoints, self._clock())
+
+    def _follow(self) -> None:
+        if self._following is not None:
+            return
+        loop = asyncio.get_running_loop()
+        self._following = []
+        if self._engine_load:
+            self._following.append(loop.create_task(pressure.follow(self.endpoints)))
+        if self._check is not None:
+            self._following.append(loop.create_task(health.watch(self.endpoints, self._check)))
 
     async def ready(self) -> bool:
         """Say whether any replica answers."""
+        self._follow()
         return any(await asyncio.gather(*(endpoint.upstream.ready() for endpoint in self.endpoints)))
 
     async def aclose(self) -> None:
         """Close every replica's connections."""
-        if self._following is not None:
-            self._following.cancel()
+        for task in self._following or ():
+            task.cancel()
+        await asyncio.gather(*(self._following or ()), return_exceptions=True)
         await asyncio.gather(*(endpoint.upstream.aclose() for endpoint in self.endpoints))
 
 
@@ -249,14 +338,69 @@ async def _first_good(tasks: set[asyncio.Task[Reply]]) -> Reply:
             return next(iter(done)).result()
 
 
-def _rest_s(headers: Mapping[str, str]) -> float:
-    """Return Retry-After in seconds, 0 when there is none that can be read (dates are not)."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            return min(_MOST_REST_S, max(0.0, float(headers[name]) * unit))
-        except (KeyError, ValueError):
-            continue
-    return 0.0
+def _given(outcome: Reply | APIConnectionError, *, final: bool) -> Reply:
+    if isinstance(outcome, APIConnectionError):
+        raise _final(outcome) if final else outcome
+    if not final or outcome.status < 400 or "x-should-retry" in outcome.headers:
+        return outcome
+    return _Told(outcome)
+
+
+def _final(error: APIError) -> APIError:
+    error.retryable = False
+    return error
+
+
+def _note(call: Call, endpoint: Endpoint, outcome: Reply | APIConnectionError) -> None:
+    if call.trail is not None:
+        said = outcome.message if isinstance(outcome, APIConnectionError) else f"status {outcome.status}"
+        call.trail.append(f"retry: {endpoint.name} did not answer ({said})")
+
+
+def _streams(reply: Reply) -> bool:
+    return reply.headers.get("content-type", "").startswith("text/event-stream")
+
+
+async def _read(reply: Reply) -> Reply:
+    try:
+        parts = [part async for part in reply.chunks()]
+    finally:
+        await reply.aclose()
+    return _Whole(reply.status, reply.headers, parts[0] if len(parts) == 1 else b"".join(parts))
+
+
+class _Whole:
+    """An answer that has been read to its end."""
+
+    __slots__ = ("_body", "headers", "status")
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self._body = body
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body."""
+        yield self._body
+
+    async def aclose(self) -> None:
+        """Do nothing: it is over."""
+
+
+class _Told:
+    """An error that stands after all replicas were tried; the caller is told so."""
+
+    __slots__ = ("_reply", "chunks", "headers", "status")
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+        self.status = reply.status
+        self.headers = {**reply.headers, "x-should-retry": "false"}
+        self.chunks = reply.chunks
+
+    async def aclose(self) -> None:
+        """Give the answer up."""
+        await self._reply.aclose()
 
 
 class _Counted:

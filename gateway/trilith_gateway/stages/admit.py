@@ -12,6 +12,8 @@ from trilith_gateway.budget import Budgets, Exhausted
 from trilith_gateway.exchange import Exchange, model_not_found, store_unavailable
 from trilith_gateway.limits.keeper import LimitKeeper
 from trilith_gateway.release import Release, ReleaseTable
+from trilith_gateway.routing import cascade
+from trilith_gateway.routing.condition import routed
 from trilith_gateway.shared import LeasedBudgets
 from trilith_gateway.store.journal import Record
 
@@ -73,10 +75,13 @@ class Admit:
         release = self._releases.find(name)
         if release is None or release.kind not in operation.kinds or not exchange.caller.allows(name):
             raise model_not_found(name, exchange.api)
-        exchange.model, exchange.release = name, release
+        exchange.model = name
         if body.get("stream") is True:
             exchange.stream = True
             exchange.usage_wanted = (body.get("stream_options") or _NOTHING).get("include_usage") is True
+        if release.routes:
+            release = routed(exchange, release, self._releases.find)
+        exchange.release = release
         if exchange.caller.rates:
             used = upper_usage(exchange, release)
             wait = self._limits.work(exchange, used.input_tokens + used.output_tokens)
@@ -109,6 +114,8 @@ class Admit:
                 )
             return
         bound = upper_bound(exchange, release, release.bound or release.price)
+        if release.steps:
+            bound += self._on_the_way(exchange, release)
         now = time.time()
         if key.budgets:
             bound = self._reserve(exchange, release, bound, now)
@@ -126,6 +133,14 @@ class Admit:
             self._budgets.settle(key, bound, 0, now)
             exchange.reserved = None
             raise store_unavailable() from error
+
+    def _on_the_way(self, exchange: Exchange, release: Release) -> int:
+        """Return the most that the steps of a cascade can cost, all of them asked in vain (pico-USD)."""
+        asked = cascade.steps(exchange, release.steps, self._releases.find)
+        paid = [one for step in asked for one in step.releases]
+        return sum(
+            upper_bound(exchange, one, one.bound or one.price) for one in paid if one.price is not None
+        )
 
     def _reserve(self, exchange: Exchange, release: Release, bound: int, now: float) -> int:
         """Ask the budgets; returns what is reserved (pico-USD)."""
@@ -172,6 +187,8 @@ def upper_usage(exchange: Exchange, release: Release) -> Usage:
     A token is at least one byte of the request as it is sent on, and a request asks for at most
     `max_tokens` per choice. A RAG request grows by its passages: they are covered by its own allowance.
     """
+    if release.kind is Kind.PREDICTOR and not exchange.operation.scores:
+        return Usage(rows=1)  # asked on the way to an answer, about one text
     passages = _RAG_PROMPT_TOKENS if release.kind is Kind.RAG else 0
     return exchange.operation.bound(exchange.body, exchange.body_bytes + passages, release.max_output_tokens)
 

@@ -16,10 +16,12 @@ import orjson
 from trilith.errors import APIConnectionError, APIError, InternalServerError
 from trilith.seams import Call as UpstreamCall
 from trilith.seams import Reply, Tried, Upstream
-from trilith_gateway import charge, sse
+from trilith_gateway import charge, deadline, sse
 from trilith_gateway.exchange import Answer, Exchange, Rule
 from trilith_gateway.release import Release, ReleaseTable
+from trilith_gateway.routing import cause
 from trilith_gateway.routing.gate import Gate, Ticket
+from trilith_gateway.routing.routed import RoutedUpstream
 from trilith_gateway.trace import Attempt
 from trilith_gateway.upstream.http import HttpUpstream
 from trilith_gateway.usage import Tally, read_usage
@@ -88,20 +90,30 @@ class Call:
                 await self._ask(exchange, exchange.target.upstream, _ready(exchange))
             except (APIConnectionError, InternalServerError) as failure:
                 error = failure
+                exchange.trail.append(f"fallback: {exchange.target.model} did not answer ({failure.message})")
             if not left or (error is None and not _another_may(exchange)):
                 if error is not None:
                     raise error
                 return
             if exchange.reply is not None:
                 await exchange.reply.aclose()
+            if error is None and exchange.answer is not None:
+                told = exchange.answer.status
+                exchange.trail.append(f"fallback: {exchange.target.model} answered with status {told}")
             if exchange.ticket is not None:
                 exchange.ticket.leave()
             _give_up(exchange)
             self._move(exchange, left.pop(0))
 
     async def _ask(self, exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> None:
+        if exchange.head_until is None:
+            await self._asked(exchange, upstream, call)
+        else:
+            await deadline.by(exchange.head_until, self._asked(exchange, upstream, call))
+
+    async def _asked(self, exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> None:
         sent_at = time.perf_counter()
-        reply = await _send(exchange, upstream, call)
+        reply = await send(exchange, upstream, call)
         exchange.reply = reply
         exchange.first_byte_at = now = time.perf_counter()
         exchange.waited_s = now - sent_at
@@ -169,15 +181,22 @@ _OVERLOADED = frozenset({408, 429, 500, 502, 503, 504})
 _REFUSED = (b"context_length_exceeded", b"content_policy", b"content_filter", b"maximum context length")
 
 
+def overloaded(exchange: Exchange) -> bool:
+    """Say whether the answer is that there is none now."""
+    return exchange.answer is not None and exchange.answer.status in _OVERLOADED
+
+
 def _another_may(exchange: Exchange) -> bool:
     """Say whether another model may answer what this one did not."""
     answer = exchange.answer
     if answer is None or answer.status < 400:
         return False
-    return answer.status in _OVERLOADED or any(mark in answer.body for mark in _REFUSED)
+    return overloaded(exchange) or any(mark in answer.body for mark in _REFUSED)
 
 
-async def _send(exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> Reply:
+async def send(exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> Reply:
+    """Send a call; once more if no answer came and that can do no harm. Replicas see to that themselves."""
+    ends = time.perf_counter() + call.timeout_s
     for index in (0, 1):
         noted = _begin(exchange, upstream, call, index) if exchange.trace is not None else None
         try:
@@ -185,14 +204,21 @@ async def _send(exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> R
         except BaseException as error:
             if noted is not None:
                 noted.end(None, error)
-            if index or not isinstance(error, APIConnectionError) or not error.retryable:
+            if index or not _once_more(upstream, call, error):
                 raise
             charge.note(exchange, Rule.FAILED, 0)
+            call = deadline.within(call, ends - time.perf_counter())
         else:
             if noted is not None:
                 noted.end(reply.status)
             return reply
     raise RuntimeError("unreachable: the last attempt returns or raises")
+
+
+def _once_more(upstream: Upstream, call: UpstreamCall, error: BaseException) -> bool:
+    if isinstance(upstream, RoutedUpstream) or not isinstance(error, APIConnectionError):
+        return False
+    return cause.after_error(error, repeatable=call.repeatable) is not cause.Again.NOWHERE
 
 
 def _begin(exchange: Exchange, upstream: Upstream, call: UpstreamCall, index: int) -> Attempt:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from trilith.seams import Call
 from trilith.types import Kind
-from trilith_gateway import charge, request, sse
+from trilith_gateway import charge, deadline, request, sse
 from trilith_gateway.exchange import Exchange
 
 
@@ -18,7 +20,11 @@ class Route:
         self._timeout_s = timeout_s
 
     def __call__(self, exchange: Exchange) -> None:
-        """Set `exchange.call`."""
+        """Set `exchange.call`.
+
+        Raises:
+            APITimeoutError: the caller's time for the request is up.
+        """
         if exchange.answer is not None:
             return
         operation = exchange.operation
@@ -31,22 +37,50 @@ class Route:
         for name in _SENT_ON if operation.scores else _TRACE:
             if (value := exchange.headers.get(name)) is not None:
                 headers[name] = value
+        timeout_s = self._timeout_s
+        if deadline.HEADER in exchange.headers or deadline.READ_HEADER in exchange.headers:
+            timeout_s = self._left(exchange)
+            if exchange.until is not None:
+                headers[deadline.HEADER] = deadline.told(timeout_s)
         exchange.call = Call(
             path=operation.path or exchange.path,
             body=body,
             headers=headers,
-            timeout_s=self._timeout_s,
+            timeout_s=timeout_s,
             affinity=_beginning(exchange) if operation.generates else None,
             json=exchange.body if operation.scores else None,
             shield=exchange.protection if exchange.target.kind is Kind.RAG else None,
             tried=partial(charge.note_tried, exchange) if exchange.target.tries_again else None,
+            tag=exchange.tag,
+            repeatable=operation.repeatable,
+            trail=exchange.trail,
         )
+
+    def _left(self, exchange: Exchange) -> float:
+        """Note by when the answer must be there, and return what is left for all of it (seconds)."""
+        whole_s, head_s = deadline.read(exchange.headers, stream=exchange.stream)
+        if whole_s is not None:
+            exchange.until = exchange.clock + whole_s
+        if head_s is not None:
+            exchange.head_until = exchange.clock + head_s
+        now = time.perf_counter()
+        if exchange.head_until is not None and exchange.head_until <= now:
+            raise deadline.passed()
+        return self._timeout_s if exchange.until is None else min(self._timeout_s, exchange.until - now)
 
 
 def _beginning(exchange: Exchange) -> bytes | None:
     """Return what all turns of one conversation have in common: its first words, instructions included."""
     messages = exchange.body.get("messages")
-    return sse.dump(messages[:2]) if messages else None
+    return sse.dump(messages[: _first_turn(messages)]) if messages else None
+
+
+def _first_turn(messages: Sequence[dict[str, Any]]) -> int:
+    """Return how many messages there are up to the first of the user: later turns only add to them."""
+    for at, message in enumerate(messages):
+        if message["role"] == "user":
+            return at + 1
+    return 1
 
 
 _TRACE = ("traceparent", "tracestate")

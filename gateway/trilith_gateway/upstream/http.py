@@ -12,6 +12,7 @@ import asyncio
 import re
 import ssl
 from collections import deque
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from trilith.errors import APIConnectionError, APITimeoutError
@@ -20,7 +21,10 @@ from trilith_gateway.upstream.connection import ClosedEarly, Connection, HttpRep
 
 __all__ = ["HttpReply", "HttpUpstream", "Pool"]
 
-_CONNECT_S = 10.0
+_CONNECT_S = 5.0
+"""Longest wait for a connection: what does not answer by then is another replica's work (seconds)."""
+_SURELY_OPEN_S = 2.0
+"""No server closes a connection that has rested so shortly (seconds)."""
 _IDLE_S = 300.0
 """Longest silence within an answer before it counts as broken (seconds)."""
 _KEPT_S = 60.0
@@ -52,17 +56,28 @@ class Pool:
                 return connection
         return None
 
-    async def connect(self) -> Connection:
+    def fresh(self, now: float) -> Connection | None:
+        """Return a connection that has rested so shortly that its server has surely not closed it."""
+        if self._idle and now - self._idle[-1].idle_since <= _SURELY_OPEN_S:
+            return self.idle()
+        return None
+
+    async def connect(self, left_s: float = _CONNECT_S) -> Connection:
         """Open a new connection.
 
+        Args:
+            left_s: How long the call may still take (seconds).
+
         Raises:
-            APIConnectionError: nothing listens there, or the name does not resolve.
-            APITimeoutError: it did not open in time.
+            APIConnectionError: nothing listens there, the name does not resolve, or it did not open in time;
+                nothing was sent.
+            APITimeoutError: the call's own time is up.
         """
         loop = asyncio.get_running_loop()
         connection = Connection(self, loop)
+        limit = min(left_s, _CONNECT_S)
         try:
-            async with asyncio.timeout(_CONNECT_S):
+            async with asyncio.timeout(limit):
                 if self._unix_socket is not None:
                     await loop.create_unix_connection(lambda: connection, self._unix_socket)
                 else:
@@ -70,9 +85,11 @@ class Pool:
                         lambda: connection, self._host, self._port, ssl=self._tls_context()
                     )
         except TimeoutError as error:
-            raise APITimeoutError(f"no connection within {_CONNECT_S:.0f} s") from error
-        except OSError as error:
-            raise APIConnectionError(f"the connection failed ({type(error).__name__})") from error
+            if limit < _CONNECT_S:
+                raise APITimeoutError("the request's time was up before a connection was open") from error
+            raise APIConnectionError(f"no connection within {limit:.0f} s", sent=False) from error
+        except (OSError, UnicodeError) as error:  # a name with an empty or too long part is no OSError
+            raise APIConnectionError(f"the connection failed ({type(error).__name__})", sent=False) from error
         self._watch(connection)
         return connection
 
@@ -144,19 +161,23 @@ class HttpUpstream:
     async def send(self, call: Call) -> HttpReply:
         """Send one call; returns when the headers are there.
 
-        A kept connection that turns out to be closed, before a byte of an answer came, is replaced once.
+        A kept connection that turns out to be closed, before a byte of an answer came, is replaced once. A
+        call that must not be repeated takes none that may be closed: it might have been acted upon.
         """
         head = self._head("POST", call)
-        connection = self._pool.idle()
+        now = asyncio.get_running_loop().time()
+        deadline = now + call.timeout_s
+        connection = self._pool.idle() if call.repeatable else self._pool.fresh(now)
         if connection is not None:
             try:
-                return await self._exchange(connection, head, call)
-            except ClosedEarly:
-                pass  # the upstream had closed it while it was at rest
-        return await self._exchange(await self._pool.connect(), head, call)
+                return await self._exchange(connection, head, call, deadline)
+            except ClosedEarly:  # the upstream had closed it while it was at rest
+                if not call.repeatable:
+                    raise
+            call = replace(call, timeout_s=deadline - asyncio.get_running_loop().time())
+        return await self._exchange(await self._pool.connect(call.timeout_s), head, call, deadline)
 
-    async def _exchange(self, connection: Connection, head: bytes, call: Call) -> HttpReply:
-        deadline = connection.loop.time() + call.timeout_s
+    async def _exchange(self, connection: Connection, head: bytes, call: Call, deadline: float) -> HttpReply:
         reply = connection.send(head, call.body, deadline=deadline, idle_s=_IDLE_S)
         try:
             await reply.head()
@@ -190,7 +211,9 @@ class HttpUpstream:
             APIConnectionError: nothing answered.
         """
         call = Call(path=path, body=b"", timeout_s=timeout_s)
-        reply = await self._exchange(await self._pool.connect(), self._head("GET", call), call)
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        connection = await self._pool.connect(timeout_s)
+        reply = await self._exchange(connection, self._head("GET", call), call, deadline)
         return reply.status, b"".join([part async for part in reply.chunks()])
 
     async def aclose(self) -> None:

@@ -62,12 +62,13 @@ class Session:
             if self.max_retries > 0:
                 # A gateway that knows the key answers a second try with the first one's answer.
                 headers["idempotency-key"] = f"trilith-{uuid.uuid4()}"
+        timeout_s = options.get("timeout_s")
+        timeout_s = self.timeout_s if timeout_s is None else _seconds(timeout_s)
+        headers |= _deadline(timeout_s, streamed=(operation.body or {}).get("stream") is True)
         propagate.inject(headers)
         headers |= {**self.headers, **lower(options.get("extra_headers"))}
         if key := options.get("idempotency_key"):
             headers |= lower({"idempotency-key": key})
-        timeout_s = options.get("timeout_s")
-        timeout_s = self.timeout_s if timeout_s is None else _seconds(timeout_s)
         return Request(operation.method, operation.path, headers, body, timeout_s)
 
 
@@ -125,6 +126,16 @@ def dump(value: object) -> bytes:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError) as error:  # UnicodeEncodeError (a lone surrogate) is a ValueError
         raise DataError(f"the request cannot be written as JSON: {error}") from error
+
+
+def _deadline(timeout_s: float, *, streamed: bool) -> dict[str, str]:
+    """Tell the gateway how long we wait, so that nothing is worked at that nobody waits for.
+
+    A stream may last as long as it likes while it says something; so what is told is the longest silence.
+    """
+    if streamed:
+        return {"x-stainless-read-timeout": f"{timeout_s:g}"}
+    return {"x-request-timeout-ms": str(max(1, round(timeout_s * 1000)))}
 
 
 def _seconds(timeout_s: float) -> float:

@@ -17,7 +17,8 @@ from trilith.errors import SettingsError
 from trilith.settings.document import Document, read_document
 from trilith.settings.environment import dotted_path, variables
 from trilith.settings.fault import Fault, KeyPath, Origin, refusal
-from trilith.settings.schema import Section, Settings
+from trilith.settings.schema import Settings
+from trilith.settings.section import Section
 from trilith.settings.shape import ROOT, Place
 from trilith.settings.verdict import faults_of, mistaken_faults
 

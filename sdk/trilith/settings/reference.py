@@ -83,7 +83,7 @@ def _walk(place: Place, key: str, kinds: tuple[str, ...]) -> Iterator[Setting]:
     if place.is_leaf:
         yield Setting(key, place, kinds)
     elif place.entry is not None:
-        yield from _walk(Place(place.entry), f"{key}.{ENTRY}", kinds)
+        yield from _walk(Place(place.entry, place.field), f"{key}.{ENTRY}", kinds)
     else:
         for section, kind in zip(place.sections, place.kinds or [""] * len(place.sections), strict=True):
             for name, field in section.model_fields.items():

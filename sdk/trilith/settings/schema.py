@@ -12,10 +12,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from trilith.errors import TrilithError
 from trilith.money import Price, pico_usd
+from trilith.settings.route import route_faults
+from trilith.settings.routing import RouteSettings, RoutingSettings, StepSettings
+from trilith.settings.section import Section
 from trilith.types import Kind
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
@@ -53,12 +56,6 @@ _RATES = {
 """Settings of a price, and the rates of `Price` that they are."""
 
 
-class Section(BaseModel):
-    """A frozen mapping that refuses keys it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
-
 class GatewaySettings(Section):
     """The HTTP server."""
 
@@ -72,6 +69,9 @@ class GatewaySettings(Section):
     """Longest time that one request may take (seconds)."""
     drain_s: float = Field(20, ge=0)
     """How long a stopping gateway lets open answers finish (seconds)."""
+    drain_notice_s: float = Field(0, ge=0)
+    """How long a stopping gateway still takes requests while `/readyz` already says no (seconds); on
+    Kubernetes a little more than the readiness probe's period."""
     head_timeout_s: float = Field(10, gt=0)
     """How long a caller may take to send a request's head (seconds)."""
     body_timeout_s: float = Field(60, gt=0)
@@ -255,6 +255,10 @@ class UpstreamSettings(Section):
     """With `provider`: another base URL than the provider's own."""
     api_key: SecretStr | None = None
     """The upstream's credential. Write it as `${VARIABLE}` and keep the value in the environment."""
+    cost: float = Field(1, ge=0)
+    """What a request costs you here, compared with the replicas (routing policy `cost`)."""
+    tags: tuple[str, ...] = ()
+    """What a route may ask for (`routes[].replicas`)."""
 
     @model_validator(mode="after")
     def _one_place(self) -> UpstreamSettings:
@@ -281,6 +285,13 @@ class ReplicaSettings(Section):
     """How much it can take, compared with the others."""
     api_key: SecretStr | None = None
     """Its credential. Write it as `${VARIABLE}`."""
+    model: str | None = None
+    """Its own name of the model, where it differs from the first upstream's."""
+    cost: float = Field(1, ge=0)
+    """What a request costs you here, compared with the others (routing policy `cost`). Callers pay the
+    model's `price`, whichever replica answers."""
+    tags: tuple[str, ...] = ()
+    """What a route may ask for (`routes[].replicas`)."""
 
     @field_validator("url")
     @classmethod
@@ -288,26 +299,6 @@ class ReplicaSettings(Section):
         if not re.match(r"^https?://[^/\s]+", value):
             raise ValueError("expected an http(s) URL such as http://127.0.0.1:8000/v1")
         return value.rstrip("/")
-
-
-class RoutingSettings(Section):
-    """How a replica is chosen, and what is tried when one fails."""
-
-    policy: Literal["p2c", "weighted", "least_outstanding", "prefix"] = "p2c"
-    """p2c: the better of two at random by expected waiting time; prefix: the one that has seen the
-    conversation's beginning, unless it is much busier than the others."""
-    attempts: int = Field(2, ge=1, le=10)
-    """Most tries of one request, the first included."""
-    retry_share: float = Field(0.2, ge=0, le=1)
-    """Most retries as a share of all requests, so that a failing model is not stormed."""
-    hedge_share: float = Field(0, ge=0, le=0.5)
-    """Most requests that a second replica is asked for when the first is slower than 95 % of its answers."""
-    breaker_failures: int = Field(5, ge=1)
-    """After so many failures in a row a replica is left alone for a while."""
-    breaker_pause_s: float = Field(1, gt=0)
-    """For how long at first (seconds); doubles up to 30."""
-    engine_load: bool = False
-    """Ask vLLM's `/metrics` every second how many requests wait there and how full its cache is."""
 
 
 class _Model(Section):
@@ -337,6 +328,13 @@ class ChatModel(_Model):
     """Further servers that answer for it, beside `upstream.url` or `upstream.engine`."""
     routing: RoutingSettings = RoutingSettings()
     """How one of them is chosen."""
+    routes: tuple[RouteSettings, ...] = ()
+    """Conditions under which another model or only some replicas answer; the first that holds counts."""
+    cascade: tuple[StepSettings, ...] = ()
+    """Models to ask before this one, in this order, about chats; the first good enough answer is the answer.
+    Each that was asked is paid at its own price."""
+    otherwise: StepSettings | None = None
+    """A predictor to ask when neither this model nor a fallback answers."""
     fallbacks: tuple[str, ...] = ()
     """Chat models to ask instead, in this order, when this one does not answer, is overloaded, or refuses the
     request for its length or its content. The caller pays the price of the one that answers."""
@@ -357,6 +355,8 @@ class EmbeddingModel(_Model):
     """Further servers that answer for it, beside `upstream.url`."""
     routing: RoutingSettings = RoutingSettings()
     """How one of them is chosen."""
+    routes: tuple[RouteSettings, ...] = ()
+    """Conditions under which another model or only some replicas answer; the first that holds counts."""
 
 
 class RagModel(_Model):
@@ -368,6 +368,8 @@ class RagModel(_Model):
     """Name of an entry under `indexes`."""
     generator: str
     """Name of the chat model that writes the answer."""
+    routes: tuple[RouteSettings, ...] = ()
+    """Conditions under which another model answers; the first that holds counts."""
     top_k: int = Field(4, ge=1, le=50)
     """How many passages the generator reads."""
     max_output_tokens: int = Field(256, ge=1)
@@ -538,6 +540,7 @@ def reference_faults(tree: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str
         if model.get("kind") == Kind.RAG:
             check((*at, "index"), model.get("index"), "indexes", _entries(tree, "indexes"))
             check((*at, "generator"), model.get("generator"), "chat models", chats)
+    faults += route_faults(models)
     return faults + _shared_ports(_entries(tree, "engines"))
 
 

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from trilith.settings.schema import Section, Settings
+from trilith.settings.schema import Settings
+from trilith.settings.section import Section
 
 _WORDS: Mapping[Any, str] = {
     bool: "true or false",
@@ -31,7 +32,7 @@ class Place:
 
     annotation: Any
     field: FieldInfo | None = None
-    """None for the whole table and for entries under a name."""
+    """None for the whole table; values under names have the field that holds them all."""
 
     @property
     def sections(self) -> tuple[type[Section], ...]:
@@ -91,7 +92,7 @@ class Place:
             given: The value that stands here, whose `kind` chooses among the sections.
         """
         if self.entry is not None:
-            return Place(self.entry)
+            return Place(self.entry, self.field)
         if self.is_list:
             return Place(get_args(strip(self.annotation))[0])
         for section in self.chosen(given):

@@ -18,6 +18,8 @@ RELEASE_NAME: Final = "trilith.release.name"
 RELEASE_VERSION: Final = "trilith.release.version"
 RELEASE_KIND: Final = "trilith.release.kind"
 ERROR_TYPE: Final = "error.type"
+DECISIONS: Final = "trilith.decisions"
+"""Why a request went where it did: routes, retries, fallbacks, steps of a cascade."""
 
 OPERATION: Final = "gen_ai.operation.name"
 PROVIDER: Final = "gen_ai.provider.name"
@@ -72,7 +74,7 @@ EVAL_CASE_ID: Final = "trilith.eval.case_id"
 CODE_FUNCTION: Final = "code.function.name"
 
 ENVELOPE: Final = frozenset(
-    {TENANT, KEY_ID, REQUEST_ID, RELEASE_NAME, RELEASE_VERSION, RELEASE_KIND, ERROR_TYPE}
+    {TENANT, KEY_ID, REQUEST_ID, RELEASE_NAME, RELEASE_VERSION, RELEASE_KIND, ERROR_TYPE, DECISIONS}
 )
 CONTENT: Final = frozenset({INPUT_MESSAGES, OUTPUT_MESSAGES})
 """Attributes that hold a caller's text; recorded only when `telemetry.content` is on."""

@@ -93,7 +93,7 @@ class MemoryUpstream:
             if isinstance(failure, Exception):
                 raise failure
             error = {"error": {"message": "scripted", "type": "scripted", "param": None, "code": None}}
-            return MemoryReply(failure, _parts([json.dumps(error).encode()]))
+            return MemoryReply(failure, parts([json.dumps(error).encode()]))
         try:
             await asyncio.sleep(self._delay_s)
         except asyncio.CancelledError:
@@ -103,10 +103,10 @@ class MemoryUpstream:
         text = self._reply(request)
         usage = _usage(request, text) if self._reports_usage else None
         if request.get("stream"):
-            parts = self._stream(request, text, usage)
-            return MemoryReply(200, parts, content_type="text/event-stream", on_abort=self._abort)
+            stream = self._stream(request, text, usage)
+            return MemoryReply(200, stream, content_type="text/event-stream", on_abort=self._abort)
         answer = _answer(request, _choice(request, text, streamed=False, finish="stop"))
-        return MemoryReply(200, _parts([json.dumps(answer | ({"usage": usage} if usage else {})).encode()]))
+        return MemoryReply(200, parts([json.dumps(answer | ({"usage": usage} if usage else {})).encode()]))
 
     async def ready(self) -> bool:
         """Return True."""
@@ -133,8 +133,9 @@ class MemoryUpstream:
         yield b"data: [DONE]\n\n"
 
 
-async def _parts(parts: Sequence[bytes]) -> AsyncIterator[bytes]:
-    for part in parts:
+async def parts(given: Sequence[bytes]) -> AsyncIterator[bytes]:
+    """Yield what is given."""
+    for part in given:
         yield part
 
 
