@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 from trilith.errors import DataError, SettingsError
 from trilith.settings import load_settings
@@ -50,6 +52,7 @@ class Ingest:
                 name,
                 dry_run=arguments.dry_run,
                 allow_empty=arguments.allow_empty,
+                progress=_progress(name, sys.stderr),
             )
             print(
                 f"{name}: {report.added} added, {report.changed} changed, {report.removed} removed, "
@@ -64,6 +67,18 @@ class Ingest:
                 print(f"  {path} holds no text", file=sys.stderr)
             failed = failed or bool(report.failed)
         return 1 if failed else 0
+
+
+def _progress(name: str, stream: TextIO) -> Callable[[int, int], None]:
+    """Count passages on one line that goes away when all are done; silent where nobody looks."""
+
+    def show(done: int, total: int) -> None:
+        if stream.isatty():
+            print(f"\r{name}: {done}/{total} passages", end="", file=stream, flush=True)
+            if done >= total:
+                print("\r\x1b[K", end="", file=stream, flush=True)
+
+    return show
 
 
 command = Ingest()

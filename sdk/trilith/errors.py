@@ -38,6 +38,16 @@ class TrilithError(Exception):
     at_fault: ClassVar[Fault] = "caller"
     retryable: bool = False
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions are copied and sent between processes by calling their class with `args` alone.
+        return _again, (type(self), self.args, dict(self.__dict__))
+
+
+def _again(kind: type[TrilithError], args: tuple[object, ...], state: dict[str, object]) -> TrilithError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
 
 class SettingsError(TrilithError):
     """The configuration is wrong; the message names file, line, key, and what was expected."""

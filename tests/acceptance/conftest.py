@@ -25,6 +25,9 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         settings["training"]["bike-demand"][name] = str(DEMO / settings["training"]["bike-demand"][name])
     made = Platform(folder, settings)
     made.environment["VLLM_LOGGING_LEVEL"] = "DEBUG"  # vLLM then logs prompts, which the privacy test reads
+    for name in ("TMPDIR", "VLLM_CACHE_ROOT"):  # the privacy test searches every file that the run wrote
+        (folder / name).mkdir()
+        made.environment[name] = str(folder / name)
     made.command("engines", "install", "vllm")
     made.command("ingest")
     made.command("train")

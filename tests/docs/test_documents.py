@@ -15,7 +15,9 @@ from typing import NoReturn
 import pytest
 
 from trilith.cli import Command
+from trilith.settings import load_settings
 from trilith.settings.reference import json_schema, reference_page, settings_table
+from trilith_evals.suite import read_plans
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -61,6 +63,12 @@ class StrictParser(argparse.ArgumentParser):
         raise AssertionError(f"{self.prog}: {message}")
 
 
+def blocks(document: Path, language: str) -> list[str]:
+    """Return a document's code blocks in one language."""
+    text = document.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
 def command_lines(document: Path) -> Iterator[list[str]]:
     """Yield the words of every `trilith ...` command in a document's shell blocks."""
     text = document.read_text(encoding="utf-8")
@@ -95,8 +103,8 @@ def test_every_command_that_a_document_names_exists(document: Path) -> None:
 
 @every_document
 def test_every_make_target_that_a_document_names_exists(document: Path) -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    named = re.findall(r"(?:`|^)make ([a-z]+)(?=`|$)", document.read_text(encoding="utf-8"), re.MULTILINE)
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = re.findall(r"(?:`|^)make ([a-z-]+)\b", document.read_text(encoding="utf-8"), re.MULTILINE)
     assert set(named) - targets == set()
 
 
@@ -108,6 +116,30 @@ def test_every_command_line_in_a_document_is_accepted(document: Path) -> None:
         command.configure(parser)
         if arguments != ["--help"]:
             parser.parse_args(arguments)
+
+
+@every_document
+def test_every_settings_file_in_a_document_is_accepted(document: Path, tmp_path: Path) -> None:
+    for number, text in enumerate(blocks(document, "yaml")):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(text, encoding="utf-8")
+        if text.startswith("suites:"):
+            (tmp_path / "cases.jsonl").write_text('{"question": "q", "answers": ["a"]}\n', encoding="utf-8")
+            read_plans(file)
+        else:
+            load_settings(file, environ=dict.fromkeys(re.findall(r"\$\{(\w+)", text), "x"))
+
+
+@every_document
+def test_every_python_example_in_a_document_is_python(document: Path) -> None:
+    for text in blocks(document, "python"):
+        compile(text, str(document), "exec")
+
+
+def test_the_example_of_governance_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (text,) = blocks(ROOT / "governance" / "README.md", "python")
+    exec(compile(text, "governance/README.md", "exec"), {})
+    assert capsys.readouterr().out == "Write to Anna Schmidt at anna@example.org\n"
 
 
 def test_the_reference_of_settings_is_current() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 
 from trilith.cli import main
+from trilith_rag.command import _progress
 
 
 @pytest.fixture
@@ -58,3 +60,18 @@ def test_a_broken_document_is_named_and_leaves_with_1(
     assert main(["ingest"]) == 1
     assert "could not read Failure(" not in (said := capsys.readouterr().err)
     assert "broken.pdf: it is not a readable PDF" in said
+
+
+def test_progress_is_for_terminals_only_and_leaves_no_line() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal, pipe = Terminal(), io.StringIO()
+    for stream in (terminal, pipe):
+        show = _progress("docs", stream)
+        show(1, 2)
+        show(2, 2)
+    assert "docs: 1/2 passages" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r\x1b[K")
+    assert pipe.getvalue() == ""

@@ -108,13 +108,16 @@ class Platform:
         return self.process.wait(timeout=60)
 
     def processes(self) -> list[str]:
-        """Return the command lines of running processes that belong to this platform."""
+        """Return the command lines of running processes that belong to this platform, engines included.
+
+        An engine gets none of our variables; it is known by the log that it writes to.
+        """
         found = []
-        for folder in Path("/proc").iterdir():
+        for folder in Path("/proc").glob("[0-9]*"):
             try:
-                environment = (folder / "environ").read_bytes()
-                if f"TRILITH_SETTINGS={self.path}".encode() in environment:
+                ours = f"TRILITH_SETTINGS={self.path}".encode() in (folder / "environ").read_bytes()
+                if ours or (folder / "fd" / "1").readlink().is_relative_to(self.home):
                     found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
             except OSError:
-                continue  # not a process, not ours to read, or gone meanwhile
+                continue  # not ours to read, or gone meanwhile
         return [line for line in found if line.strip()]
