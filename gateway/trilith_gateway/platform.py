@@ -64,6 +64,8 @@ class Platform:
     traces: TraceLog | None
     warmed: threading.Event
     """Set when everything is loaded."""
+    draining: bool = False
+    """Told to stop: `/readyz` says no, and what is under way is finished."""
 
     async def warm(self) -> None:
         """Load what the first request would otherwise wait for; `/readyz` says no until then."""

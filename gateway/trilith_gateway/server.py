@@ -90,13 +90,25 @@ def make(app: FastAPI, settings: GatewaySettings) -> Server:
 
 
 async def serve(app: FastAPI, listener: socket.socket, settings: GatewaySettings) -> None:
-    """Serve until SIGINT or SIGTERM; open answers get `drain_s` to finish, a second signal ends them."""
+    """Serve until SIGINT or SIGTERM; open answers get `drain_s` to finish, a second signal ends them.
+
+    Readiness is off from the signal on; for `drain_notice_s` requests are still taken.
+    """
     log.configure(sys.stderr, text=settings.log == "text")
     server = make(app, settings)
 
-    def stop() -> None:
-        server.force_exit = server.should_exit
+    platform = app.state.platform
+    loop = asyncio.get_running_loop()
+
+    def leave() -> None:
         server.should_exit = True
+
+    def stop() -> None:
+        if platform.draining:
+            server.force_exit = True
+            leave()
+        platform.draining = True
+        loop.call_later(settings.drain_notice_s, leave)
 
     # What is there now stays; the collector need not look at it again and again, and cycles are few.
     gc.collect()

@@ -78,7 +78,9 @@ def test_a_stream_cut_anywhere_restores_the_same_text(tmp_path: Path) -> None:
     upstream = Sliced()
     with world(tmp_path, upstream, models=GUARDED) as gateway:
         assert streamed(gateway) == TEXT
-        for at in range(0, upstream.size, 97):  # within events everywhere: their lengths are no multiples of it
+        for at in range(
+            0, upstream.size, 97
+        ):  # within events everywhere: their lengths are no multiples of it
             upstream.at = at
             assert streamed(gateway) == TEXT, at
     assert not any(secret in str(upstream.calls) for secret in (NAME, MAIL, CARD))

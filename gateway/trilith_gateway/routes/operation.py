@@ -23,7 +23,8 @@ def router(platform: Platform) -> APIRouter:
     )
     async def readyz() -> Response:
         models = {release.model: await release.upstream.ready() for release in platform.releases}
-        ready = platform.warmed.is_set() and (any(models.values()) or not models)
+        warm = platform.warmed.is_set() and not platform.draining
+        ready = warm and (any(models.values()) or not models)
         return reply({"ready": ready, "models": models}, status=200 if ready else 503)
 
     @routes.get("/metrics", summary="Prometheus metrics", **open_route())
