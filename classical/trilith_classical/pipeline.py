@@ -98,5 +98,5 @@ def load(path: Path, *, digest: str, trusted: Iterable[str]) -> Pipeline:
     allowed = sorted(KNOWN_TYPES.intersection(trusted))
     try:
         return skops.io.loads(raw, trusted=allowed)
-    except (zipfile.BadZipFile, UntrustedTypesFoundException) as error:
+    except (zipfile.BadZipFile, UntrustedTypesFoundException, LookupError, TypeError, ValueError) as error:
         raise IntegrityError(f"{path}: is not a pipeline that was saved here: {error}") from error

@@ -98,17 +98,18 @@ async def serve(app: FastAPI, listener: socket.socket, settings: GatewaySettings
     log.configure(sys.stderr, text=settings.log == "text")
     server = make(app, settings)
 
+    platform = app.state.platform
+    loop = asyncio.get_running_loop()
+
     def leave() -> None:
-        server.force_exit = server.should_exit
         server.should_exit = True
 
     def stop() -> None:
-        platform: Platform = app.state.platform
-        if platform.draining or not settings.drain_notice_s:
+        if platform.draining:
+            server.force_exit = True
             leave()
-        else:
-            asyncio.get_running_loop().call_later(settings.drain_notice_s, leave)
         platform.draining = True
+        loop.call_later(settings.drain_notice_s, leave)
 
     # What is there now stays; the collector need not look at it again and again, and cycles are few.
     gc.collect()

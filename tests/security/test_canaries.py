@@ -59,7 +59,7 @@ class Scene:
         self.canary = canary = Canaries()
         self.credential = f"sk-{canary('an upstream credential')}"
         chunk = {"choices": [{"index": 0, "delta": {"content": canary("a streamed answer")}}]}
-        stream = {"headers": {"content-type": "text/event-stream"}, "breaks": True}
+        stream: Any = {"headers": {"content-type": "text/event-stream"}, "breaks": True}
         outputs = [{"name": "predict", "shape": [1], "datatype": "FP64", "data": [1.0]}]
         scripts = {
             "good": Scripted(body=answer(canary("an answer"), data=[], outputs=outputs, model_name="x")),

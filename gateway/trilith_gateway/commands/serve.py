@@ -54,8 +54,8 @@ def _workers(arguments: argparse.Namespace, settings: Settings, listener: socket
 
     given = {"--settings": arguments.settings, "--host": arguments.host, "--port": arguments.port}
     rest = [part for name, value in given.items() if value is not None for part in (name, str(value))]
-    drain_s = settings.gateway.drain_notice_s + settings.gateway.drain_s
-    parent = Workers(arguments.workers, settings.home, listener, rest, drain_s)
+    patience = settings.gateway.drain_notice_s + settings.gateway.drain_s
+    parent = Workers(arguments.workers, settings.home, listener, rest, patience)
     print(f"trilith gateway on {server.address(listener)}, {arguments.workers} workers", flush=True)
     return parent.run()
 

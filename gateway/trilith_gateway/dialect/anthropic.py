@@ -90,8 +90,8 @@ def to_chat(raw: bytes, headers: Mapping[str, str]) -> Body:
 
 def _messages(body: Body) -> list[Body]:
     found: list[Body] = []
-    if system := body.get("system"):
-        found.append({"role": "system", "content": _plain(system, "system")})
+    if (system := body.get("system")) is not None and (text := _plain(system, "system")):
+        found.append({"role": "system", "content": text})
     for at, message in enumerate(body["messages"]):
         where, content = f"messages[{at}].content", message.get("content")
         if message["role"] not in _ROLES:

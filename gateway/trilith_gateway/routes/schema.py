@@ -23,7 +23,7 @@ def _object(required: list[str], **properties: dict[str, Any]) -> dict[str, Any]
 
 
 _TURN: Final = _object(["role"], role=_TEXT, content=_passed_on("A text, or a list of parts"))
-_GENERATED: Final = {
+_GENERATED: Final[dict[str, dict[str, Any]]] = {
     "stream": _FLAG,
     "stream_options": {
         "type": ["object", "null"],
@@ -77,7 +77,7 @@ _SAID_BLOCKS: Final = {
 MESSAGE: Final = _object(
     ["model", "messages", "max_tokens"],
     model=_NAME,
-    system={"oneOf": [_TEXT, {"type": "array"}]},
+    system={"type": ["string", "array", "null"]},
     messages={
         "type": "array",
         "minItems": 1,

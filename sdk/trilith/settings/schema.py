@@ -69,7 +69,7 @@ class GatewaySettings(Section):
     """Longest time that one request may take (seconds)."""
     drain_s: float = Field(20, ge=0)
     """How long a stopping gateway lets open answers finish (seconds)."""
-    drain_notice_s: float = Field(0, ge=0)
+    drain_notice_s: float = Field(0, ge=0, le=300)
     """How long a stopping gateway still takes requests while `/readyz` already says no (seconds); on
     Kubernetes a little more than the readiness probe's period."""
     head_timeout_s: float = Field(10, gt=0)

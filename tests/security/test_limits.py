@@ -1,0 +1,209 @@
+"""What one request may take: size, depth, numbers, and memory while its caller does not read."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.gateway import Gateway
+from support.installed import Platform
+from support.scripted_server import Scripted, ScriptedServer
+from support.world import world
+
+from trilith_gateway import request
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with world(tmp_path_factory.mktemp("world")) as running:
+        yield running
+
+
+def nested(depth: int, inside: str = "1") -> str:
+    return "[" * depth + inside + "]" * depth
+
+
+BODIES: dict[str, tuple[str, Callable[[str], bytes]]] = {
+    "a chat": (
+        "/v1/chat/completions",
+        lambda bomb: f'{{"model":"chat","messages":[{{"role":"user","content":"x"}}],"x":{bomb}}}'.encode(),
+    ),
+    "a chat's content": (
+        "/v1/chat/completions",
+        lambda bomb: f'{{"model":"chat","messages":[{{"role":"user","content":{bomb}}}]}}'.encode(),
+    ),
+    "a guarded chat": (
+        "/v1/chat/completions",
+        lambda bomb: f'{{"model":"guarded","messages":[{{"role":"user","content":{bomb}}}]}}'.encode(),
+    ),
+    "a chat whose answer is kept": (
+        "/v1/chat/completions",
+        lambda bomb: f'{{"model":"kept","messages":[{{"role":"user","content":{bomb}}}]}}'.encode(),
+    ),
+    "a tool's arguments": (
+        "/v1/chat/completions",
+        lambda bomb: json.dumps(
+            {
+                "model": "guarded",
+                "messages": [{"role": "assistant", "tool_calls": [{"function": {"arguments": bomb}}]}],
+            }
+        ).encode(),
+    ),
+    "a message": (
+        "/v1/messages",
+        lambda bomb: (
+            f'{{"model":"chat","max_tokens":5,"messages":[{{"role":"user","content":"x"}}],"x":{bomb}}}'.encode()
+        ),
+    ),
+    "an input": ("/v1/embeddings", lambda bomb: f'{{"model":"vectors","input":{bomb}}}'.encode()),
+    "a tensor": (
+        "/v2/models/bikes/infer",
+        lambda bomb: f'{{"inputs":[{{"name":"a","shape":[1],"datatype":"FP64","data":{bomb}}}]}}'.encode(),
+    ),
+    "a table": ("/invocations", lambda bomb: f'{{"instances":{bomb}}}'.encode()),
+    "feedback": ("/v1/feedback", lambda bomb: f'{{"request_id":"r","x":{bomb}}}'.encode()),
+}
+
+
+@pytest.mark.parametrize("depth", [100, 249, 255, 600, 1020, 30_000])
+@pytest.mark.parametrize("body", BODIES)
+def test_no_depth_is_too_deep_to_be_answered_properly(gateway: Gateway, body: str, depth: int) -> None:
+    path, make = BODIES[body]
+    with gateway.client() as client:
+        answered = client.post(path, content=make(nested(depth, '"Ada Lovelace"')))
+    assert answered.status_code in (200, 400), answered.text[:200]
+
+
+@given(st.integers(1, 400), st.integers(0, 3), st.sampled_from(["[]", "{}"]))
+@settings(max_examples=60, deadline=None)
+def test_a_body_is_read_exactly_when_it_can_be_written_again(depth: int, wide: int, kind: str) -> None:
+    opened, closed = ("[", "]") if kind == "[]" else ('{"a":', "}")
+    inner = ",".join(["[0]"] * wide)
+    raw = f'{{"a":{opened * depth}[{inner}]{closed * depth}}}'.encode()
+    deepest = 2 + depth + (1 if wide else 0)
+    if deepest <= request.MOST_DEPTH:
+        assert request.decode(raw)
+    else:
+        with pytest.raises(Exception, match="levels deep"):
+            request.decode(raw)
+
+
+NUMBERS = [
+    "1e400",
+    "-1e400",
+    "1" + "0" * 5000,
+    "99999999999999999999",
+    "NaN",
+    "Infinity",
+    "1e-400",
+    "0.1",
+    "-1",
+    "true",
+]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize(
+    "field", ["max_tokens", "n", "max_completion_tokens", "best_of", "temperature", "seed"]
+)
+def test_no_number_breaks_anything(gateway: Gateway, field: str, number: str) -> None:
+    raw = f'{{"model":"chat","messages":[{{"role":"user","content":"x"}}],"{field}":{number}}}'
+    with gateway.client() as client:
+        answered = client.post("/v1/chat/completions", content=raw.encode())
+    assert answered.status_code in (200, 400), answered.text
+
+
+@pytest.mark.parametrize("shape", [[2**62, 2**62], [10**6, 11], [-1], [1.0], [True], ["1"], [None], []])
+def test_a_shape_that_promises_too_much_is_refused(gateway: Gateway, shape: list[Any]) -> None:
+    tensor = {"name": "a", "shape": shape, "datatype": "FP64", "data": [1]}
+    with gateway.client() as client:
+        assert client.post("/v2/models/bikes/infer", json={"inputs": [tensor]}).status_code == 400
+
+
+def test_many_messages_are_as_good_as_few(gateway: Gateway) -> None:
+    messages = [{"role": "user", "content": "x"}] * 50_000
+    with gateway.client() as client:
+        answered = client.post("/v1/chat/completions", json={"model": "chat", "messages": messages})
+    assert answered.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/messages", "/v2/models/bikes/infer", "/invocations"]
+)
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate, gzip", "GZIP"])
+def test_a_compressed_body_is_refused_unread(gateway: Gateway, path: str, coding: str) -> None:
+    bomb = gzip.compress(b"[" * 10_000_000)
+    with gateway.client() as client:
+        answered = client.post(path, content=bomb, headers={"content-encoding": coding})
+    assert answered.status_code == 415
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions?x=1", "/v1/chat/completions", "/v2/models/bikes/infer", "/invocations"]
+)
+def test_a_body_is_counted_as_it_comes_whatever_was_announced(gateway: Gateway, path: str) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(400):
+            yield b"x" * 65_536
+
+    with gateway.client() as client:
+        try:
+            answered = client.post(path, content=endless())
+        except httpx.WriteError:
+            return  # the connection was closed on a caller who went on sending
+    assert answered.status_code == 413
+
+
+def test_an_unknown_models_name_is_not_repeated_at_length(gateway: Gateway) -> None:
+    with gateway.client() as client:
+        body = {"model": "x" * 1_000_000, "messages": [{"role": "user"}]}
+        assert len(client.post("/v1/chat/completions", json=body).content) < 1000
+
+
+def memory(pid: int) -> int:
+    """Return a process's resident memory (bytes)."""
+    return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * 4096
+
+
+def test_callers_that_do_not_read_cost_bounded_memory(tmp_path: Path) -> None:
+    """Eight of them leave two gigabytes unread; the gateway reads no more than it can hand on."""
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % (b"x" * 65_000)
+    flood = Scripted(headers={"content-type": "text/event-stream"}, parts=[event] * 4000)
+    with ScriptedServer([Scripted(body={})]) as upstream:
+        model = {"kind": "chat", "upstream": {"url": f"{upstream.url}/v1"}}
+        platform = Platform(tmp_path, {"models": {"flood": model}, "telemetry": {"store_spans": False}})
+        made = platform.command("keys", "create", "slow").split()
+        key = next(word for word in made if word.startswith("tl_"))
+        platform.start()
+        upstream.script = [flood]
+        assert platform.process is not None
+        before = memory(platform.process.pid)
+        slow = []
+        try:
+            body = b'{"model":"flood","stream":true,"messages":[{"role":"user","content":"x"}]}'
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
+            for _ in range(8):
+                caller = socket.create_connection(("127.0.0.1", platform.port), timeout=30)
+                caller.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+                slow.append(caller)
+                assert caller.recv(15) == b"HTTP/1.1 200 OK"
+            seen = 0
+            for _ in range(15):
+                time.sleep(0.2)
+                seen = max(seen, memory(platform.process.pid))
+            assert seen - before < 48 * 1024 * 1024
+        finally:
+            for caller in slow:
+                caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                caller.close()
+            assert platform.stop() == 0
