@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,7 +17,7 @@ from trilith.testing import MemoryUpstream
 from trilith_gateway import group, key
 from trilith_gateway.answer import duration
 from trilith_gateway.commands import explain
-from trilith_gateway.store import sqlite
+from trilith_gateway.store import schema, sqlite
 from trilith_gateway.terms import Terms
 
 CENT = 10**10
@@ -219,12 +220,10 @@ def test_a_running_gateway_takes_a_changed_team_up(start_gateway: StartGateway) 
 def test_keys_read_back_as_they_were_made() -> None:
     terms = Terms(5, "week", 50, 80, "small", 7, 8, 9)
     made, _ = key.mint("k", team="t", terms=terms, priority="batch")
-    with closing(sqlite.connect(":memory:")) as connection:  # type: ignore[arg-type]
-        from trilith_gateway.store import schema
-
+    with closing(sqlite.connect(Path(":memory:"))) as connection:
         connection.executescript(schema.newest(postgres=False))
-        key.save(connection, made)  # type: ignore[arg-type]
-        assert key.load(connection) == [made]  # type: ignore[arg-type]
+        key.save(connection, made)
+        assert key.load(connection) == [made]
 
 
 @pytest.mark.parametrize(
