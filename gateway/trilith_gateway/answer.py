@@ -34,7 +34,7 @@ def headers(exchange: Exchange, ready: Answer) -> dict[str, str]:
         if exchange.fell_back:
             found["x-trilith-fallback"] = release.model
     if exchange.budget:
-        found["x-trilith-budget"] = exchange.budget.partition(":")[0]
+        found["x-trilith-budget"] = exchange.budget.partition(":")[0].replace(" ", "; level=")
     if exchange.queued_s:
         found["x-trilith-queue-ms"] = "%.0f" % (exchange.queued_s * 1000)
     if exchange.recalled:

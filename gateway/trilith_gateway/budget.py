@@ -72,13 +72,13 @@ class Budgets:
         Raises:
             BudgetExceededError: one of them has less than that left; nothing is held then.
         """
-        accounts = [self.account(budget, now) for budget in key.budgets]
-        for budget, account in zip(key.budgets, accounts, strict=True):
+        for budget in key.budgets:
+            account = self.account(budget, now)
             if account.spent + account.reserved + amount > budget.pico_usd:
                 known = f"{format_usd(account.spent)} are spent and {format_usd(account.reserved)} reserved"
                 raise exceeded(budget, amount, known, account.window_end, now)
-        for account in accounts:
-            account.reserved += amount
+        for budget in key.budgets:
+            self._accounts[budget.account].reserved += amount
 
     def settle(self, key: Key, reserved: int, charged: int, at: float) -> None:
         """Give back what was `reserved` at the Unix time `at`, and book `charged`, both in pico-USD."""

@@ -32,7 +32,7 @@ class Key:
     team: str
     secret_sha256: str
     terms: Terms
-    """Its own; those of its team and org are in `budgets` and `rates` only."""
+    """Its own; those of its team and org are in `budgets` and the rates only."""
     models: frozenset[str]
     """Models that the key may call; empty: all."""
     priority: Priority = "interactive"
@@ -44,8 +44,12 @@ class Key:
     """Where its charges count: `key:ID`, `team:NAME`, `org:NAME`."""
     budgets: tuple[Budget, ...] = ()
     """Of the accounts that have one."""
-    rates: tuple[Rates, ...] = ()
-    """Of the accounts that have any."""
+    shares: bool = False
+    """Whether one of the budgets has a soft or a degrade share."""
+    request_rates: tuple[Rates, ...] = ()
+    """Of the accounts with a limit on requests."""
+    work_rates: tuple[Rates, ...] = ()
+    """Of the accounts with a limit on tokens or concurrency."""
 
     def allows(self, model: str) -> bool:
         """Say whether the key may call `model`."""
@@ -58,15 +62,18 @@ class Key:
         levels = [(f"key:{self.id}", self.terms), (f"team:{self.team}", team.terms if team else Terms())]
         if org:
             levels.append((f"org:{org}", groups.orgs.get(org, Terms())))
-        budgets = [terms.budget(account) for account, terms in levels]
+        found = [terms.budget(account) for account, terms in levels]
+        budgets = tuple(budget for budget in found if budget is not None)
         rates = [terms.rates(account) for account, terms in levels]
         return replace(
             self,
             org=org,
             weight=team.weight if team is not None else 1,
             accounts=tuple(account for account, _ in levels),
-            budgets=tuple(budget for budget in budgets if budget is not None),
-            rates=tuple(limits for limits in rates if limits is not None),
+            budgets=budgets,
+            shares=any(budget.has_shares for budget in budgets),
+            request_rates=tuple(limits for limits in rates if limits.requests_per_minute is not None),
+            work_rates=tuple(limits for limits in rates if limits.bounds_work),
         )
 
 

@@ -21,7 +21,7 @@ from trilith_gateway.release import declared_digest
 _log = logging.getLogger(__name__)
 
 _POLL_S = 1.0
-_AT_START = ("home", "gateway", "telemetry", "engines")
+_AT_START = ("home", "gateway", "store", "telemetry", "engines")
 """Sections that are read once; a change in them waits for a restart."""
 
 

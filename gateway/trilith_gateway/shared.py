@@ -77,8 +77,8 @@ class LeasedBudgets:
         Raises:
             BudgetExceededError: one of them has less than that left; nothing is held then.
         """
-        accounts = [self._account(budget, now) for budget in key.budgets]
-        for budget, account in zip(key.budgets, accounts, strict=True):
+        for budget in key.budgets:
+            account = self._account(budget, now)
             missing = amount - (account.held - account.reserved)
             if missing > 0:  # what is leased here stays idle if the next budget refuses, and goes back
                 wanted = max(missing, budget.pico_usd // _SHARE)
@@ -89,7 +89,8 @@ class LeasedBudgets:
                     raise exceeded(budget, amount, "less than that is left", account.window_end, now)
                 account.held += taken
                 self._look(budget, account)
-        for account in accounts:
+        for budget in key.budgets:
+            account = self._accounts[budget.account]
             account.reserved += amount
             account.idle = False
 
@@ -154,7 +155,7 @@ class LeasedBudgets:
             self._owe(budget.account, made, account.reserved)
             made.held = account.reserved
         self._accounts[budget.account] = made
-        if budget.soft_percent is not None or budget.degrade_percent is not None:
+        if budget.has_shares:
             self._purse.lease(budget.account, start, None, 0, 0)  # opens it: what was charged counts
         self._look(budget, made)
         return made
@@ -177,5 +178,5 @@ class LeasedBudgets:
             account.total += amount
 
     def _look(self, budget: Budget, account: _Account) -> None:
-        if budget.soft_percent is not None or budget.degrade_percent is not None:
+        if budget.has_shares:
             account.total = self._purse.leased(budget.account, account.window_start)

@@ -29,6 +29,11 @@ class Budget:
         """Return `key`, `team` or `org`."""
         return self.account.partition(":")[0]
 
+    @property
+    def has_shares(self) -> bool:
+        """Say whether anything happens before the whole is spent."""
+        return self.soft_percent is not None or self.degrade_percent is not None
+
     def reaches(self, percent: int | None, amount: int) -> bool:
         """Say whether `amount` (pico-USD) is at least `percent` of the budget; nothing reaches None."""
         return percent is not None and amount * 100 >= self.pico_usd * percent
@@ -43,6 +48,11 @@ class Rates:
     tokens_per_minute: int | None = None
     max_concurrency: int | None = None
     """Requests under way at once."""
+
+    @property
+    def bounds_work(self) -> bool:
+        """Say whether tokens or requests under way are limited."""
+        return self.tokens_per_minute is not None or self.max_concurrency is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +82,9 @@ class Terms:
             self.degrade_to,
         )
 
-    def rates(self, account: str) -> Rates | None:
-        """Return the limits for an account; None: it has none."""
-        numbers = (self.requests_per_minute, self.tokens_per_minute, self.max_concurrency)
-        return None if numbers == (None, None, None) else Rates(account, *numbers)
+    def rates(self, account: str) -> Rates:
+        """Return the limits for an account."""
+        return Rates(account, self.requests_per_minute, self.tokens_per_minute, self.max_concurrency)
 
     def columns(self) -> dict[str, Any]:
         """Return what the tables hold."""

@@ -140,8 +140,8 @@ STEPS = settings(max_examples=150, stateful_step_count=50, deadline=None)
 
 
 def test_one_process_does_what_the_model_does() -> None:
-    run_state_machine_as_test(Machine, settings=STEPS)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(Machine, settings=STEPS)
 
 
 def test_several_processes_overshoot_nothing_and_refuse_nothing_for_long() -> None:
-    run_state_machine_as_test(LeasedMachine, settings=STEPS)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(LeasedMachine, settings=STEPS)

@@ -18,6 +18,7 @@ from trilith_gateway.api import Api
 from trilith_gateway.exchange import Exchange
 from trilith_gateway.platform import Platform
 from trilith_gateway.reload import Reloader, Source
+from trilith_gateway.routing.gate import Gate, Ticket
 
 
 class Kept(MemoryUpstream):
@@ -74,6 +75,23 @@ async def test_a_model_that_did_not_change_keeps_its_upstream(
     assert found["b"].price is not None
     assert upstreams["a"].closed
     assert not upstreams["b"].closed
+
+
+async def test_a_queue_goes_on_with_its_new_width(platform: Platform, path: Path, reloader: Reloader) -> None:
+    def gate() -> Gate:
+        release = platform.releases.find("a")
+        assert release is not None
+        assert release.gate is not None
+        return release.gate
+
+    write(path, a=chat(max_concurrency=1), b=chat())
+    await reloader.reload()
+    before = gate()
+    assert isinstance(before.enter("t", 1, batch=False), Ticket)
+    write(path, a=chat(max_concurrency=2, queue_length=7), b=chat())
+    await reloader.reload()
+    assert gate() is before
+    assert (before.open, before.places, before.queue) == (1, 2, 7)
 
 
 async def test_wrong_settings_change_nothing(platform: Platform, path: Path, reloader: Reloader) -> None:

@@ -101,15 +101,15 @@ def machine(make: Callable[[], Bench]) -> type[Machine]:
 
 
 def test_one_process_does_what_the_model_does() -> None:
-    run_state_machine_as_test(machine(lambda: Bench(RateLimiter())), settings=SETTINGS)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(machine(lambda: Bench(RateLimiter())), settings=SETTINGS)
 
 
 def test_shared_memory_does_what_the_model_does() -> None:
     with tempfile.TemporaryDirectory() as folder:
         names = iter(range(10**6))
         made = machine(lambda: Bench(SharedRateLimiter(Path(folder) / str(next(names)))))
-        run_state_machine_as_test(made, settings=SETTINGS)  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(made, settings=SETTINGS)
 
 
 def test_redis_does_what_the_model_does(redis_server: RedisServer) -> None:
-    run_state_machine_as_test(machine(lambda: Bench.on_redis(redis_server)), settings=SETTINGS)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(machine(lambda: Bench.on_redis(redis_server)), settings=SETTINGS)

@@ -22,11 +22,11 @@ class LimitKeeper:
         Raises:
             RateLimitError: there were too many in the last minute.
         """
-        found = self._limiter.request(exchange.caller.rates, time.monotonic())
-        if isinstance(found, Awaitable):
-            return self._begin_later(exchange, found)
-        self._counted(exchange, found)
-        return None
+        found = self._limiter.request(exchange.caller.request_rates, time.monotonic())
+        if found is None or type(found) is Allowance:
+            self._counted(exchange, found)
+            return None
+        return self._begin_later(exchange, found)
 
     async def _begin_later(self, exchange: Exchange, asked: Awaitable[Maybe]) -> None:
         self._counted(exchange, await asked)
@@ -43,11 +43,11 @@ class LimitKeeper:
         Raises:
             RateLimitError: there is no place, or the last minute's tokens leave too few.
         """
-        found = self._limiter.work(exchange.caller.rates, exchange.id, tokens, time.monotonic())
-        if isinstance(found, Awaitable):
-            return self._work_later(exchange, found, tokens)
-        self._taken(exchange, found, tokens)
-        return None
+        found = self._limiter.work(exchange.caller.work_rates, exchange.id, tokens, time.monotonic())
+        if found is None or type(found) is Allowance:
+            self._taken(exchange, found, tokens)
+            return None
+        return self._work_later(exchange, found, tokens)
 
     async def _work_later(self, exchange: Exchange, asked: Awaitable[Maybe], tokens: int) -> None:
         self._taken(exchange, await asked, tokens)
@@ -63,7 +63,7 @@ class LimitKeeper:
         """Give the place back, and count the tokens that were used instead of those that might have been."""
         taken, exchange.tokens_taken = exchange.tokens_taken, None
         if taken is not None:
-            self._limiter.settle(exchange.caller.rates, exchange.id, taken, used, time.monotonic())
+            self._limiter.settle(exchange.caller.work_rates, exchange.id, taken, used, time.monotonic())
 
 
 def _refused(found: Allowance, amount: int) -> RateLimitError:

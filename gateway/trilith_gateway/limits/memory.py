@@ -18,17 +18,24 @@ class RateLimiter:
 
     def request(self, rates: Sequence[Rates], now: float) -> Maybe:
         """Count one request at every account, or at none."""
-        due: dict[str, float] = {}
+        if len(rates) == 1:  # as nearly always
+            return self._request(rates[0], now)
         found: list[Allowance] = []
         for limit in rates:
             if limit.requests_per_minute is not None:
-                name = limit.account
-                before = self._requests.get(name, now)
-                due[name], allowance = pace(before, 1, limit.requests_per_minute, now, name, "requests")
-                found.append(allowance)
+                before = self._requests.get(limit.account, now)
+                found.append(pace(before, 1, limit.requests_per_minute, now, limit.account, "requests")[1])
         if all(allowance.allowed for allowance in found):
-            self._requests |= due
+            for limit in rates:
+                self._request(limit, now)
         return tightest(found)
+
+    def _request(self, limit: Rates, now: float) -> Maybe:
+        if (rate := limit.requests_per_minute) is None:
+            return None
+        name = limit.account
+        self._requests[name], found = pace(self._requests.get(name, now), 1, rate, now, name, "requests")
+        return found
 
     def work(self, rates: Sequence[Rates], id: str, tokens: int, now: float) -> Maybe:
         """Take a place and `tokens` at every account, or nothing at any."""

@@ -39,7 +39,7 @@ class Admit:
 
     def __call__(self, exchange: Exchange) -> Awaitable[None] | None:
         """Read and check the body, find the release, hold the money."""
-        if exchange.caller.rates and (wait := self._limits.begin(exchange)) is not None:
+        if exchange.caller.request_rates and (wait := self._limits.begin(exchange)) is not None:
             return self._limited(exchange, wait)
         return self._read(exchange)
 
@@ -82,7 +82,7 @@ class Admit:
         if release.routes:
             release = routed(exchange, release, self._releases.find)
         exchange.release = release
-        if exchange.caller.rates:
+        if exchange.caller.work_rates:
             used = upper_usage(exchange, release)
             wait = self._limits.work(exchange, used.input_tokens + used.output_tokens)
             if wait is not None:
@@ -145,7 +145,7 @@ class Admit:
     def _reserve(self, exchange: Exchange, release: Release, bound: int, now: float) -> int:
         """Ask the budgets; returns what is reserved (pico-USD)."""
         key = exchange.caller
-        if (budget := self._budgets.degrades(key, bound, now)) is not None:
+        if key.shares and (budget := self._budgets.degrades(key, bound, now)) is not None:
             other = self._releases.find(budget.degrade_to)
             cheaper = _instead(exchange, release, other)
             if other is not None and cheaper is not None and cheaper < bound:
@@ -157,7 +157,7 @@ class Admit:
         except Exhausted as error:
             exchange.budget = f"exhausted {error.budget.account}"
             raise
-        if not exchange.budget and (told := self._budgets.soft(key, now)) is not None:
+        if key.shares and not exchange.budget and (told := self._budgets.soft(key, now)) is not None:
             exchange.budget = f"soft {told.account}"
         return bound
 
