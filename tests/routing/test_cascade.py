@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import random
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from typing import Any
 
 import httpx
 import pytest
 from support.gateway import Gateway, StartGateway
+from support.installed import until
 
 from trilith.errors import APIConnectionError
-from trilith.money import Price, cost
-from trilith.seams import Upstream
+from trilith.money import Price, cost, pico_usd
+from trilith.seams import Call, Reply, Upstream
 from trilith.testing import MemoryPredictor, MemoryUpstream
 from trilith.types import Usage
 from trilith_gateway.usage import estimate
@@ -251,3 +256,72 @@ def test_an_anthropic_client_gets_its_protocol(start_gateway: StartGateway, larg
         streamed = client.post("/v1/messages", json=body | {"stream": True}).text
     assert answer["content"][0]["text"] == "refund"
     assert "message_stop" in streamed
+
+
+def test_a_caller_who_leaves_pays_what_was_used_and_stops_the_rest(
+    start_gateway: StartGateway, large: MemoryUpstream
+) -> None:
+    slow = MemoryUpstream(delay_s=60)
+    models: dict[str, dict[str, Any]] = {
+        "echo": {"cascade": [{"model": "triage"}, {"model": "small"}]},
+        "triage": ROW,
+        "small": SMALL,
+    }
+    upstreams = {"echo": large, "triage": MemoryPredictor(triage), "small": slow}
+    gateway = start_gateway(upstreams, **models)
+    body = {"model": "echo", "messages": [{"role": "user", "content": "hello"}]}
+    with gateway.client() as client, pytest.raises(httpx.ReadTimeout):
+        client.post("/v1/chat/completions", json=body, timeout=0.5)
+    until(lambda: len(gateway.ledger()) == 2)
+    rows = [(row["model"], row["rule"], row["amount_pico_usd"]) for row in gateway.ledger()]
+    assert rows == [("triage", "usage", ROW_PICO), ("small", "aborted", 0)]
+    assert (slow.aborted, gateway.rows("select * from reservations")) == (1, [])
+
+
+class Invoiced:
+    """Lets calls through and adds up what their sender has to pay."""
+
+    def __init__(self, inner: Upstream, price: Price, per_call: Usage) -> None:
+        self._inner = inner
+        self._each = cost(per_call, price)
+        self.ready, self.aclose = inner.ready, inner.aclose
+        self.pico_usd = 0
+
+    async def send(self, call: Call) -> Reply:
+        reply = await self._inner.send(call)
+        if reply.status == 200:
+            self.pico_usd += self._each
+        return reply
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_ledger_is_the_invoice_whatever_fails(start_gateway: StartGateway, seed: int) -> None:
+    rng = random.Random(seed)
+
+    def failures(share: float) -> list[int | Exception]:
+        kinds: list[int | Exception] = [503, 500, APIConnectionError("away")]
+        return [rng.choice(kinds) for _ in range(int(150 * share))]
+
+    predictor = MemoryPredictor(lambda _: ("refund", rng.random()), fail_with=failures(0.1))
+    small = MemoryUpstream(lambda _: rng.choice(["fine", "fine!"]), fail_with=failures(0.2))
+    large = MemoryUpstream("from large", fail_with=failures(0.2))
+    row, cheap = Price(row=ROW_PICO), Price(input_token=10**5, output_token=3 * 10**5)
+    upstreams = {
+        "echo": Invoiced(large, LARGE, Usage(1, 2)),
+        "triage": Invoiced(predictor, row, Usage(rows=1)),
+        "small": Invoiced(small, cheap, Usage(1, 1)),
+    }
+    steps = [{"model": "triage", "confidence": 0.7}, {"model": "small", "matches": "[a-z]+"}]
+    echo = {"cascade": steps, "otherwise": {"model": "triage", "confidence": 0.2}}
+    gateway = start_gateway(upstreams, echo=echo, triage=ROW, small=SMALL)
+    budget = 40 * ROW_PICO
+    with gateway.client(token=gateway.mint(budget_pico_usd=budget)) as client, ThreadPoolExecutor(8) as pool:
+        body = {"model": "echo", "max_tokens": 2, "messages": [{"role": "user", "content": "hello"}]}
+        answers = list(pool.map(lambda _: client.post("/v1/chat/completions", json=body), range(120)))
+    statuses = Counter(answer.status_code for answer in answers)
+    assert {200, 429} <= set(statuses)
+    charged = sum(row["amount_pico_usd"] for row in gateway.ledger())
+    assert charged == sum(upstream.pico_usd for upstream in upstreams.values()) <= budget
+    assert gateway.rows("select * from reservations") == []
+    told = sum(pico_usd(Decimal(answer.headers.get("x-trilith-cost-usd", "0"))) for answer in answers)
+    assert told == charged

@@ -197,3 +197,26 @@ async def test_a_caller_in_a_hurry_does_not_open_the_breaker_for_others() -> Non
     for _ in range(50):
         await outcome(routed)
     assert routed.endpoints[0].breaker.allows(asyncio.get_running_loop().time())
+
+
+async def test_a_model_that_is_seldom_asked_loses_nothing_to_a_replica_that_stays_away() -> None:
+    now = 0.0
+    dead, good = MemoryUpstream(fail_with=[copy(UNSENT) for _ in range(1000)]), MemoryUpstream()
+    routed = RoutedUpstream(
+        [Endpoint("dead", dead), Endpoint("good", good)],
+        policy.power_of_two(random.Random(1)),
+        clock=lambda: now,
+    )
+    statuses = set()
+    for _ in range(200):
+        now += 60.0
+        statuses.add(await outcome(routed))
+    assert statuses == {200}
+    assert len(dead.calls) > 80  # who never answered seems quick, so each request finds out anew
+
+
+async def test_without_a_retry_share_nothing_is_tried_again() -> None:
+    bad, good = failing(500), MemoryUpstream()
+    endpoints = [Endpoint("bad", bad), Endpoint("good", good)]
+    routed = RoutedUpstream(endpoints, policy.weighted, limits=Limits(attempts=3, retry_share=0))
+    assert await outcome(routed) == 500

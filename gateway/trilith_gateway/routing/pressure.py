@@ -41,8 +41,9 @@ async def follow(endpoints: Sequence[Endpoint]) -> None:
 async def _read(endpoint: Endpoint) -> None:
     upstream = served(endpoint.upstream)
     if isinstance(upstream, HttpUpstream):
-        endpoint.pressure = 1.0
+        found = 1.0  # what it was stays until the answer is there: a busy engine is slow to tell
         with contextlib.suppress(APIConnectionError):
             status, body = await upstream.fetch("/metrics", timeout_s=2)
             if status == 200:
-                endpoint.pressure = pressure(body)
+                found = pressure(body)
+        endpoint.pressure = found

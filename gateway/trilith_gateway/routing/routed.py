@@ -41,16 +41,24 @@ class Limits:
 
 
 class Allowance:
-    """A token bucket that fills with requests, not with time: extra work stays a share of the work."""
+    """A token bucket that fills with requests: extra work stays a share of the work.
 
-    def __init__(self, share: float, burst: float) -> None:
+    It may also fill a little with time, for models that are seldom asked: there, each request may be the one
+    that finds out that a replica is still away.
+    """
+
+    def __init__(self, share: float, burst: float, per_s: float = 0.0) -> None:
         self._share = share
         self._burst = burst
+        self._per_s = per_s if share else 0.0
         self._tokens = burst if share else 0.0
+        self._at: float | None = None
 
-    def earn(self) -> None:
-        """One request has come."""
-        self._tokens = min(self._burst, self._tokens + self._share)
+    def earn(self, now: float) -> None:
+        """One request has come; `now` in seconds, monotonic."""
+        passed = 0.0 if self._at is None else now - self._at
+        self._at = now
+        self._tokens = min(self._burst, self._tokens + self._share + passed * self._per_s)
 
     def spend(self) -> bool:
         """Take one token; false when there is none."""
@@ -98,7 +106,7 @@ class RoutedUpstream:
         self._limits = limits
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._rng = rng or random.Random()
-        self._retries = Allowance(limits.retry_share, burst=10)
+        self._retries = Allowance(limits.retry_share, burst=10, per_s=1)
         self._hedges = Allowance(limits.hedge_share, burst=3)
         self._engine_load = engine_load
         self._check = check
@@ -115,9 +123,10 @@ class RoutedUpstream:
             InternalServerError: 503, none may be asked now.
         """
         self._follow()
-        self._retries.earn()
-        self._hedges.earn()
-        ends = self._clock() + call.timeout_s
+        now = self._clock()
+        self._retries.earn(now)
+        self._hedges.earn(now)
+        ends = now + call.timeout_s
         tried: list[Endpoint] = []
         while True:
             endpoint = self._next(call, tried)

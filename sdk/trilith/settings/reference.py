@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from pydantic_core import PydanticUndefined
 
 from trilith.settings.environment import PREFIX
 from trilith.settings.schema import Settings
-from trilith.settings.shape import ROOT, Place
+from trilith.settings.shape import ROOT, Place, strip
 
 ENTRY = "<name>"
+ITEM = "[]"
 _VARIABLE_TEXT = {"type": "string", "pattern": r"\$\{"}
 
 _INTRODUCTION = """\
@@ -41,7 +42,7 @@ class Setting:
     """One line of the table."""
 
     key: str
-    """Dotted, with `<name>` for the name of an entry."""
+    """Dotted, with `<name>` for the name of an entry and `[]` for each item of a list."""
     place: Place
     kinds: tuple[str, ...]
     """The kinds of models that have it; empty where there is no kind."""
@@ -82,6 +83,8 @@ def json_schema() -> str:
 def _walk(place: Place, key: str, kinds: tuple[str, ...]) -> Iterator[Setting]:
     if place.is_leaf:
         yield Setting(key, place, kinds)
+        if place.is_list and (item := Place(get_args(strip(place.annotation))[0])).sections:
+            yield from _walk(item, f"{key}{ITEM}", kinds)
     elif place.entry is not None:
         yield from _walk(Place(place.entry, place.field), f"{key}.{ENTRY}", kinds)
     else:
@@ -118,7 +121,8 @@ def _entry(setting: Setting, *, level: int) -> str:
     elif setting.kinds:
         facts.append(f"- Kinds: {', '.join(dict.fromkeys(setting.kinds))}")
     facts.append(f"- Default: {_default(setting.place)}")
-    facts.append(f"- Environment: `{_variable(setting.key)}`")
+    if ITEM not in setting.key:
+        facts.append(f"- Environment: `{_variable(setting.key)}`")
     return f"{'#' * level} `{setting.key}`\n\n{description}\n\n" + "\n".join(facts) + "\n"
 
 

@@ -61,7 +61,8 @@ class RoutingSettings(Section):
     attempts: int = Field(2, ge=1, le=10)
     """Most tries of one request, the first included."""
     retry_share: float = Field(0.2, ge=0, le=1)
-    """Most retries as a share of all requests, so that a failing model is not stormed."""
+    """Most retries as a share of all requests, so that a failing model is not stormed; one a second is always
+    allowed, unless this is 0."""
     hedge_share: float = Field(0, ge=0, le=0.5)
     """Most requests that a second replica is asked for when the first is slower than 95 % of its answers."""
     breaker_failures: int = Field(5, ge=1)
