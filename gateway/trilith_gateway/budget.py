@@ -27,6 +27,8 @@ class Account:
     """Unix time at which the window closes; infinite for `total`."""
     spent: int
     reserved: int = 0
+    stale: bool = False
+    """The ledger has changed by other hands than ours; `spent` must be read again."""
 
 
 class Budgets:
@@ -63,6 +65,11 @@ class Budgets:
         account.reserved = max(0, account.reserved - reserved)
         account.spent += charged
 
+    def reread(self) -> None:
+        """Take up what others have written into the ledger (adjustments), with each account's next use."""
+        for account in self._accounts.values():
+            account.stale = True
+
     def account(self, key: Key, now: float) -> Account:
         """Return the key's account in the window that holds `now`."""
         account = self._accounts.get(key.id)
@@ -72,6 +79,8 @@ class Budgets:
         elif now >= account.window_end:  # a new window: nothing is spent, open reservations go along
             start, end = window(key.budget_window, now)
             account = self._accounts[key.id] = Account(start, end, 0, account.reserved)
+        elif account.stale:
+            account.spent, account.stale = self._spent(key.id, account.window_start), False
         return account
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from opentelemetry.trace import Tracer
 
+from trilith.money import Price
 from trilith.seams import Embedder, Upstream
 from trilith.settings.schema import (
     ChatModel,
@@ -18,6 +19,7 @@ from trilith.settings.schema import (
     UpstreamSettings,
 )
 from trilith.types import Kind
+from trilith_gateway import enginecost
 from trilith_gateway.release import Release, ReleaseTable, declared_digest
 from trilith_gateway.routing import policy
 from trilith_gateway.routing.endpoint import Breaker, Endpoint
@@ -68,13 +70,21 @@ def _release(settings: Settings, name: str, upstream: Upstream) -> Release:
         upstream_model=_upstream_model(name, place),
         provider=_provider(place),
         policy=model.policy,
-        price=model.price.exact() if model.price else None,
+        price=price_of(settings, name),
         max_output_tokens=model.max_output_tokens if isinstance(model, ChatModel | RagModel) else 0,
         cache_ttl_s=model.cache_ttl_s,
         fallbacks=model.fallbacks if isinstance(model, ChatModel) else (),
         tries_again=isinstance(upstream, RoutedUpstream) or model.kind is Kind.RAG,
         counts_stream_usage=place is not None and place.engine is not None,
     )
+
+
+def price_of(settings: Settings, name: str) -> Price | None:
+    """Return a model's price: as the settings give it, or the standard rate of its server; None: unpriced."""
+    model = settings.models.get(name)
+    if model is None:
+        return None
+    return model.price.exact() if model.price is not None else enginecost.standard(settings, name)
 
 
 def _policy(name: str) -> policy.Choose:
