@@ -2,7 +2,7 @@
 
 Calls are charged at a standard rate: what a unit of work costs when the server is as busy as it is meant to
 be. So a team's price does not jump when the others stop. What a window's charges leave of the server's cost, the
-platform pays: one idle row, so that charges and idle together are price x time, to the last pico-USD. A
+platform pays: one idle row, so charges and idle together are price x time, to the last pico-USD. A
 server that does more than it is meant to earns more than it costs, and its idle row is below zero.
 """
 
@@ -156,9 +156,10 @@ class EngineCosts:
 
 
 def due(connection: Connection, account: Account, now: float, look_back_s: float = _LATER_S) -> list[Record]:
-    """Return the idle rows that an account lacks: for windows since the last that was booked, and corrections
-    where a window's sum is not its cost any more.
+    """Return the idle rows that an account lacks.
 
+    Those are rows for windows since the last that was booked, and corrections where a window's sum is not its
+    cost any more.
     A row's id says which window it is for and how many there were before it, so two processes that look at
     the same time write the same row.
     """

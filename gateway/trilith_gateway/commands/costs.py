@@ -48,7 +48,7 @@ class Costs:
             nargs="?",
             choices=("report", "forecast", "rerate", "engines", "fit"),
             default="report",
-            help="report spending, forecast budgets, rerate, show own servers, fit their weights (%(default)s)",
+            help="report spending, forecast budgets, rerate, show own servers, fit weights (%(default)s)",
         )
         parser.add_argument(
             "--by",

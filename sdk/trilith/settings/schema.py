@@ -108,13 +108,13 @@ class StoreSettings(Section):
 
 
 class EngineCostSettings(Section):
-    """What a server of one's own costs. Its time is booked by windows: the calls' charges, the rest as idle."""
+    """What an own server costs. Its time is booked by windows: the calls' charges, and the rest as idle."""
 
     usd_per_hour: Decimal = Field(ge=0)
     """Price of an hour of one replica, in US dollars, busy or not."""
     units_per_second: float | None = Field(None, gt=0)
-    """Units of work that a replica does in a second when fully busy; `trilith costs fit` measures it. With it,
-    models without a `price` are charged by work at the standard rate."""
+    """Units of work that a replica does in a second when fully busy; `trilith costs fit` measures it. With
+    it, models without a `price` are charged by work at the standard rate."""
     target_utilisation: Decimal = Field(Decimal("0.6"), gt=0, le=1)
     """How busy the server is meant to be; the standard rate covers its cost when it is."""
     input_weight: Decimal = Field(Decimal(1), ge=0)
