@@ -1,11 +1,11 @@
 """Simulates calls with faults, and compares the ledger with what the upstreams invoice.
 
-`python bench/money.py --calls 1000000`. Every call goes through the real nine stages, the real router, and the
-real store; only the network is simulated, in virtual time. Each upstream keeps a book of its own: what it has
-reported as used, however that answer ended. Callers leave, streams break, answers are cut, connections fail,
-errors are billed, replicas are asked twice, another model stands in, requests are sent again under the same
-idempotency key, and 64 callers share budgets that do not suffice. The seed makes a run repeatable, but for what
-threads of the store do.
+`python bench/money.py --calls 1000000`. Every call goes through the real nine stages, the real router, and
+the real store; only the network is simulated, in virtual time. Each upstream keeps a book of its own: what it
+has reported as used, however that answer ended. Callers leave, streams break, answers are cut, connections
+fail, errors are billed, replicas are asked twice, another model stands in, requests are sent again under the
+same idempotency key, and 64 callers share budgets that do not suffice. The seed makes a run repeatable, but
+for what threads of the store do.
 """
 
 from __future__ import annotations

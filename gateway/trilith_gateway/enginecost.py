@@ -1,9 +1,9 @@
 """What an own server costs: its time at its hourly price, charged by work, the rest booked as idle.
 
 Calls are charged at a standard rate: what a unit of work costs when the server is as busy as it is meant to
-be. So a team's price does not jump when the others stop. What a window's charges leave of the server's cost, the
-platform pays: one idle row, so charges and idle together are price x time, to the last pico-USD. A
-server that does more than it is meant to earns more than it costs, and its idle row is below zero.
+be. So a team's price does not jump when the others stop. What a window's charges leave of the server's cost,
+the platform pays: one idle row, so charges and idle together are price x time, to the last pico-USD. A server
+that does more than it is meant to earns more than it costs, and its idle row is below zero.
 """
 
 from __future__ import annotations
