@@ -52,8 +52,8 @@ _USAGE = {
 }
 """The part of a usage that each rate prices."""
 _ALIKE = ("_dbu_", "_cache_hit", "_balanced", "_ultrafast", "_decisions")
-"""The same prices in another currency or under another name, and tiers that we do not know: those are unpriced
-because they are not in the book."""
+"""The same prices in another currency or under another name, and tiers that we do not know: their calls are
+unpriced because they are not in the book."""
 _MEANT = (
     ("cache_read_input_audio", "cached_audio_tokens"),
     ("cache_creation_input_audio", "cached_audio_tokens"),

@@ -55,6 +55,8 @@ class Account:
     """The soft share was reached, and somebody told."""
     since: float = 0.0
     """Reservations from before count elsewhere (Unix time)."""
+    stale: bool = False
+    """The ledger has changed by other hands than ours; `spent` must be read again."""
 
 
 class Budgets:
@@ -95,6 +97,11 @@ class Budgets:
                 account.told = True
                 self._alert(Alert(budget, account.window_start, account.spent))
 
+    def reread(self) -> None:
+        """Take up what others have written into the ledger (adjustments), with each account's next use."""
+        for account in self._accounts.values():
+            account.stale = True
+
     def soft(self, key: Key, now: float) -> Budget | None:
         """Return a budget of the key's whose soft share is spent, if there is one."""
         for budget in key.budgets:
@@ -123,6 +130,8 @@ class Budgets:
         elif now >= account.window_end:  # a new window: nothing is spent, nothing reserved
             start, end = window(budget.window, now)
             account = self._accounts[budget.account] = Account(budget.window, start, end, 0, since=start)
+        elif account.stale:
+            account.spent, account.stale = self._spent(budget.account, account.window_start), False
         return account
 
 

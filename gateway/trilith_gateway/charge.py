@@ -22,8 +22,7 @@ from trilith_gateway.release import Release
 from trilith_gateway.store.journal import Record
 
 PLATFORM = "platform"
-"""The key and team that pay for what no caller asked for: tries that the platform made on its own, and engines
-that are idle."""
+"""The key and team that pay for what no caller asked for: tries of the platform's own, and idle engines."""
 
 NOTHING = Usage(requests=0)
 
@@ -67,8 +66,8 @@ def note(
         status: What was answered; 0 when nothing was.
         usage: What was used, as far as that is known.
         upstream: Which replica it was.
-        by_caller: The caller pays, because the try was part of the answer (a step of a cascade). Otherwise the
-            platform pays: a caller asked once.
+        by_caller: The caller pays, because the try was part of the answer (a step of a cascade). Otherwise
+            the platform pays: a caller asked once.
         estimated: Whether the usage is an estimate.
         release: What was asked; None: the exchange's present release.
     """
@@ -95,7 +94,7 @@ def note_tried(exchange: Exchange, tried: Tried) -> None:
 
 
 def owed(exchange: Exchange) -> int:
-    """Return what the caller owes for tries and has not been booked yet (pico-USD), and take it for booked."""
+    """Return what the caller owes for tries and is not booked yet (pico-USD); from here on it is."""
     total = 0
     for one in exchange.tries or ():
         if one.by_caller and not one.booked:

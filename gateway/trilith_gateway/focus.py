@@ -10,8 +10,11 @@ import csv
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
 from typing import Any, TextIO
 
+from trilith.extras import need
 from trilith.money import format_usd
 from trilith.types import Kind
 
@@ -62,16 +65,20 @@ COLUMNS = (
 
 _SUMS = ("requests", "input_tokens", "output_tokens", "cached_input_tokens", "rows")
 _ROWS = """
-select {day} as day, team, key_id, model, kind, release, price, rule,
+select {day} as day, {booked} as booked, team, key_id, model, kind, release, price, rule, category, tier,
     sum(amount_pico_usd) as amount_pico_usd, {sums}
-from ledger where amount_pico_usd is not null
-group by 1, 2, 3, 4, 5, 6, 7, 8 order by 1, 2, 3, 4, 5, 6, 7, 8
+from ledger where amount_pico_usd is not null and at >= ? and at < ?
+group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 order by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 """
 
 
 def statement(day: str) -> str:
-    """Return the query for `rows`; `day` is the database's expression for a charge's day (UTC)."""
-    return _ROWS.format(day=day, sums=", ".join(f"sum({name}) as {name}" for name in _SUMS))
+    """Return the query for `rows`, with the two Unix times between which charges lie as its parameters.
+
+    `day` is the database's expression for a charge's day (UTC).
+    """
+    booked = day.replace("ledger.at", "coalesce(ledger.booked_at, ledger.at)")
+    return _ROWS.format(day=day, booked=booked, sums=", ".join(f"sum({name}) as {name}" for name in _SUMS))
 
 
 def rows(found: Iterable[Any], account: str) -> list[dict[str, str]]:
@@ -93,13 +100,65 @@ def write(rows: Iterable[dict[str, str]], file: TextIO) -> None:
     writer.writerows(rows)
 
 
+def write_parquet(rows: list[dict[str, str]], path: Path) -> None:
+    """Write rows as a Parquet file: costs are decimals with twelve places, counts whole numbers.
+
+    Raises:
+        MissingExtra: pyarrow is not installed.
+    """
+    pyarrow = need("pyarrow", extra="classical")
+    parquet = need("pyarrow.parquet", extra="classical")
+    kinds = {name: pyarrow.decimal128(38, 12) for name in COLUMNS if name.endswith("Cost")}
+    kinds |= {name: pyarrow.int64() for name in COLUMNS if name in _WHOLE}
+    read = {
+        name: Decimal if name in kinds and name not in _WHOLE else int if name in _WHOLE else str
+        for name in COLUMNS
+    }
+    columns = {
+        name: pyarrow.array(
+            [read[name](row[name]) if row[name] != "" else None for row in rows],
+            type=kinds.get(name, pyarrow.string()),
+        )
+        for name in COLUMNS
+    }
+    parquet.write_table(pyarrow.table(columns), str(path))
+
+
+_WHOLE = frozenset(
+    {
+        "ConsumedQuantity",
+        "PricingQuantity",
+        "x_CachedInputTokens",
+        "x_InputTokens",
+        "x_OutputTokens",
+        "x_Requests",
+    }
+)
+_DESCRIPTIONS = {
+    "attempt": "{model} ({kind}), a further try",
+    "adjustment": "{model} ({kind}), adjustment",
+    "idle": "{model}, idle time",
+}
+
+
+def _category(row: Any) -> str:
+    """Return FOCUS' category: a server that was busier than planned gives its platform a credit."""
+    if row["category"] == "adjustment":
+        return "Adjustment"
+    return "Credit" if row["category"] == "credit" or row["amount_pico_usd"] < 0 else "Usage"
+
+
 def _row(row: Any, account: str) -> dict[str, str]:
-    day = datetime.strptime(row["day"], "%Y-%m-%d").replace(tzinfo=UTC)
-    month = day.replace(day=1)
+    day, booked = (datetime.strptime(row[name], "%Y-%m-%d").replace(tzinfo=UTC) for name in ("day", "booked"))
+    adjusts = row["category"] == "adjustment"
+    # An adjustment is on the bill of the month in which it was made, for the day that it adjusts.
+    month = (booked if adjusts else day).replace(day=1)
+    later = adjusts and month > day
     cost = format_usd(row["amount_pico_usd"])
     predicts = row["kind"] == Kind.PREDICTOR
     quantity = row["rows"] if predicts else row["input_tokens"] + row["output_tokens"]
     unit = "Rows" if predicts else "Tokens"
+    row_names = {"model": row["model"], "kind": row["kind"]}
     return dict.fromkeys(COLUMNS, "") | {
         "BilledCost": cost,
         "BillingAccountId": account,
@@ -107,20 +166,21 @@ def _row(row: Any, account: str) -> dict[str, str]:
         "BillingCurrency": "USD",
         "BillingPeriodStart": _time(month),
         "BillingPeriodEnd": _time((month + timedelta(days=32)).replace(day=1)),
-        "ChargeCategory": "Usage",
-        "ChargeDescription": f"{row['model']} ({row['kind']})",
-        "ChargeFrequency": "Usage-Based",
+        "ChargeCategory": _category(row),
+        "ChargeClass": "Correction" if later else "",
+        "ChargeDescription": _DESCRIPTIONS.get(row["category"], "{model} ({kind})").format(**row_names),
+        "ChargeFrequency": "One-Time" if adjusts else "Usage-Based",
         "ChargePeriodStart": _time(day),
         "ChargePeriodEnd": _time(day + timedelta(days=1)),
-        "ConsumedQuantity": str(quantity),
-        "ConsumedUnit": unit,
+        "ConsumedQuantity": "" if adjusts else str(quantity),
+        "ConsumedUnit": "" if adjusts else unit,
         "ContractedCost": cost,
         "EffectiveCost": cost,
         "InvoiceIssuerName": "Trilith",
         "ListCost": cost,
-        "PricingCategory": "Standard",
-        "PricingQuantity": str(quantity),
-        "PricingUnit": unit,
+        "PricingCategory": "Dynamic" if row["tier"] else "Standard",
+        "PricingQuantity": "" if adjusts else str(quantity),
+        "PricingUnit": "" if adjusts else unit,
         "ProviderName": "Trilith",
         "PublisherName": "Trilith",
         "ResourceId": row["release"],
@@ -133,7 +193,7 @@ def _row(row: Any, account: str) -> dict[str, str]:
         "SkuPriceId": row["price"],
         "SubAccountId": row["team"],
         "SubAccountName": row["team"],
-        "Tags": json.dumps({"key": row["key_id"]}),
+        "Tags": json.dumps({"key": row["key_id"]} | ({"tier": row["tier"]} if row["tier"] else {})),
         "x_CachedInputTokens": str(row["cached_input_tokens"]),
         "x_InputTokens": str(row["input_tokens"]),
         "x_OutputTokens": str(row["output_tokens"]),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from opentelemetry.trace import Tracer
 
+from trilith.money import Price
 from trilith.seams import Embedder, Upstream
 from trilith.settings.fault import without_userinfo
 from trilith.settings.routing import RoutingSettings
@@ -21,6 +22,7 @@ from trilith.settings.schema import (
     UpstreamSettings,
 )
 from trilith.types import Kind
+from trilith_gateway import enginecost
 from trilith_gateway.release import Release, ReleaseTable, declared_digest
 from trilith_gateway.routing import policy
 from trilith_gateway.routing.endpoint import Breaker, Endpoint
@@ -75,7 +77,7 @@ def _release(settings: Settings, name: str, upstream: Upstream) -> Release:
         upstream_model=_upstream_model(name, place),
         provider=_provider(place),
         policy=model.policy,
-        price=model.price.exact() if model.price else None,
+        price=price_of(settings, name),
         max_output_tokens=model.max_output_tokens if isinstance(model, ChatModel | RagModel) else 0,
         cache_ttl_s=model.cache_ttl_s,
         fallbacks=model.fallbacks if isinstance(model, ChatModel) else (),
@@ -88,6 +90,14 @@ def _release(settings: Settings, name: str, upstream: Upstream) -> Release:
         otherwise=model.otherwise if isinstance(model, ChatModel) else None,
         counts_stream_usage=place is not None and place.engine is not None,
     )
+
+
+def price_of(settings: Settings, name: str) -> Price | None:
+    """Return a model's price: as the settings give it, or the standard rate of its server; None: unpriced."""
+    model = settings.models.get(name)
+    if model is None:
+        return None
+    return model.price.exact() if model.price is not None else enginecost.standard(settings, name)
 
 
 def _policy(routing: RoutingSettings) -> policy.Choose:
@@ -143,7 +153,9 @@ class _Opener:
                 name += "'"
             breaker = Breaker(routing.breaker_failures, routing.breaker_pause_s)
             weight = place.weight if isinstance(place, ReplicaSettings) else 1
-            endpoints.append(Endpoint(name, upstream, weight, breaker, place.cost, frozenset(place.tags)))
+            endpoints.append(
+                Endpoint(name, upstream, weight, breaker, place.cost_weight, frozenset(place.tags))
+            )
 
         own_name = _upstream_model(name, model.upstream)
         add(without_userinfo(model.upstream.url or model.upstream.engine or name), first, model.upstream)

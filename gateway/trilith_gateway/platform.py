@@ -21,6 +21,7 @@ from trilith.settings.schema import Settings
 from trilith.telemetry import tracer as tracer_of
 from trilith_gateway import key, tracing
 from trilith_gateway.budget import Alert, Budgets
+from trilith_gateway.enginecost import EngineCosts, accounts
 from trilith_gateway.front import Front
 from trilith_gateway.key import Key, KeyRing
 from trilith_gateway.limits.keeper import LimitKeeper
@@ -90,13 +91,21 @@ class Platform:
             if self.store.keys_changed.is_set():
                 self.store.keys_changed.clear()
                 await asyncio.to_thread(self.keys.reload)
+                if isinstance(self.budgets, Budgets):  # leases hold adjustments already
+                    self.budgets.reread()
 
     async def housekeep(self) -> None:
         """Give back money that lies idle and tell the other workers what was counted, until cancelled."""
+        engine_costs = EngineCosts(self.store)
         while True:
             await asyncio.sleep(1)
             await asyncio.to_thread(self.metrics.share)
             await self.limiter.renew()
+            if found := accounts(self.settings):
+                try:
+                    await asyncio.to_thread(engine_costs.tick, found)
+                except Exception:  # a database that is away; what is due stays due
+                    _log.exception("the engines' time was not booked")
             if isinstance(self.budgets, LeasedBudgets):
                 for account, since, amount in self.budgets.idle():
                     await asyncio.to_thread(self.store.give_back, account, since, amount)

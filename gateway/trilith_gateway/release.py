@@ -82,7 +82,9 @@ def declared_digest(settings: Settings, name: str) -> str:
     parts: dict[str, object] = {"name": name, "model": _answering(model)}
     upstream = getattr(model, "upstream", None)
     if upstream is not None and upstream.engine is not None:
-        parts["engine"] = settings.engines[upstream.engine].model_dump(exclude={"port", "ready_timeout_s"})
+        parts["engine"] = settings.engines[upstream.engine].model_dump(
+            exclude={"port", "ready_timeout_s", "cost"}
+        )
     if model.kind is Kind.RAG:
         parts["index"] = settings.indexes[model.index].model_dump(exclude={"qdrant_api_key"})
         parts["generator"] = declared_digest(settings, model.generator)
@@ -99,7 +101,7 @@ def _answering(model: ModelSettings) -> dict[str, object]:
             "max_concurrency": True,
             "queue_length": True,
             "queue_wait_s": True,
-            "upstream": {"api_key", "cost", "tags"},
+            "upstream": {"api_key", "cost", "cost_weight", "tags"},
             "replicas": True,
             "routing": True,
             "routes": True,

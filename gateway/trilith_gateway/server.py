@@ -18,7 +18,6 @@ from fastapi import FastAPI
 from trilith.errors import SettingsError
 from trilith.settings.schema import GatewaySettings
 from trilith_gateway import log
-from trilith_gateway.platform import Platform
 from trilith_gateway.wire.protocol import WireLimits, WireProtocol
 
 

@@ -1,6 +1,6 @@
 """Reads what a call used from an upstream's answer, whichever dialect it speaks.
 
-Here, and nowhere else, all ways of counting become one: input = uncached + read from a cache + written to one.
+Here, and nowhere else, all ways of counting become one: input = uncached + read from a cache + written to it.
 OpenAI and vLLM count cached tokens within the prompt's, Anthropic beside them.
 """
 
@@ -145,7 +145,7 @@ class Tally:
             self._sample = block
 
     def tokens(self) -> int:
-        """Return an upper estimate of the tokens in it: a third of its text's bytes, at least one an event."""
+        """Return an upper estimate of its tokens: a third of its text's bytes, at least one an event."""
         if not self._events:
             return 0
         texts = sum(len(text) for text in _TEXT.findall(self._sample))

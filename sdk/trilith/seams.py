@@ -35,7 +35,7 @@ class Shield(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One try of a call whose answer is not the one that the caller gets: it failed, or another was faster."""
+    """One try whose answer is not the one that the caller gets: it failed, or another was faster."""
 
     upstream: str
     """Which replica was asked."""

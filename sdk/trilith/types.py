@@ -49,8 +49,9 @@ class Particulars:
         return tuple(getattr(self, name) for name in self.__slots__[:-1])
 
     def __add__(self, other: Particulars) -> Particulars:
-        summed = (one + two for one, two in zip(self.counts(), other.counts(), strict=True))
-        return Particulars(*summed, tier=self.tier if self.tier == other.tier else "")
+        names = self.__slots__[:-1]
+        summed: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return Particulars(**summed, tier=self.tier if self.tier == other.tier else "")
 
 
 NO_PARTICULARS = Particulars()

@@ -14,7 +14,9 @@ from trilith_gateway.commands.costs import _GROUPS
 
 
 def exported(gateway: object) -> list[dict[str, str]]:
-    found = gateway.rows(focus.statement(_GROUPS["day"]))  # type: ignore[attr-defined]
+    gateway.platform.store.flush()  # type: ignore[attr-defined]
+    with gateway.platform.store.reading() as connection:  # type: ignore[attr-defined]
+        found = connection.execute(focus.statement(_GROUPS["day"]), (0.0, float("inf"))).fetchall()
     file = io.StringIO()
     focus.write(focus.rows(found, "acme"), file)
     return list(csv.DictReader(io.StringIO(file.getvalue())))

@@ -218,9 +218,9 @@ def test_settings_become_replicas_with_cost_tags_names_and_checks() -> None:
     model = ChatModel.model_validate(
         {
             "kind": Kind.CHAT,
-            "upstream": {"url": "http://user:pw@gpu/v1", "cost": 1, "tags": ["eu"], "model": "own"},
+            "upstream": {"url": "http://user:pw@gpu/v1", "cost_weight": 1, "tags": ["eu"], "model": "own"},
             "replicas": [
-                {"url": "http://provider/v1", "cost": 9, "tags": ["us"], "model": "vendor/own"},
+                {"url": "http://provider/v1", "cost_weight": 9, "tags": ["us"], "model": "vendor/own"},
                 {"url": "http://provider/v1"},
             ],
             "routing": {"policy": "cost", "health": {"path": "/up"}, "ejection": {"pause_s": 3}},

@@ -26,7 +26,8 @@ _RULES = {
     "broken": "the upstream broke off: what was reported by then",
     "cached": "answered from the cache: nothing is charged",
     "failed": "no answer: nothing is charged",
-    "unpriced": "the model has no price: the amount is unknown, not zero",
+    "unpriced": "the model has no price for it: the amount is unknown, not zero",
+    "rerated": "the same at another price",
 }
 
 
@@ -136,8 +137,11 @@ def _charge(charge: dict[str, Any]) -> list[str]:
     times = f"{charge['duration_ms']:.1f} ms in all"
     if first is not None:
         times += f", {first:.1f} ms to the upstream's first byte"
+    head = {"attempt": f"  try {charge['attempt']}", "adjustment": "  adjusted"}.get(
+        charge["category"], "  answered"
+    )
     return [
-        f"  let in    {at}, answered with status {charge['status']}"
+        f"{head:<11} {at}, answered with status {charge['status']}"
         + (", streamed" if charge["streamed"] else ""),
         f"  asked by  key {charge['key_name']} ({charge['key_id']}) of team {charge['team']}"
         + (f" of {charge['org']}" if charge["org"] else ""),

@@ -222,6 +222,8 @@ class RoutedUpstream:
                 if isinstance(outcome, BaseException):
                     if chosen is not None:
                         _tell(call, Tried(name, 0))
+                elif chosen is None:  # the caller has left
+                    await outcome.aclose()
                 elif outcome is not chosen:
                     _tell(call, Tried(name, outcome.status, await _rest(outcome)))
 

@@ -127,6 +127,8 @@ class Admit:
             "amount_pico_usd": bound,
             "at": now,
         }
+        if exchange.admitted:  # moved to another release
+            record["again"] = True
         try:
             self._hold(record)
         except OSError as error:

@@ -136,7 +136,8 @@ class Call:
         except APIConnectionError:
             if parts and reply.status < 400:
                 exchange.rule = Rule.BROKEN  # and what it had reported is charged
-                _read(exchange, reply, b"".join(parts))
+                if (told := _ANYWHERE.search(b"".join(parts))) is not None:
+                    exchange.usage = exchange.operation.read_usage({"usage": orjson.loads(told[1])})
             raise
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         exchange.waited_s = time.perf_counter() - sent_at

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from trilith.money import Meter
+from trilith.seams import Tried
 from trilith.types import Usage
 from trilith_gateway import charge
 from trilith_gateway.api import Api
@@ -115,6 +116,10 @@ def _rule(exchange: Exchange) -> tuple[Rule, Usage, bool]:
             return rule, charge.NOTHING, False
         return rule, _cut(exchange, Usage(-(-exchange.body_bytes // 3), tokens)), True
     if not answered:
+        answer = exchange.answer
+        if answer is not None and exchange.reply is not None and b'"usage"' in answer.body:
+            # An error that was billed; the caller got nothing for it.
+            charge.note_tried(exchange, Tried("", answer.status, answer.body))
         return Rule.FAILED, charge.NOTHING, False
     if exchange.usage is not None:
         return Rule.USAGE, exchange.usage, False

@@ -26,7 +26,8 @@ def apply(database: Database, connection: Connection, records: Iterable[Record],
         match record["t"]:
             case "charge":
                 record["worker"] = worker
-                if reserves.pop(record["id"], None) is None:
+                reserved = reserves.pop(record["id"], None)
+                if reserved is None or "again" in reserved:  # the first one may be in the table already
                     charged.append(record["id"])
                 rows.setdefault(("ledger", *record), []).append(record)
             case "reserve":

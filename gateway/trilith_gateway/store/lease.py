@@ -57,7 +57,7 @@ def take(
             if left < at_least or left <= 0:
                 return 0
             wanted = min(wanted, left)
-        _add(connection, account, window_start, holder, wanted)
+        add(connection, account, window_start, holder, wanted)
     return wanted
 
 
@@ -117,7 +117,8 @@ def _open_window(connection: Connection, account: str, window_start: float) -> N
     )
 
 
-def _add(connection: Connection, account: str, window_start: float, holder: str, amount: int) -> None:
+def add(connection: Connection, account: str, window_start: float, holder: str, amount: int) -> None:
+    """Within a transaction, make a holder's row larger."""
     connection.execute(
         "insert into leases values (?, ?, ?, ?) on conflict (account, window_start, holder)"
         " do update set amount_pico_usd = leases.amount_pico_usd + excluded.amount_pico_usd",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from trilith.settings.schema import Settings
 from trilith_gateway.store import sqlite
 from trilith_gateway.store.journalled import JournalledStore
-from trilith_gateway.store.seam import Connection
+from trilith_gateway.store.seam import Connection, Database
 
 
 def open_store(settings: Settings, *, worker: str = "0", token: str | None = None) -> JournalledStore:
@@ -26,3 +26,12 @@ def open_connection(settings: Settings) -> Connection:
 
     check(settings.store.url)
     return PostgresConnection(settings.store.url)
+
+
+def open_database(settings: Settings) -> Database:
+    """Return what is particular to the settings' database, for commands that write."""
+    if settings.store.url is None:
+        return sqlite.SqliteDatabase(sqlite.database(settings.home))
+    from trilith_gateway.store.postgres import PostgresDatabase
+
+    return PostgresDatabase(settings.store.url)

@@ -145,6 +145,8 @@ def third(*, postgres: bool) -> str:
     """Return the whole way from version 0002 to 0003."""
     triggers = _POSTGRES_GROUP_TRIGGERS if postgres else _SQLITE_GROUP_TRIGGERS
     return script(THIRD, postgres=postgres) + triggers
+
+
 def fourth(*, postgres: bool) -> str:
     """Return the whole way to version 0004."""
     return script(FOURTH, postgres=postgres)

@@ -110,6 +110,26 @@ class StoreSettings(Section):
     of keys that have limits with 503."""
 
 
+class EngineCostSettings(Section):
+    """What an own server costs. Its time is booked by windows: the calls' charges, and the rest as idle."""
+
+    usd_per_hour: Decimal = Field(ge=0)
+    """Price of an hour of one replica, in US dollars, busy or not."""
+    units_per_second: float | None = Field(None, gt=0)
+    """Units of work that a replica does in a second when fully busy; `trilith costs fit` measures it. With
+    it, models without a `price` are charged by work at the standard rate."""
+    target_utilisation: Decimal = Field(Decimal("0.6"), gt=0, le=1)
+    """How busy the server is meant to be; the standard rate covers its cost when it is."""
+    input_weight: Decimal = Field(Decimal(1), ge=0)
+    """Units of work of an input token that was computed."""
+    cached_input_weight: Decimal = Field(Decimal("0.1"), ge=0)
+    """Units of work of an input token that was served from the prefix cache."""
+    output_weight: Decimal = Field(Decimal(4), ge=0)
+    """Units of work of an output token."""
+    window_s: int = Field(300, ge=10, le=86400)
+    """Length of a window (seconds)."""
+
+
 class EngineSettings(Section):
     """A local vLLM that `trilith up` starts and keeps alive."""
 
@@ -129,6 +149,8 @@ class EngineSettings(Section):
     """Further arguments for vLLM's server, as on its command line."""
     ready_timeout_s: float = Field(600, gt=0)
     """How long a start may take before it counts as failed (seconds)."""
+    cost: EngineCostSettings | None = None
+    """What its time costs; none: it is not booked."""
 
 
 class PiiSettings(Section):
@@ -157,8 +179,8 @@ class PriceSettings(Section):
     """What a call costs, in decimal US dollars. At most 6 decimals per Mtok, 9 per krow, 12 otherwise."""
 
     book: str | None = None
-    """Take the price of this model from the price book, as `provider/model` (`trilith prices list`). Rates that
-    are given beside it replace the book's, in every tier and at every size."""
+    """Take this model's price from the price book, as `provider/model` (`trilith prices list`). Rates given
+    beside it replace the book's, in every tier and at every size."""
     input_usd_per_mtok: Decimal = Decimal(0)
     """Per million input tokens."""
     output_usd_per_mtok: Decimal = Decimal(0)
@@ -184,10 +206,10 @@ class PriceSettings(Section):
     usd_per_search: Decimal | None = None
     """Per search of the web that the provider reports; without it a call with searches is unpriced."""
     usd_per_cpu_hour: Decimal = Decimal(0)
-    """Per hour of the CPU time that a predictor was measured to take, down to the nanosecond."""
+    """Per hour of CPU time that a predictor was measured to take, down to the nanosecond."""
     batch_factor: Decimal | None = None
-    """By what every rate is multiplied for answers that name the service tier `batch`. A tier that has a price
-    neither here nor in the book leaves its calls unpriced."""
+    """By what every rate is multiplied for answers that name the service tier `batch`. Calls in a tier with a
+    price neither here nor in the book are unpriced."""
     flex_factor: Decimal | None = None
     """The same for the tier `flex`."""
     priority_factor: Decimal | None = None
@@ -255,10 +277,12 @@ class UpstreamSettings(Section):
     """With `provider`: another base URL than the provider's own."""
     api_key: SecretStr | None = None
     """The upstream's credential. Write it as `${VARIABLE}` and keep the value in the environment."""
-    cost: float = Field(1, ge=0)
+    cost_weight: float = Field(1, ge=0)
     """What a request costs you here, compared with the replicas (routing policy `cost`)."""
     tags: tuple[str, ...] = ()
     """What a route may ask for (`routes[].replicas`)."""
+    cost: EngineCostSettings | None = None
+    """What the time of a server of one's own costs, for each replica; an engine's stands under `engines`."""
 
     @model_validator(mode="after")
     def _one_place(self) -> UpstreamSettings:
@@ -287,7 +311,7 @@ class ReplicaSettings(Section):
     """Its credential. Write it as `${VARIABLE}`."""
     model: str | None = None
     """Its own name of the model, where it differs from the first upstream's."""
-    cost: float = Field(1, ge=0)
+    cost_weight: float = Field(1, ge=0)
     """What a request costs you here, compared with the others (routing policy `cost`). Callers pay the
     model's `price`, whichever replica answers."""
     tags: tuple[str, ...] = ()

@@ -1,0 +1,208 @@
+"""The further actions of `trilith costs`: forecasts of budgets, re-rating, own servers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import urllib.error
+import urllib.request
+from contextlib import closing
+from typing import Any
+
+from trilith.errors import DataError
+from trilith.money import format_usd
+from trilith.settings.schema import EngineCostSettings, Settings
+from trilith_gateway import enginecost, key, rerate
+from trilith_gateway.budget import window
+from trilith_gateway.commands.option import table
+from trilith_gateway.forecast import Forecast, forecast
+from trilith_gateway.key import Key
+from trilith_gateway.store.opening import open_connection, open_database
+from trilith_gateway.store.seam import Connection
+
+_DAY_S, _HOUR_S = 86400, 3600
+
+
+def forecasts(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Print what each key's window will have cost at its end."""
+    now = time.time()
+    with closing(open_connection(settings)) as connection:
+        found = [(one, of_key(connection, one, now)) for one in key.load(connection)]
+    limited = [(one, told, one.budget_pico_usd) for one, told in found if one.budget_pico_usd is not None]
+    if arguments.json:
+        print(json.dumps([_plain(one, told, budget) for one, told, budget in limited], indent=2))
+        return 0
+    if not limited:
+        print("no key has a budget")
+        return 0
+    rows = []
+    for one, told, budget in limited:
+        interval = "-"
+        if told.low is not None and told.high is not None:
+            interval = f"{_short(told.low)} to {_short(told.high)}"
+        expected = "-" if told.expected is None else _short(told.expected)
+        rows.append(
+            (
+                one.name,
+                one.budget_window,
+                format_usd(budget),
+                _short(told.spent),
+                expected,
+                interval,
+                told.verdict(budget),
+            )
+        )
+    print(table(("KEY", "WINDOW", "BUDGET", "SPENT", "EXPECTED", "95 % OF CASES", "VERDICT"), rows))
+    return 0
+
+
+def of_key(connection: Connection, key: Key, now: float) -> Forecast:
+    """Forecast the window of one key that holds `now`; a budget over all time is forecast 30 days ahead."""
+    start, end = window(key.budget_window, now)
+    size = _HOUR_S if key.budget_window == "day" else _DAY_S
+    sums: dict[int, int] = {}
+    first = start
+    statement = (
+        "select at, amount_pico_usd from ledger where key_id = ? and at >= ? and amount_pico_usd is not null"
+    )
+    for row in connection.execute(statement, (key.id, start)):
+        sums[int(row[0] // size)] = sums.get(int(row[0] // size), 0) + int(row[1])
+    if end == float("inf"):
+        first, end = float(min(sums, default=int(now // size)) * size), now + 30 * _DAY_S
+    present = int(now // size)
+    whole = [sums.get(part, 0) for part in range(int(first // size), present)]
+    running = sum(amount for part, amount in sums.items() if part >= present)
+    return forecast(whole, running, (now - first) / size, (end - now) / size)
+
+
+def _plain(key: Key, told: Forecast, budget: int) -> dict[str, Any]:
+    return {
+        "key": key.id,
+        "window": key.budget_window,
+        "budget_pico_usd": budget,
+        "spent_pico_usd": told.spent,
+        "expected_pico_usd": told.expected,
+        "low_pico_usd": told.low,
+        "high_pico_usd": told.high,
+        "parts": told.parts,
+        "verdict": told.verdict(budget),
+    }
+
+
+def _short(pico: int) -> str:
+    return f"{pico / 10**12:,.6f}"
+
+
+def rerated(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Print what other prices would change, and append it as adjustments where that is asked for."""
+    if arguments.since is None:
+        print("trilith costs rerate: --since is missing, expected a day such as 2026-11-01")
+        return 2
+    since, now = rerate.since_of(arguments.since), time.time()
+    prices = rerate.prices_of(settings, arguments.price_from)
+    with closing(open_connection(settings)) as connection:
+        if arguments.apply:
+            database = open_database(settings)
+            found = rerate.apply(database, connection, prices, since, now, arguments.model)
+            if found.adjustments:
+                enginecost.correct(database, connection, enginecost.accounts(settings), since, now)
+        else:
+            found, _ = rerate.find(connection, prices, since, now, arguments.model)
+    print(
+        f"{found.rows:,} charges, {found.adjustments:,} differ, by {format_usd(found.amount)} USD in all; "
+        f"{found.unpriced:,} have no price there and stay as they are"
+    )
+    if found.adjustments:
+        print("the adjustments are in the ledger" if arguments.apply else "nothing was written; add --apply")
+    return 0
+
+
+def engines(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Print what each own server cost, what was charged for it, and what each team would bear of it."""
+    since = rerate.since_of(arguments.since) if arguments.since else 0.0
+    until = rerate.since_of(arguments.until) if arguments.until else float("inf")
+    told: list[dict[str, Any]] = []
+    with closing(open_connection(settings)) as connection:
+        for account in enginecost.accounts(settings):
+            told.append(_engine(connection, settings, account, since, until))
+    if arguments.json:
+        print(json.dumps(told, indent=2))
+        return 0
+    if not told:
+        print("no server has a `cost` in the settings")
+        return 0
+    rows = []
+    for one in told:
+        share = (
+            f"{100 * one['charged_pico_usd'] / one['cost_pico_usd']:.1f} %" if one["cost_pico_usd"] else "-"
+        )
+        amounts = [format_usd(one[name]) for name in ("cost_pico_usd", "charged_pico_usd", "idle_pico_usd")]
+        rows.append((one["server"], "all", *amounts, share))
+        for team, amount in one["absorbed_pico_usd"].items():
+            rows.append((one["server"], team, format_usd(amount), format_usd(one["teams"][team]), "", ""))
+    print(table(("SERVER", "TEAM", "COST", "CHARGED", "IDLE", "CHARGED OF COST"), rows, right=range(2, 6)))
+    return 0
+
+
+def _engine(
+    connection: Connection, settings: Settings, account: enginecost.Account, since: float, until: float
+) -> dict[str, Any]:
+    cost = enginecost.cost_of(settings, account.name) or EngineCostSettings(usd_per_hour=0)
+    marks = ", ".join("?" * len(account.models))
+    begun = connection.execute(
+        "select min(at), max(at) from ledger where model = ? and category = 'idle' and at >= ? and at < ?",
+        (account.name, since, until),
+    ).fetchone()
+    # Only windows that are booked: what is charged in the present one has no idle row yet.
+    first, last = (begun[0], begun[1] + account.window_s) if begun[0] is not None else (0.0, 0.0)
+    rows = connection.execute(
+        "select team, sum(input_tokens) as input_tokens, sum(cached_input_tokens) as cached_input_tokens,"
+        " sum(output_tokens) as output_tokens, coalesce(sum(amount_pico_usd), 0) as amount from ledger"
+        f" where model in ({marks}) and at >= ? and at < ? group by team order by team",
+        (*account.models, first, last),
+    ).fetchall()
+    idle = connection.execute(
+        "select coalesce(sum(amount_pico_usd), 0) from ledger where model = ? and at >= ? and at < ?",
+        (account.name, first, last),
+    ).fetchone()[0]
+    teams = {row["team"]: int(row["amount"]) for row in rows}
+    units = {row["team"]: enginecost.work(row, cost) for row in rows}
+    total = sum(teams.values()) + int(idle)
+    return {
+        "server": account.name,
+        "cost_pico_usd": total,
+        "charged_pico_usd": sum(teams.values()),
+        "idle_pico_usd": int(idle),
+        "teams": teams,
+        "absorbed_pico_usd": enginecost.absorbed(total, units) if any(units.values()) else {},
+    }
+
+
+def fitted(arguments: argparse.Namespace) -> int:
+    """Print weights and capacity as a busy server's own metrics tell them."""
+    if not arguments.url:
+        print("trilith costs fit: --url is missing, expected a vLLM server such as http://127.0.0.1:8100")
+        return 2
+    url = arguments.url.rstrip("/").removesuffix("/v1") + "/metrics"
+    before, began = _metrics(url), time.monotonic()
+    time.sleep(arguments.seconds)
+    after = _metrics(url)
+    found = enginecost.fit(before, after, time.monotonic() - began)
+    if found is None:
+        print("the server did nothing meanwhile; keep it fully busy while it is measured")
+        return 1
+    print("cost:")
+    for name, value in found.items():
+        print(f"  {name}: {value}")
+    return 0
+
+
+def _metrics(url: str) -> dict[str, float]:
+    if not url.startswith(("http://", "https://")):
+        raise DataError(f"{url!r} is no address; expected http://HOST:PORT")
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return enginecost.read_metrics(answer.read())
+    except (urllib.error.URLError, TimeoutError) as error:
+        raise DataError(f"{url} does not answer: {error}") from error
