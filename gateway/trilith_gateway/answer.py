@@ -32,9 +32,12 @@ def headers(exchange: Exchange, ready: Answer) -> dict[str, str]:
         found["x-trilith-release"] = release.digest
         if exchange.fell_back:
             found["x-trilith-fallback"] = release.model
-    if exchange.recalled:
-        found["x-trilith-cache"] = "hit"
-        found["x-trilith-saved-usd"] = format_usd(exchange.saved_pico_usd)
+    if exchange.cache is not None:
+        found["x-trilith-cache"] = exchange.cache
+        if exchange.recalled:
+            found["age"] = str(int(exchange.cache_age_s))
+        if exchange.recalled or exchange.saved_pico_usd:
+            found["x-trilith-saved-usd"] = format_usd(exchange.saved_pico_usd)
     if exchange.settled and exchange.amount is not None:
         found["x-trilith-cost-usd"] = format_usd(exchange.amount)
     if (allowance := exchange.allowance) is not None:

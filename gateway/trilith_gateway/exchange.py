@@ -20,6 +20,8 @@ from trilith_gateway.release import Release
 from trilith_governance import Protection
 
 if TYPE_CHECKING:
+    from trilith_gateway.caching.flight import Ticket
+    from trilith_gateway.caching.semantic import Question
     from trilith_gateway.trace import RequestTrace
 
 
@@ -37,7 +39,7 @@ class Rule(StrEnum):
     BROKEN = "broken"
     """The upstream broke off: what it had reported by then is charged."""
     CACHED = "cached"
-    """Answered from the cache: nothing is charged."""
+    """Answered from the cache, or by a call that another one pays for: nothing is charged."""
     FAILED = "failed"
     """No answer: nothing is charged."""
     UNPRICED = "unpriced"
@@ -91,6 +93,8 @@ class Exchange:
         "api",
         "body",
         "body_bytes",
+        "cache",
+        "cache_age_s",
         "call",
         "clock",
         "delivered_bytes",
@@ -99,6 +103,7 @@ class Exchange:
         "first_byte_at",
         "headers",
         "id",
+        "join",
         "keep",
         "key",
         "masked",
@@ -107,6 +112,7 @@ class Exchange:
         "operation",
         "path",
         "protection",
+        "question",
         "raw",
         "read_body",
         "recalled",
@@ -120,10 +126,12 @@ class Exchange:
         "settled",
         "started_ns",
         "stream",
+        "ticket",
         "trace",
         "trail",
         "usage",
         "usage_wanted",
+        "version",
         "waited_s",
     )
 
@@ -182,11 +190,23 @@ class Exchange:
         self.masked = False
         """Whether `body` differs from `raw`."""
         # recall
-        self.keep: list[tuple[bytes, float]] = []
-        """Under which keys the answer is to be kept, and how long (seconds)."""
+        self.keep: list[tuple[bytes, float, bool]] = []
+        """Under which keys the answer is kept, how long (seconds), and whether other requests may get it."""
+        self.cache: str | None = None
+        """What the caller is told of the cache (`x-trilith-cache`); None: nothing, the model has none."""
+        self.cache_age_s = 0.0
+        """How old the answer from the cache is (seconds)."""
+        self.version: str | None = None
+        """What the release answers from: its documents, its trained model; part of the cache's key."""
+        self.question: Question | None = None
+        """Set where an answer to a question that means the same would do."""
+        self.join: bytes | None = None
+        """Calls under way with the same value share one call of the upstream; None: this one is alone."""
+        self.ticket: Ticket | None = None
+        """This caller's place in a shared call."""
         self.recalled = False
         self.saved_pico_usd = 0
-        """What the answer from the cache cost when it was made."""
+        """What the answer from the cache, or the call that others joined, cost."""
         # route and call
         self.call: Call | None = None
         """What goes to the upstream, set by the route stage."""

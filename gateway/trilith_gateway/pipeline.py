@@ -102,6 +102,8 @@ class Pipeline:
             finally:
                 if exchange.reply is not None:
                     await exchange.reply.aclose()
+                if exchange.ticket is not None:
+                    await exchange.ticket.aclose()
 
     def _send_body(self, exchange: Exchange, ready: Answer, outlet: Outlet) -> Awaitable[None] | None:
         body = ready.body

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from trilith.money import Price
-from trilith.seams import Upstream
-from trilith.settings.schema import ModelSettings, Settings
+from trilith.seams import Upstream, Versioned
+from trilith.settings.schema import CacheSettings, ModelSettings, Settings
 from trilith.types import Kind
 
 
@@ -31,12 +31,17 @@ class Release:
     price: Price | None
     """None: unpriced, which is a state with an alarm, never zero."""
     max_output_tokens: int
-    cache_ttl_s: float | None
+    cache: CacheSettings | None
+    """How answers are kept; None: not at all."""
     counts_stream_usage: bool = False
     """The upstream can report usage with every chunk (vLLM's `continuous_usage_stats`)."""
 
     fallbacks: tuple[str, ...] = ()
     """Models to ask instead when this one cannot answer."""
+    policy_digest: str = ""
+    """sha256 (12 hexadecimal digits) of the policy's own settings: no kept answer outlives their change."""
+    answers_from: Callable[[], str | None] | None = field(init=False)
+    """Names what the upstream answers from, where that changes without a new release; see `Versioned`."""
     price_id: str = field(init=False)
     """sha256 (12 hexadecimal digits) of the price, for the ledger's row."""
 
@@ -46,6 +51,10 @@ class Release:
         return self.digest
 
     def __post_init__(self) -> None:
+        upstream = self.upstream
+        object.__setattr__(
+            self, "answers_from", upstream.version if isinstance(upstream, Versioned) else None
+        )
         object.__setattr__(self, "price_id", digest([str(self.price)]))
 
 
@@ -74,7 +83,7 @@ def _answering(model: ModelSettings) -> dict[str, object]:
         exclude={
             "price": True,
             "policy": True,
-            "cache_ttl_s": True,
+            "cache": True,
             "upstream": {"api_key"},
             "replicas": True,
             "routing": True,

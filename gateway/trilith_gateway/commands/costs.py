@@ -69,7 +69,7 @@ class Costs:
                 0
             ]
         if arguments.json:
-            names_of = (*groups, *_SUMS, "amount_pico_usd", "unpriced")
+            names_of = (*groups, *_SUMS, "amount_pico_usd", "saved_pico_usd", "unpriced")
             print(json.dumps([{name: row[name] for name in names_of} for row in rows], indent=2))
             return 0
         print(_report(rows, groups, names))
@@ -85,6 +85,7 @@ def spending(connection: Connection, groups: list[str], *, postgres: bool = Fals
         f"select {chosen}, count(*) as requests, sum(input_tokens) as input_tokens,"
         " sum(output_tokens) as output_tokens, sum(rows) as rows,"
         " coalesce(sum(amount_pico_usd), 0) as amount_pico_usd, "
+        " coalesce(sum(saved_pico_usd), 0) as saved_pico_usd,"
         " sum(case when amount_pico_usd is null then 1 else 0 end) as unpriced"
         f" from ledger group by {', '.join(str(n + 1) for n in range(len(groups)))}"
         " order by amount_pico_usd desc"
@@ -92,12 +93,22 @@ def spending(connection: Connection, groups: list[str], *, postgres: bool = Fals
 
 
 def _report(rows: list[Any], groups: list[str], names: dict[str, str]) -> str:
-    head = (*(name.upper() for name in groups), "REQUESTS", "INPUT", "OUTPUT", "ROWS", "USD", "UNPRICED")
+    head = (
+        *(name.upper() for name in groups),
+        "REQUESTS",
+        "INPUT",
+        "OUTPUT",
+        "ROWS",
+        "USD",
+        "SAVED",
+        "UNPRICED",
+    )
     shown = [
         (
             *(names.get(row[name], row[name]) if name == "key" else str(row[name]) for name in groups),
             *(f"{row[name]:,}" for name in _SUMS),
             format_usd(row["amount_pico_usd"]),
+            format_usd(row["saved_pico_usd"]),
             str(row["unpriced"]),
         )
         for row in rows
@@ -107,6 +118,7 @@ def _report(rows: list[Any], groups: list[str], names: dict[str, str]) -> str:
         *("" for _ in groups[1:]),
         *(f"{sum(row[name] for row in rows):,}" for name in _SUMS),
         format_usd(sum(row["amount_pico_usd"] for row in rows)),
+        format_usd(sum(row["saved_pico_usd"] for row in rows)),
         str(sum(row["unpriced"] for row in rows)),
     )
     return table(head, [*shown, total], right=range(len(groups), len(head)))

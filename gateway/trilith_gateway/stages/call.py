@@ -17,6 +17,7 @@ from trilith.errors import APIConnectionError, APIError, InternalServerError
 from trilith.seams import Call as UpstreamCall
 from trilith.seams import Reply, Upstream
 from trilith_gateway import sse
+from trilith_gateway.caching.flight import Flights
 from trilith_gateway.exchange import Answer, Exchange
 from trilith_gateway.release import Release, ReleaseTable
 from trilith_gateway.trace import Attempt
@@ -57,10 +58,19 @@ _FINISHED = re.compile(rb'"finish_reason":\s*"([a-z_]{1,32})"')
 class Call:
     """Asks the release's upstream, once more if the first connection failed before anything was sent back."""
 
-    def __init__(self, releases: ReleaseTable, move: Callable[[Exchange, Release], None]) -> None:
-        """Take the table of releases, and what moves an exchange to another one (`Fallback.move`)."""
+    def __init__(
+        self, releases: ReleaseTable, move: Callable[[Exchange, Release], None], flights: Flights
+    ) -> None:
+        """Take the collaborators.
+
+        Args:
+            releases: The table of releases.
+            move: What moves an exchange to another one (`Fallback.move`).
+            flights: The calls under way that others may join.
+        """
         self._releases = releases
         self._move = move
+        self._flights = flights
 
     def __call__(self, exchange: Exchange) -> Awaitable[None] | None:
         """Set `exchange.answer`."""
@@ -90,11 +100,17 @@ class Call:
                 return
             if exchange.reply is not None:
                 await exchange.reply.aclose()
+            if exchange.ticket is not None:
+                await exchange.ticket.aclose()
+            exchange.join = exchange.ticket = None  # another model's call is another call
             self._move(exchange, left.pop(0))
 
     async def _ask(self, exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> None:
         sent_at = time.perf_counter()
-        reply = await _send(exchange, upstream, call)
+        if exchange.join is None:
+            reply = await _send(exchange, upstream, call)
+        else:
+            reply = await self._join(exchange, exchange.join, upstream, call)
         exchange.reply = reply
         exchange.first_byte_at = now = time.perf_counter()
         exchange.waited_s = now - sent_at
@@ -114,6 +130,33 @@ class Call:
         if reply.status < 400:
             _read(exchange, reply, body)
         exchange.answer = Answer(reply.status, headers, body)
+
+    async def _join(self, exchange: Exchange, key: bytes, upstream: Upstream, call: UpstreamCall) -> Reply:
+        """Listen to an identical call that is under way, or begin one that others may join.
+
+        Where the call fails, those who only listened to it try again, once and together.
+        """
+
+        def send() -> Awaitable[Reply]:
+            return _send(exchange, upstream, call)
+
+        ticket = exchange.ticket = self._flights.board((key, exchange.stream), send)
+        if ticket.led:
+            await ticket.head()
+            return ticket
+        exchange.cache = "joined"
+        try:
+            await ticket.head()
+            if ticket.status not in _OVERLOADED:
+                return ticket
+        except (APIConnectionError, InternalServerError):
+            pass
+        await ticket.aclose()
+        ticket = exchange.ticket = self._flights.board((key, exchange.stream), send)
+        if ticket.led:
+            exchange.cache = "miss"
+        await ticket.head()
+        return ticket
 
 
 def _ready(exchange: Exchange) -> UpstreamCall:

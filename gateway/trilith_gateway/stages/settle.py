@@ -9,6 +9,7 @@ from trilith.money import cost
 from trilith.types import Usage
 from trilith_gateway.api import Api
 from trilith_gateway.budget import Budgets
+from trilith_gateway.caching.flight import Ticket
 from trilith_gateway.exchange import Exchange, Rule, store_unavailable
 from trilith_gateway.shared import LeasedBudgets
 from trilith_gateway.store.journal import Record
@@ -27,6 +28,8 @@ class Settle:
         if not exchange.admitted or exchange.release is None:
             return  # nothing was reserved, nothing can be owed
         exchange.rule, usage = _rule(exchange)
+        if exchange.ticket is not None:
+            usage = _shared(exchange, exchange.ticket, exchange.rule, usage)
         price = exchange.release.price
         if exchange.rule in (Rule.CACHED, Rule.FAILED):
             exchange.amount = 0
@@ -63,6 +66,16 @@ def _rule(exchange: Exchange) -> tuple[Rule, Usage]:
     return Rule.ESTIMATE, estimate(exchange.body_bytes, received)
 
 
+def _shared(exchange: Exchange, ticket: Ticket, rule: Rule, used: Usage) -> Usage:
+    """Find out who pays for a call that several listened to; returns what this caller is charged for."""
+    exchange.rule, usage = ticket.bill(rule, used)
+    if exchange.rule is Rule.CACHED and exchange.target.price is not None:
+        exchange.saved_pico_usd = cost(used, exchange.target.price)
+    if usage is not used:
+        exchange.usage = None  # another's row and the metrics have it
+    return usage
+
+
 def _row(exchange: Exchange, usage: Usage, now: float) -> Record:
     release, key = exchange.target, exchange.caller
     first = exchange.first_byte_at
@@ -93,4 +106,5 @@ def _row(exchange: Exchange, usage: Usage, now: float) -> Record:
         "duration_ms": (time.perf_counter() - exchange.clock) * 1000,
         "first_byte_ms": None if first is None else (first - exchange.clock) * 1000,
         "streamed": int(exchange.stream),
+        "saved_pico_usd": exchange.saved_pico_usd,
     }

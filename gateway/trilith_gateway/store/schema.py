@@ -7,7 +7,7 @@ import re
 from trilith.errors import SettingsError
 from trilith_gateway.store.seam import Connection
 
-HEAD = "0002"
+HEAD = "0007"
 """The version that this release reads and writes; `migration/versions` holds the way to it."""
 
 FIRST = """
@@ -61,6 +61,11 @@ insert into meta values ('keys', '0');
 """
 """From version 0001 to 0002."""
 
+SEVENTH = """
+alter table ledger add column saved_pico_usd integer not null default 0;
+"""
+"""To version 0007."""
+
 _SQLITE_TRIGGERS = "".join(
     f"create trigger keys_{event} after {event} on keys begin"
     " update meta set value = cast(value + 1 as text) where name = 'keys'; end;\n"
@@ -92,7 +97,8 @@ def second(*, postgres: bool) -> str:
 def newest(*, postgres: bool) -> str:
     """Return the script that makes an empty database one of the newest version."""
     stamp = f"insert into alembic_version values ('{HEAD}');"
-    return script(FIRST, postgres=postgres) + second(postgres=postgres) + _VERSION_TABLE + stamp
+    later = script(SEVENTH, postgres=postgres)
+    return script(FIRST, postgres=postgres) + second(postgres=postgres) + later + _VERSION_TABLE + stamp
 
 
 def statements(script: str) -> list[str]:
