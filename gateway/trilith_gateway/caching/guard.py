@@ -58,12 +58,13 @@ _OPPOSITES = (
 _PAIRS = frozenset((a, b) for group in _OPPOSITES for a in group.split() for b in group.split() if a != b)
 
 _LIGHT = frozenset(
-    "a an the of to in on at by for from with and or as is are was were be been being am do does did done"
-    " has have had can could would should will shall may might must i you we they it he she my your our"
-    " their its me us them that which who whom whose what when where why how there here so then than if also just"
-    " please tell give show explain describe say know like want need help let kindly could i'd i'm what's"
-    " who's where's how's it's that's does exactly actually really about question answer hello hi hey thanks thank"
-    " many much some any into out up down over under 's s t d ll re ve m name named called specific".split()
+    "a an the of to in on at by for from with and or as is are was were be been being am do does did"
+    " done has have had can could would should will shall may might must i you we they it he she my"
+    " your our their its me us them that which who whom whose what when where why how there here so"
+    " then than if also just please tell give show explain describe say know like want need help let"
+    " kindly i'd i'm what's who's where's how's it's that's exactly actually really about question"
+    " answer hello hi hey thanks thank many much some any into out up down over under name named"
+    " called specific".split()
 )
 """Words that carry no weight of their own here; what they ask for is looked at as the kind of a question."""
 
@@ -89,7 +90,7 @@ class _Traits:
     kinds: tuple[str, ...]
     order: tuple[str, ...]
     words: frozenset[str]
-    weighty: frozenset[str]
+    weighty: tuple[str, ...]
 
 
 def agree(one: str, other: str) -> bool:
@@ -116,7 +117,11 @@ def _same_names(a: _Traits, b: _Traits) -> bool:
 def _traits(text: str) -> _Traits:
     text = unicodedata.normalize("NFKC", text).replace("’", "'").replace("“", '"').replace("”", '"')
     low = " ".join(text.lower().split())
-    numbers, dates, names, order = [], [], [], []
+    numbers: list[str] = []
+    dates: list[str] = []
+    names: list[str] = []
+    order: list[str] = []
+    weighty: list[str] = []
     denied = 0
     words: set[str] = set()
     for match in _WORD.finditer(text):
@@ -124,13 +129,15 @@ def _traits(text: str) -> _Traits:
         plain = word.lower().removesuffix("'s")
         words.add(plain)
         order.append(_stem(plain))
+        if plain not in _LIGHT and plain not in _NUMBERS:
+            weighty.append(order[-1])
         if plain in _NEGATIONS or plain.endswith("n't"):
             denied += 1
         if _DIGIT.search(word) or plain in _NUMBERS:
             numbers.append(_NUMBERS.get(plain, plain.replace(",", "")))
         elif plain in _DATES and not (plain in ("may", "march") and word.islower()):
             dates.append(plain)
-        elif _names(text, match):
+        elif plain not in _LIGHT and _names(text, match):
             names.append(_stem(plain))
     return _Traits(
         quoted=frozenset((a or b).lower().strip() for a, b in _QUOTED.findall(text)),
@@ -141,7 +148,7 @@ def _traits(text: str) -> _Traits:
         kinds=_kinds(low),
         order=tuple(order),
         words=frozenset(words),
-        weighty=frozenset(_stem(w) for w in words if w not in _LIGHT and w not in _NUMBERS),
+        weighty=tuple(sorted(weighty)),
     )
 
 
@@ -151,7 +158,7 @@ def _names(text: str, match: re.Match[str]) -> bool:
     if word[0] == "<" or any(letter.isupper() for letter in word[1:]):
         return True
     begins = _SENTENCE.search(text[: match.start()]) is not None
-    return word[0].isupper() and not begins and word not in ("I", "I'd", "I'm", "I've", "I'll")
+    return word[0].isupper() and not begins
 
 
 def _kinds(low: str) -> tuple[str, ...]:

@@ -73,6 +73,7 @@ class Recall:
         key = identity.key(exchange, version)
         if certain and settings.single_flight and not wish.fresh:
             exchange.join = key
+            exchange.cache = "miss"
         if not settings.ttl_s:
             return
         exchange.keep.append((key, settings.ttl_s, True))
