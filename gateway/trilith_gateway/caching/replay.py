@@ -153,11 +153,10 @@ def _finished(choice: Body, *, chats: bool) -> Body:
     if chats:
         message = choice.setdefault("message", {})
         message.setdefault("role", "assistant")
-        calls = message.get("tool_calls")
-        if calls is not None:
-            for call in calls:
-                call.pop("index", None)  # only chunks have it
-            message["content"] = message.get("content") or None  # as a whole answer that calls a tool has it
+        for call in message.get("tool_calls") or ():
+            call.pop("index", None)  # only chunks have it
+        if message.get("tool_calls") or message.get("refusal"):
+            message["content"] = message.get("content") or None  # what a whole answer without words has
         message.setdefault("content", None)
     return choice
 
