@@ -128,6 +128,11 @@ class PredictorUpstream:
         self.host.follow()
         return self.host.loaded
 
+    def version(self) -> str | None:
+        """Name the version that the alias has; None where answers depend on features, which change alone."""
+        self.host.follow()
+        return None if self._lookup is not None else self.host.present.version
+
     async def aclose(self) -> None:
         """Stop watching the alias; the model's memory goes with the object."""
         self.host.close()

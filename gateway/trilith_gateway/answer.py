@@ -37,10 +37,11 @@ def headers(exchange: Exchange, ready: Answer) -> dict[str, str]:
         found["x-trilith-budget"] = exchange.budget.partition(":")[0].replace(" ", "; level=")
     if exchange.queued_s:
         found["x-trilith-queue-ms"] = "%.0f" % (exchange.queued_s * 1000)
-    if exchange.recalled:
-        found["x-trilith-cache"] = "hit"
-        found["x-trilith-saved-usd"] = format_usd(exchange.saved_pico_usd)
-    if exchange.cascaded is not None:
+    if exchange.cache is not None:
+        found["x-trilith-cache"] = exchange.cache
+        if exchange.recalled:
+            found["age"] = str(int(exchange.cache_age_s))
+    if exchange.saved_pico_usd or exchange.recalled or exchange.cascaded is not None:
         found["x-trilith-saved-usd"] = format_usd(exchange.saved_pico_usd)
     if exchange.settled and exchange.amount is not None:
         found["x-trilith-cost-usd"] = format_usd(exchange.amount + charge.spent(exchange))

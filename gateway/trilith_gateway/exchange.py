@@ -21,8 +21,10 @@ from trilith_gateway.usage import Tally
 from trilith_governance import Protection
 
 if TYPE_CHECKING:
+    from trilith_gateway.caching.flight import Ticket
+    from trilith_gateway.caching.semantic import Question
     from trilith_gateway.charge import Try
-    from trilith_gateway.routing.gate import Ticket
+    from trilith_gateway.routing import gate
     from trilith_gateway.trace import RequestTrace
 
 
@@ -41,7 +43,7 @@ class Rule(StrEnum):
     BROKEN = "broken"
     """The upstream broke off: charged as if the caller had left."""
     CACHED = "cached"
-    """Answered from the cache: nothing is charged."""
+    """Answered from the cache, or by a call that another one pays for: nothing is charged."""
     FAILED = "failed"
     """No answer: nothing is charged."""
     UNPRICED = "unpriced"
@@ -96,6 +98,8 @@ class Exchange:
         "body",
         "budget",
         "body_bytes",
+        "cache",
+        "cache_age_s",
         "call",
         "cascaded",
         "clock",
@@ -106,6 +110,7 @@ class Exchange:
         "head_until",
         "headers",
         "id",
+        "join",
         "keep",
         "key",
         "masked",
@@ -114,7 +119,9 @@ class Exchange:
         "operation",
         "path",
         "protection",
+        "place",
         "queued_s",
+        "question",
         "raw",
         "read_body",
         "recalled",
@@ -140,6 +147,7 @@ class Exchange:
         "until",
         "usage",
         "usage_wanted",
+        "version",
         "waited_s",
     )
 
@@ -205,15 +213,27 @@ class Exchange:
         self.masked = False
         """Whether `body` differs from `raw`."""
         # recall
-        self.keep: list[tuple[bytes, float]] = []
-        """Under which keys the answer is to be kept, and how long (seconds)."""
+        self.keep: list[tuple[bytes, float, bool]] = []
+        """Under which keys the answer is kept, how long (seconds), and whether other requests may get it."""
+        self.cache: str | None = None
+        """What the caller is told of the cache (`x-trilith-cache`); None: nothing, the model has none."""
+        self.cache_age_s = 0.0
+        """How old the answer from the cache is (seconds)."""
+        self.version: str | None = None
+        """What the release answers from: its documents, its trained model; part of the cache's key."""
+        self.question: Question | None = None
+        """Set where an answer to a question that means the same would do."""
+        self.join: bytes | None = None
+        """Calls under way with the same value share one call of the upstream; None: this one is alone."""
+        self.ticket: Ticket | None = None
+        """This caller's place in a shared call."""
         self.recalled = False
         self.saved_pico_usd = 0
-        """What the answer from the cache cost when it was made, or what a cascade has spared."""
+        """What the answer from the cache, or the call that was joined, cost; or what a cascade has spared."""
         # route and call
         self.call: Call | None = None
         """What goes to the upstream, set by the route stage."""
-        self.ticket: Ticket | None = None
+        self.place: gate.Ticket | None = None
         """A place at a model that takes only so many calls at once."""
         self.queued_s = 0.0
         """How long that place was waited for (seconds)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from opentelemetry.trace import Tracer
 
@@ -23,7 +23,7 @@ from trilith.settings.schema import (
 )
 from trilith.types import Kind
 from trilith_gateway import enginecost
-from trilith_gateway.release import Release, ReleaseTable, declared_digest
+from trilith_gateway.release import Release, ReleaseTable, declared_digest, digest
 from trilith_gateway.routing import policy
 from trilith_gateway.routing.endpoint import Breaker, Endpoint
 from trilith_gateway.routing.gate import Gate
@@ -42,6 +42,7 @@ def open_releases(
     tracer: Tracer,
     *,
     given: Mapping[str, Upstream] | None = None,
+    embedder: Callable[[], Embedder] | None = None,
 ) -> ReleaseTable:
     """Build the table of releases; nothing heavy is loaded and nothing is called yet.
 
@@ -50,8 +51,9 @@ def open_releases(
         engine_urls: Where each engine of the settings answers, with `/v1`.
         tracer: Makes the spans of upstreams that run in this process.
         given: Upstreams to use instead of the declared ones, by model name (tests, embedding apps).
+        embedder: Returns the local embedding model, if others use it as well.
     """
-    opener = _Opener(settings, engine_urls, tracer)
+    opener = _Opener(settings, engine_urls, tracer, embedder or shared_embedder())
     upstreams: dict[str, Upstream] = dict(given or {})
     for name, model in settings.models.items():
         if name not in upstreams and isinstance(model, ChatModel | EmbeddingModel):
@@ -79,7 +81,7 @@ def _release(settings: Settings, name: str, upstream: Upstream) -> Release:
         policy=model.policy,
         price=price_of(settings, name),
         max_output_tokens=model.max_output_tokens if isinstance(model, ChatModel | RagModel) else 0,
-        cache_ttl_s=model.cache_ttl_s,
+        cache=model.cache,
         fallbacks=model.fallbacks if isinstance(model, ChatModel) else (),
         gate=Gate(model.max_concurrency, model.queue_length, model.queue_wait_s)
         if model.max_concurrency is not None
@@ -89,6 +91,7 @@ def _release(settings: Settings, name: str, upstream: Upstream) -> Release:
         steps=model.cascade if isinstance(model, ChatModel) else (),
         otherwise=model.otherwise if isinstance(model, ChatModel) else None,
         counts_stream_usage=place is not None and place.engine is not None,
+        policy_digest=digest(settings.policies[model.policy].model_dump()) if model.policy else "",
     )
 
 
@@ -98,6 +101,24 @@ def price_of(settings: Settings, name: str) -> Price | None:
     if model is None:
         return None
     return model.price.exact() if model.price is not None else enginecost.standard(settings, name)
+
+
+def shared_embedder() -> Callable[[], Embedder]:
+    """Return what makes the local embedding model when it is first asked, and then gives the same again."""
+    made: list[Embedder] = []
+    lock = threading.Lock()
+
+    def embedder() -> Embedder:
+        from trilith_rag import MiniLmEmbedder
+
+        with lock:
+            if not made:
+                opened = MiniLmEmbedder()
+                opened.warm()  # what it lacks is heard by whoever opens a model with it
+                made.append(opened)
+            return made[0]
+
+    return embedder
 
 
 def _policy(routing: RoutingSettings) -> policy.Choose:
@@ -131,13 +152,18 @@ def _provider(place: UpstreamSettings | None) -> str:
 class _Opener:
     """Opens upstreams; what several of them can share is made once."""
 
-    def __init__(self, settings: Settings, engine_urls: Mapping[str, str], tracer: Tracer) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        engine_urls: Mapping[str, str],
+        tracer: Tracer,
+        minilm: Callable[[], Embedder],
+    ) -> None:
         self._settings = settings
         self._engine_urls = engine_urls
         self._tracer = tracer
         self._worker = ProviderWorker()
-        self._embedder: Embedder | None = None
-        self._lock = threading.Lock()
+        self._minilm = minilm
 
     def replicated(self, name: str, model: ChatModel | EmbeddingModel) -> Upstream:
         """A chat or embedding model with all its replicas."""
@@ -239,14 +265,3 @@ class _Opener:
             return open_predictor(model.registered_model, model.alias, home=home, settings=model)
 
         return LazyUpstream(name, open)
-
-    def _minilm(self) -> Embedder:
-        """Return the one embedder, loaded: what it lacks is heard by whoever opens a model with it."""
-        from trilith_rag import MiniLmEmbedder
-
-        with self._lock:
-            if self._embedder is None:
-                made = MiniLmEmbedder()
-                made.warm()
-                self._embedder = made
-            return self._embedder

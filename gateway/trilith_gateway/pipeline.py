@@ -103,9 +103,11 @@ class Pipeline:
                 try:
                     if exchange.reply is not None:
                         await exchange.reply.aclose()
-                finally:
                     if exchange.ticket is not None:
-                        exchange.ticket.leave()
+                        await exchange.ticket.aclose()
+                finally:
+                    if exchange.place is not None:
+                        exchange.place.leave()
 
     def _send_body(self, exchange: Exchange, ready: Answer, outlet: Outlet) -> Awaitable[None] | None:
         body = ready.body

@@ -17,10 +17,16 @@ from opentelemetry.trace import Tracer
 import trilith_governance as governance
 from trilith.errors import TrilithError
 from trilith.seams import Upstream
-from trilith.settings.schema import Settings
+from trilith.settings.schema import AnswerCacheSettings, Settings
 from trilith.telemetry import tracer as tracer_of
 from trilith_gateway import key, tracing
 from trilith_gateway.budget import Alert, Budgets
+from trilith_gateway.caching import purge
+from trilith_gateway.caching.flight import Flights
+from trilith_gateway.caching.memory import MemoryCache
+from trilith_gateway.caching.opening import open_cache, open_semantic
+from trilith_gateway.caching.seam import Cache, Purge
+from trilith_gateway.caching.semantic import SemanticCache
 from trilith_gateway.enginecost import EngineCosts, accounts
 from trilith_gateway.front import Front
 from trilith_gateway.key import Key, KeyRing
@@ -29,7 +35,7 @@ from trilith_gateway.limits.memory import RateLimiter
 from trilith_gateway.limits.seam import Limiter
 from trilith_gateway.limits.shared import SharedRateLimiter
 from trilith_gateway.metric import Metrics
-from trilith_gateway.opening import open_releases
+from trilith_gateway.opening import open_releases, shared_embedder
 from trilith_gateway.pipeline import Pipeline
 from trilith_gateway.release import ReleaseTable
 from trilith_gateway.shared import LeasedBudgets
@@ -39,9 +45,10 @@ from trilith_gateway.stages.cascade import Cascade
 from trilith_gateway.stages.fallback import Fallback
 from trilith_gateway.stages.identify import Identify
 from trilith_gateway.stages.protect_in import ProtectIn
-from trilith_gateway.stages.protect_out import ProtectOut, Remember
-from trilith_gateway.stages.recall import Cache, Recall
+from trilith_gateway.stages.protect_out import ProtectOut
+from trilith_gateway.stages.recall import Recall
 from trilith_gateway.stages.record import Record
+from trilith_gateway.stages.remember import Remember
 from trilith_gateway.stages.route import Route
 from trilith_gateway.stages.settle import Settle
 from trilith_gateway.stages.translate import Translate
@@ -69,6 +76,8 @@ class Platform:
     tracer: Tracer
     pipeline: Pipeline
     front: Front
+    cache: Cache
+    semantic: SemanticCache
     traces: TraceLog | None
     warmed: threading.Event
     """Set when everything is loaded."""
@@ -82,6 +91,9 @@ class Platform:
         except TrilithError as error:  # requests that need it will be refused with the reason
             _log.warning("personal data cannot be looked for: %s", error)
         await asyncio.gather(*(release.upstream.ready() for release in self.releases))
+        for release in self.releases:
+            if isinstance(release.cache, AnswerCacheSettings) and release.cache.semantic is not None:
+                await self.semantic.warm(release.cache.semantic)
         self.warmed.set()
 
     async def follow_keys(self) -> None:
@@ -93,6 +105,13 @@ class Platform:
                 await asyncio.to_thread(self.keys.reload)
                 if isinstance(self.budgets, Budgets):  # leases hold adjustments already
                     self.budgets.reread()
+                await self.follow_purges()
+
+    async def follow_purges(self) -> None:
+        """Forget answers that `trilith cache purge` names; Redis has been told by the command itself."""
+        if isinstance(self.cache, MemoryCache):
+            for wish in await asyncio.to_thread(_read_purges, self.store):
+                await self.cache.purge(wish)
 
     async def housekeep(self) -> None:
         """Give back money that lies idle and tell the other workers what was counted, until cancelled."""
@@ -121,6 +140,8 @@ class Platform:
             for account, since, amount in self.budgets.idle() + self.budgets.idle():
                 await asyncio.to_thread(self.store.give_back, account, since, amount)
         await self.limiter.aclose()
+        await self.semantic.aclose()
+        await self.cache.aclose()
         if self.traces is not None:
             await asyncio.to_thread(self.traces.close)
         await asyncio.to_thread(self.provider.shutdown)
@@ -159,7 +180,9 @@ def build(
     given_provider = provider is not None
     provider = provider or tracing.provider(settings.telemetry, settings.home)
     tracer = tracer_of(provider)
-    releases = open_releases(settings, {**declared, **(engine_urls or {})}, tracer, given=given)
+    embedder = shared_embedder()
+    urls = {**declared, **(engine_urls or {})}
+    releases = open_releases(settings, urls, tracer, given=given, embedder=embedder)
     traces = (
         TraceLog(provider, content=settings.telemetry.content)
         if tracing.wanted(settings.telemetry) or given_provider
@@ -174,7 +197,8 @@ def build(
     limiter = open_limiter(settings, alone=token is None)
     limits = LimitKeeper(limiter)
     shared = settings.home / "run" / "metrics" if token is not None else None
-    metrics, cache = Metrics(shared, worker), Cache()
+    metrics, cache = Metrics(shared, worker), open_cache(settings)
+    semantic = open_semantic(settings, cache, embedder, worker=worker)
     admit = Admit(releases, limits, budgets, store.hold, settings.gateway.max_body_bytes)
     route = Route(settings.gateway.request_timeout_s)
     move = Fallback(admit, route, budgets).move
@@ -183,11 +207,11 @@ def build(
             Identify(keys),
             admit,
             ProtectIn(protector, tracer),
-            Recall(cache),
+            Recall(cache, semantic),
             route,
-            Cascade(Call(releases, move), releases, route, move),
+            Cascade(Call(releases, move, Flights()), releases, route, move),
         ),
-        over=(Remember(cache), ProtectOut(), Translate()),
+        over=(Remember(cache, semantic), ProtectOut(), Translate()),
         closing=(Settle(budgets, limits, store.append), Record(store.append, metrics)),
     )
     return Platform(
@@ -203,6 +227,8 @@ def build(
         tracer,
         pipeline,
         Front(pipeline, metrics, traces),
+        cache,
+        semantic,
         traces,
         threading.Event(),
     )
@@ -227,6 +253,11 @@ def open_limiter(settings: Settings, *, alone: bool) -> Limiter:
 def _read_keys(store: JournalledStore, fixed: tuple[Key, ...]) -> list[Key]:
     with store.reading() as connection:
         return key.load(connection, fixed=fixed)
+
+
+def _read_purges(store: JournalledStore) -> list[Purge]:
+    with store.reading() as connection:
+        return purge.announced(connection)
 
 
 def _spent(store: JournalledStore, account: str, since: float) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from trilith.money import Price
-from trilith.seams import Upstream
+from trilith.seams import Upstream, Versioned
 from trilith.settings.routing import RouteSettings, StepSettings
-from trilith.settings.schema import ModelSettings, Settings
+from trilith.settings.schema import CacheSettings, ModelSettings, Settings
 from trilith.types import Kind
 from trilith_gateway.routing.gate import Gate
 
@@ -33,7 +33,8 @@ class Release:
     price: Price | None
     """None: unpriced, which is a state with an alarm, never zero."""
     max_output_tokens: int
-    cache_ttl_s: float | None
+    cache: CacheSettings | None
+    """How answers are kept; None: not at all."""
     counts_stream_usage: bool = False
     """The upstream can report usage with every chunk (vLLM's `continuous_usage_stats`)."""
 
@@ -49,6 +50,10 @@ class Release:
     """Models to ask before this one."""
     otherwise: StepSettings | None = None
     """A predictor to ask when this one does not answer."""
+    policy_digest: str = ""
+    """sha256 (12 hexadecimal digits) of the policy's own settings: no kept answer outlives their change."""
+    answers_from: Callable[[], str | None] | None = field(init=False)
+    """Names what the upstream answers from, where that changes without a new release; see `Versioned`."""
     price_id: str = field(init=False)
     """sha256 (12 hexadecimal digits) of the price, for the ledger's row, behind the price book's edition."""
     bound: Price | None = field(init=False)
@@ -62,6 +67,9 @@ class Release:
     def __post_init__(self) -> None:
         object.__setattr__(self, "price_id", price_id(self.price))
         object.__setattr__(self, "bound", None if self.price is None else self.price.dearest())
+        upstream = self.upstream
+        versioned = upstream.version if isinstance(upstream, Versioned) else None
+        object.__setattr__(self, "answers_from", versioned)
 
 
 def price_id(price: Price | None) -> str:
@@ -97,7 +105,7 @@ def _answering(model: ModelSettings) -> dict[str, object]:
         exclude={
             "price": True,
             "policy": True,
-            "cache_ttl_s": True,
+            "cache": True,
             "max_concurrency": True,
             "queue_length": True,
             "queue_wait_s": True,

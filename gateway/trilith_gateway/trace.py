@@ -110,7 +110,7 @@ class RequestTrace:
                 own,
                 _attempt_attributes(exchange, attempt),
                 SpanKind.CLIENT,
-                (attempt.started_ns, attempt.ended_ns),
+                (attempt.started_ns, attempt.ended_ns or self.ended_ns),  # others may still listen
                 attempt.error,
             )
             for attempt in self.attempts

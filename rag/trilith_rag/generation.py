@@ -37,6 +37,13 @@ class Generations:
             return found if found.is_dir() and found != self._all else None
         return None
 
+    def stamp(self) -> str | None:
+        """Return what changes whenever another generation is published; None when there is none."""
+        with suppress(FileNotFoundError):
+            number = self._pointer.read_text(encoding="ascii").strip()
+            return f"{number}-{self._pointer.stat().st_mtime_ns}"
+        return None
+
     def create(self, copy_of: Path | None) -> Path:
         """Return a new generation's folder, with the contents of another one in it.
 

@@ -52,6 +52,11 @@ class LiveIndex:
             self._follow()
             return self._index.search(vector, text, limit=limit)
 
+    def version(self) -> str | None:
+        """Name the generation that a search would see; None when it is one that cannot be opened."""
+        refused = self._refused is not None and self._refused == self._generations.current()
+        return None if refused else self._generations.stamp()
+
     def close(self) -> None:
         """Release the files."""
         with self._lock:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -38,7 +39,13 @@ class Retriever:
     """Answers questions from one index. Safe to share between threads."""
 
     def __init__(
-        self, name: str, index: Searched, embedder: Embedder, *, tracer: Tracer | None = None
+        self,
+        name: str,
+        index: Searched,
+        embedder: Embedder,
+        *,
+        tracer: Tracer | None = None,
+        version: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Take an open index and the embedder that its vectors were made with.
 
@@ -47,11 +54,13 @@ class Retriever:
             index: Where to search; closed with the retriever.
             embedder: What makes a vector of the question.
             tracer: Makes the spans; the process's own when None.
+            version: Names the index's contents; None when they may have changed without a trace.
         """
         self.name = name
         self._index = index
         self._embedder = embedder
         self._tracer = tracer
+        self.version = version
 
     def retrieve(self, question: str, k: int) -> list[Hit]:
         """Return at most `k` passages, best first. Blocking and CPU-bound.
@@ -127,13 +136,22 @@ def open_index(
     """
     embedder = embedder or MiniLmEmbedder()
     index: Searched
+    folder = index_folder(home, name)
     if settings.qdrant_url is None:
-        index = LiveIndex(
-            index_folder(home, name),
+        live = index = LiveIndex(
+            folder,
             name,
             dimension=embedder.dimension,
             embedder=embedder.fingerprint,
         )
-    else:
-        index = server_index(settings, name, dimension=embedder.dimension)
-    return Retriever(name, index, embedder, tracer=tracer)
+        return Retriever(name, index, embedder, tracer=tracer, version=live.version)
+    index = server_index(settings, name, dimension=embedder.dimension)
+    return Retriever(name, index, embedder, tracer=tracer, version=lambda: _book(folder / "ledger.db"))
+
+
+def _book(ledger: Path) -> str | None:
+    """Name a server's contents by its book, if that is on this machine: every change is entered there."""
+    with suppress(FileNotFoundError):
+        seen = ledger.stat()
+        return f"{seen.st_mtime_ns}-{seen.st_size}"
+    return None

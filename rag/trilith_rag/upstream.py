@@ -109,6 +109,10 @@ class RagUpstream:
         """Say whether the generator is."""
         return await self._generator.ready()
 
+    def version(self) -> str | None:
+        """Name the documents that a question would be answered from."""
+        return self._retriever.version()
+
     async def aclose(self) -> None:
         """Close the index; the generator belongs to its own model."""
         await asyncio.to_thread(self._retriever.close)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from trilith.types import Chunk, Finding, Hit, RegisteredModel
 
@@ -119,6 +119,38 @@ class Upstream(Protocol):
 
     async def aclose(self) -> None:
         """Release connections and memory."""
+        ...
+
+
+@runtime_checkable
+class Versioned(Protocol):
+    """An upstream that answers from something which changes while it runs: an index, a trained model."""
+
+    def version(self) -> str | None:
+        """Name what a call would be answered from now; short and quick.
+
+        None: that is not known, so an answer must not be kept for later.
+        """
+        ...
+
+
+class NearestIndex(Protocol):
+    """Finds the vectors that are nearest to a given one, within a scope. Blocking."""
+
+    def add(self, key: str, scope: str, vector: Sequence[float]) -> None:
+        """Add or replace the vector of `key`; may drop the oldest ones when there are many."""
+        ...
+
+    def find(self, scope: str, vector: Sequence[float], *, limit: int) -> list[tuple[str, float]]:
+        """Return keys and cosine similarities, nearest first, of vectors in the very same scope."""
+        ...
+
+    def drop(self, key: str) -> None:
+        """Remove a vector; an unknown key is ignored."""
+        ...
+
+    def close(self) -> None:
+        """Release what it holds."""
         ...
 
 

@@ -301,7 +301,7 @@ class TestCache:
         self, start_gateway: StartGateway
     ) -> None:
         upstream = MemoryUpstream()
-        gateway = start_gateway({"echo": upstream}, echo={"cache_ttl_s": 60})
+        gateway = start_gateway({"echo": upstream}, echo={"cache": {"only_deterministic": False}})
         first, again = (gateway.chat("one two", stream=True) for _ in range(2))
         assert again.text == first.text
         assert again.headers["content-type"].startswith("text/event-stream")
@@ -312,7 +312,7 @@ class TestCache:
 
     def test_a_stream_that_broke_off_is_not_kept(self, start_gateway: StartGateway) -> None:
         upstream = MemoryUpstream("a b c d", break_after=2)
-        gateway = start_gateway({"echo": upstream}, echo={"cache_ttl_s": 60})
+        gateway = start_gateway({"echo": upstream}, echo={"cache": {"only_deterministic": False}})
         for _ in range(2):
             assert "[DONE]" not in gateway.chat(stream=True).text
         assert len(upstream.calls) == 2
@@ -321,7 +321,7 @@ class TestCache:
         self, start_gateway: StartGateway
     ) -> None:
         upstream = MemoryUpstream()
-        gateway = start_gateway({"echo": upstream}, echo={"cache_ttl_s": 60})
+        gateway = start_gateway({"echo": upstream}, echo={"cache": {"only_deterministic": False}})
         first, second = gateway.chat("same"), gateway.chat("same")
         assert (first.json(), len(upstream.calls)) == (second.json(), 1)
         assert [row["rule"] for row in gateway.ledger()] == ["usage", "cached"]
@@ -329,7 +329,7 @@ class TestCache:
 
     def test_teams_do_not_share_answers(self, start_gateway: StartGateway) -> None:
         upstream = MemoryUpstream()
-        gateway = start_gateway({"echo": upstream}, echo={"cache_ttl_s": 60})
+        gateway = start_gateway({"echo": upstream}, echo={"cache": {"only_deterministic": False}})
         gateway.chat("same")
         gateway.token = gateway.mint(team="others")
         gateway.chat("same")
@@ -398,7 +398,9 @@ class TestPrivacy:
         self, start_gateway: StartGateway
     ) -> None:
         upstream = MemoryUpstream()
-        gateway = start_gateway({"echo": upstream}, echo={"policy": "private", "cache_ttl_s": 60})
+        gateway = start_gateway(
+            {"echo": upstream}, echo={"policy": "private", "cache": {"only_deterministic": False}}
+        )
         one, two = gateway.chat("mail a@example.org"), gateway.chat("mail b@example.org")
         assert len(upstream.calls) == 1
         assert "a@example.org" in one.text

@@ -381,7 +381,7 @@ def test_case_09_a_rerating_appends_adjustments_and_doing_it_again_changes_nothi
 def test_case_10_an_answer_from_the_cache_costs_nothing_and_its_saving_is_recorded(
     start_gateway: StartGateway,
 ) -> None:
-    gateway = start_gateway({"echo": TellingUpstream(answer(USED))}, echo={"cache_ttl_s": 60})
+    gateway = start_gateway({"echo": TellingUpstream(answer(USED))}, echo={"cache": {"ttl_s": 60, "only_deterministic": False}})
     gateway.chat()
     gateway.chat()
     made, kept = gateway.ledger()

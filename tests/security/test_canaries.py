@@ -75,7 +75,7 @@ class Scene:
             upstream = {"url": f"{url}/v1", "api_key": self.credential}
             models[name] = {"kind": "chat", "upstream": upstream, "price": PRICE}
         there = models["good"]["upstream"]
-        models["kept"] = {**models["good"], "cache_ttl_s": 60}
+        models["kept"] = {**models["good"], "cache": {"ttl_s": 60, "only_deterministic": False}}
         models["vectors"] = {"kind": "embedding", "upstream": there, "price": PRICE}
         models["bikes"] = {"kind": "predictor", "upstream": there, "price": PRICE}
         self.platform = _Anyhow(

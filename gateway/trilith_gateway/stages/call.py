@@ -17,6 +17,7 @@ from trilith.errors import APIConnectionError, APIError, InternalServerError
 from trilith.seams import Call as UpstreamCall
 from trilith.seams import Reply, Tried, Upstream
 from trilith_gateway import charge, deadline, sse
+from trilith_gateway.caching.flight import Flights
 from trilith_gateway.exchange import Answer, Exchange, Rule
 from trilith_gateway.release import Release, ReleaseTable
 from trilith_gateway.routing import cause
@@ -61,10 +62,19 @@ _FINISHED = re.compile(rb'"finish_reason":\s*"([a-z_]{1,32})"')
 class Call:
     """Asks the release's upstream, once more if the first connection failed before anything was sent back."""
 
-    def __init__(self, releases: ReleaseTable, move: Callable[[Exchange, Release], None]) -> None:
-        """Take the table of releases, and what moves an exchange to another one (`Fallback.move`)."""
+    def __init__(
+        self, releases: ReleaseTable, move: Callable[[Exchange, Release], None], flights: Flights
+    ) -> None:
+        """Take the collaborators.
+
+        Args:
+            releases: The table of releases.
+            move: What moves an exchange to another one (`Fallback.move`).
+            flights: The calls under way that others may join.
+        """
         self._releases = releases
         self._move = move
+        self._flights = flights
 
     def __call__(self, exchange: Exchange) -> Awaitable[None] | None:
         """Set `exchange.answer`."""
@@ -100,9 +110,12 @@ class Call:
             if error is None and exchange.answer is not None:
                 told = exchange.answer.status
                 exchange.trail.append(f"fallback: {exchange.target.model} answered with status {told}")
-            if exchange.ticket is not None:
-                exchange.ticket.leave()
+            if exchange.place is not None:
+                exchange.place.leave()
             _give_up(exchange)
+            if exchange.ticket is not None:
+                await exchange.ticket.aclose()
+            exchange.join = exchange.ticket = None  # another model's call is another call
             self._move(exchange, left.pop(0))
 
     async def _ask(self, exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> None:
@@ -113,7 +126,10 @@ class Call:
 
     async def _asked(self, exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> None:
         sent_at = time.perf_counter()
-        reply = await send(exchange, upstream, call)
+        if exchange.join is None:
+            reply = await send(exchange, upstream, call)
+        else:
+            reply = await self._join(exchange, exchange.join, upstream, call)
         exchange.reply = reply
         exchange.first_byte_at = now = time.perf_counter()
         exchange.waited_s = now - sent_at
@@ -147,6 +163,33 @@ class Call:
                 exchange.trace.content.hear(body)
         exchange.answer = Answer(reply.status, headers, body)
 
+    async def _join(self, exchange: Exchange, key: bytes, upstream: Upstream, call: UpstreamCall) -> Reply:
+        """Listen to an identical call that is under way, or begin one that others may join.
+
+        Where the call fails, those who only listened to it try again, once and together.
+        """
+
+        def begin() -> Awaitable[Reply]:
+            return send(exchange, upstream, call)
+
+        ticket = exchange.ticket = self._flights.board((key, exchange.stream), begin)
+        if ticket.led:
+            await ticket.head()
+            return ticket
+        exchange.cache = "joined"
+        try:
+            await ticket.head()
+            if ticket.status not in _OVERLOADED:
+                return ticket
+        except (APIConnectionError, InternalServerError):
+            pass
+        await ticket.aclose()
+        ticket = exchange.ticket = self._flights.board((key, exchange.stream), begin)
+        if ticket.led:
+            exchange.cache = "miss"
+        await ticket.head()
+        return ticket
+
 
 def _give_up(exchange: Exchange) -> None:
     """Note the try that another model shall do better than."""
@@ -175,7 +218,7 @@ async def _enter(exchange: Exchange, gate: Gate) -> None:
             found = await found
         finally:
             exchange.queued_s += time.perf_counter() - came
-    exchange.ticket = found
+    exchange.place = found
 
 
 _OVERLOADED = frozenset({408, 429, 500, 502, 503, 504})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 
 import orjson
@@ -10,47 +9,6 @@ import orjson
 from trilith_gateway import sse
 from trilith_gateway.api import Restorer
 from trilith_gateway.exchange import Exchange
-from trilith_gateway.stages.recall import Cache
-
-_MOST_STREAM_BYTES = 4 * 1024 * 1024
-"""Longest stream that is kept."""
-
-
-class Remember:
-    """Keeps an answer for stage 4, as the upstream gave it: masked."""
-
-    def __init__(self, cache: Cache) -> None:
-        self._cache = cache
-
-    def body(self, exchange: Exchange, body: bytes) -> bytes:
-        """Keep the answer for a retry, and for others where the model's settings allow it."""
-        if exchange.recalled or exchange.answer is None:
-            return body
-        if "inference-header-content-length" in exchange.answer.headers:
-            return body  # not JSON alone; the cache keeps no more than a content type beside a body
-        content_type = exchange.answer.headers.get("content-type", "application/json")
-        for key, ttl_s in exchange.keep:
-            self._cache.put(key, body, content_type, time.monotonic() + ttl_s, exchange.usage)
-        return body
-
-    def events(self, exchange: Exchange, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Keep the stream when it has come to its proper end, not one that broke off or was left."""
-        if exchange.recalled or not exchange.keep:
-            return events
-        return self._kept(exchange, events)
-
-    async def _kept(self, exchange: Exchange, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        blocks: list[bytes] = []
-        size = 0
-        async for block in events:
-            size += len(block)
-            if size <= _MOST_STREAM_BYTES:
-                blocks.append(block)
-            yield block
-        if size <= _MOST_STREAM_BYTES:
-            for key, ttl_s in exchange.keep:
-                until = time.monotonic() + ttl_s
-                self._cache.put(key, b"".join(blocks), "text/event-stream", until, exchange.usage)
 
 
 class ProtectOut:

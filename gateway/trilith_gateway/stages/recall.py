@@ -1,4 +1,4 @@
-"""Stage 4, recall: answers kept in memory, for retries and for identical requests.
+"""Stage 4, recall: answers that were given before, to retries, identical requests, and such as mean the same.
 
 A retry is a request with the same idempotency key; identical requests share answers where a model's settings
 allow it. Identity is that of the request as the upstream would see it, after masking: two callers who differ
@@ -9,117 +9,121 @@ another's.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from trilith.errors import UnprocessableEntityError
 from trilith.money import UnpricedUsage, cost
-from trilith.types import Usage
-from trilith_gateway import sse
+from trilith.settings.schema import AnswerCacheSettings, CacheSettings
+from trilith_gateway.caching import control, identity, replay
+from trilith_gateway.caching.control import Wish
+from trilith_gateway.caching.seam import Cache, Kept
+from trilith_gateway.caching.semantic import Question, SemanticCache
 from trilith_gateway.exchange import Answer, Exchange
-
-_MOST_BYTES = 64 * 1024 * 1024
 
 _IDEMPOTENT_S = 600.0
 """How long a retry with the same idempotency key gets the first try's answer (seconds)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """One answer."""
-
-    body: bytes
-    content_type: str
-    expires_at: float
-    usage: Usage | None = None
-
-
-class Cache:
-    """Whole answers by request, oldest use thrown out first."""
-
-    def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
-        self._entries: OrderedDict[bytes, Kept] = OrderedDict()
-        self._most_bytes = most_bytes
-        self._bytes = 0
-
-    def get(self, key: bytes, now: float) -> Kept | None:
-        """Return what is kept under a key, or None."""
-        entry = self._entries.get(key)
-        if entry is None:
-            return None
-        if entry.expires_at <= now:
-            self._drop(key)
-            return None
-        self._entries.move_to_end(key)
-        return entry
-
-    def put(
-        self, key: bytes, body: bytes, content_type: str, expires_at: float, usage: Usage | None = None
-    ) -> None:
-        """Keep one answer, or a whole stream, until `expires_at` (seconds, monotonic)."""
-        if len(body) > self._most_bytes // 16:
-            return
-        if key in self._entries:
-            self._drop(key)
-        self._entries[key] = Kept(body, content_type, expires_at, usage)
-        self._bytes += len(body)
-        while self._bytes > self._most_bytes:
-            self._drop(next(iter(self._entries)))
-
-    def _drop(self, key: bytes) -> None:
-        self._bytes -= len(self._entries.pop(key).body)
-
-
 class Recall:
-    """Answers from the cache where it can; a stream that was kept is streamed again."""
+    """Answers from the caches where it can, else says under which keys the answer will be kept and joined."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(
+        self, cache: Cache, semantic: SemanticCache, *, clock: Callable[[], float] = time.time
+    ) -> None:
         self._cache = cache
+        self._semantic = semantic
+        self._clock = clock
 
-    async def __call__(self, exchange: Exchange) -> None:
-        """Set `exchange.answer` on a hit, else under which keys the answer will be kept.
+    def __call__(self, exchange: Exchange) -> Awaitable[None] | None:
+        """Look up what may be looked up; costs nothing where a model keeps nothing."""
+        headers = exchange.headers
+        if exchange.target.cache is None and "idempotency-key" not in headers:
+            return None
+        if "inference-header-content-length" in headers:  # not JSON alone
+            return None
+        return self._recall(exchange, exchange.target.cache, control.read(headers))
+
+    async def _recall(self, exchange: Exchange, settings: CacheSettings | None, wish: Wish) -> None:
+        """Set `exchange.answer` on a hit.
 
         Raises:
             UnprocessableEntityError: the idempotency key was used for another request.
         """
-        if "inference-header-content-length" in exchange.headers:  # not JSON alone
+        exchange.cache = "bypass"
+        if not wish.stored:
             return
+        if (name := exchange.headers.get("idempotency-key")) is not None:
+            exchange.cache = "miss"
+            exchange.join = key = await self._named(exchange, name)
+            exchange.keep.append((key, _IDEMPOTENT_S, False))
+            if self._answers(exchange, await self._cache.get(key), wish, "hit"):
+                return
+        if settings is not None:
+            await self._shared(exchange, settings, wish)
+
+    async def _shared(self, exchange: Exchange, settings: CacheSettings, wish: Wish) -> None:
         release = exchange.target
-        if release.cache_ttl_s is None and "idempotency-key" not in exchange.headers:
+        version = "" if release.answers_from is None else release.answers_from()
+        if version is None or not identity.cacheable(exchange):
             return
-        parts = [exchange.caller.team, release.policy, release.digest, exchange.api.value, exchange.body]
-        request = hashlib.sha256(sse.dump(parts)).digest()
-        if name := exchange.headers.get("idempotency-key"):
-            exchange.keep.append((self._named(exchange.caller.id, name, request), _IDEMPOTENT_S))
-        if release.cache_ttl_s is not None:
-            exchange.keep.append((request, release.cache_ttl_s))
-        for key, _ in exchange.keep:
-            found = self._cache.get(key, time.monotonic())
-            if found is not None:
-                self._answer(exchange, found)
+        certain = identity.deterministic(exchange)
+        if settings.only_deterministic and not certain and wish.max_age_s is None:
+            return
+        exchange.version = version
+        key = identity.key(exchange, version)
+        if certain and settings.single_flight and not wish.fresh:
+            exchange.join = key
+            exchange.cache = "miss"
+        if not settings.ttl_s:
+            return
+        exchange.keep.append((key, settings.ttl_s, True))
+        words = identity.question(exchange) if isinstance(settings, AnswerCacheSettings) else None
+        if words is not None and isinstance(settings, AnswerCacheSettings) and settings.semantic is not None:
+            scope = identity.scope(exchange, version)
+            exchange.question = question = Question(scope, words, settings.semantic)
+        else:
+            question = None
+        if wish.fresh:
+            return
+        exchange.cache = "miss"
+        if self._answers(exchange, await self._cache.get(key), wish, "hit") or question is None:
+            return
+        async for found in self._semantic.find(question):
+            if self._answers(exchange, found, wish, "semantic"):
                 return
 
-    def _answer(self, exchange: Exchange, kept: Kept) -> None:
+    def _answers(self, exchange: Exchange, kept: Kept | None, wish: Wish, word: str) -> bool:
+        """Answer with what was found, if there is anything that will do."""
+        if kept is None:
+            return False
+        age = max(0.0, self._clock() - kept.begun_at)
+        if wish.max_age_s is not None and age > wish.max_age_s:
+            return False
+        body = _shaped(exchange, kept)
+        if body is None:
+            return False
         exchange.recalled = True
-        headers = {"content-type": kept.content_type}
+        exchange.cache = word
+        exchange.cache_age_s = age
         if exchange.stream:
+            headers = {"content-type": "text/event-stream"}
             headers |= {"cache-control": "no-cache", "x-accel-buffering": "no"}
-            exchange.answer = Answer(200, headers, events=_again(kept.body))
+            exchange.answer = Answer(200, headers, events=_once(body))
         else:
-            exchange.answer = Answer(200, headers, kept.body)
+            content_type = "application/json" if kept.streamed else kept.content_type
+            exchange.answer = Answer(200, {"content-type": content_type}, body)
         price = exchange.target.price
         if kept.usage is not None and price is not None:
             with contextlib.suppress(UnpricedUsage):
                 exchange.saved_pico_usd = cost(kept.usage, price)
+        return True
 
-    def _named(self, caller: str, name: str, request: bytes) -> bytes:
+    async def _named(self, exchange: Exchange, name: str) -> bytes:
         """Return the key for a request that its caller named; a name stands for one request only."""
-        used = hashlib.sha256(sse.dump(["idempotency", caller, name])).digest()
-        now = time.monotonic()
-        first = self._cache.get(used, now)
+        used, key = identity.named(exchange, name)
+        request = identity.literal(exchange)
+        first = await self._cache.get(used)
         if first is not None and first.body != request:
             raise UnprocessableEntityError(
                 "This Idempotency-Key was used for another request. Use a new key for each request.",
@@ -128,9 +132,21 @@ class Recall:
                 param="Idempotency-Key",
                 type="invalid_request_error",
             )
-        self._cache.put(used, request, "", now + _IDEMPOTENT_S)
-        return hashlib.sha256(used + request).digest()
+        team, model = exchange.caller.team, exchange.model
+        self._cache.put(used, Kept(request, "", team, model, exchange.started_ns / 1e9, _IDEMPOTENT_S))
+        return key
 
 
-async def _again(stream: bytes) -> AsyncIterator[bytes]:
+def _shaped(exchange: Exchange, kept: Kept) -> bytes | None:
+    """Return a kept answer in the form that is asked for; None when it has none."""
+    if not exchange.operation.generates:
+        return kept.body if kept.streamed == exchange.stream else None
+    if not exchange.stream:
+        return replay.whole(kept.body, kept.usage) if kept.streamed else kept.body
+    if not kept.streamed:
+        return replay.stream(kept.body, kept.usage, usage_wanted=exchange.usage_wanted)
+    return replay.with_usage(kept.body, kept.usage, wanted=exchange.usage_wanted)
+
+
+async def _once(stream: bytes) -> AsyncIterator[bytes]:
     yield stream

@@ -13,6 +13,7 @@ from trilith.types import Usage
 from trilith_gateway import charge
 from trilith_gateway.api import Api
 from trilith_gateway.budget import Budgets
+from trilith_gateway.caching.flight import Ticket
 from trilith_gateway.exchange import Exchange, Rule, store_unavailable
 from trilith_gateway.limits.keeper import LimitKeeper
 from trilith_gateway.shared import LeasedBudgets
@@ -44,6 +45,9 @@ class Settle:
                 self._limits.end(exchange, 0)
             return  # nothing was reserved, nothing can be owed
         exchange.rule, usage, estimated = _rule(exchange)
+        if exchange.ticket is not None:
+            usage = _shared(exchange, exchange.ticket, exchange.rule, usage)
+            estimated = estimated and usage.requests > 0
         if exchange.tokens_taken is not None:
             self._limits.end(exchange, usage.input_tokens + usage.output_tokens)
         if exchange.rule in (Rule.CACHED, Rule.FAILED):
@@ -117,7 +121,8 @@ def _rule(exchange: Exchange) -> tuple[Rule, Usage, bool]:
         return rule, _cut(exchange, Usage(-(-exchange.body_bytes // 3), tokens)), True
     if not answered:
         answer = exchange.answer
-        if answer is not None and exchange.reply is not None and b'"usage"' in answer.body:
+        own = exchange.ticket is None or exchange.ticket.pays
+        if own and answer is not None and exchange.reply is not None and b'"usage"' in answer.body:
             # An error that was billed; the caller got nothing for it.
             charge.note_tried(exchange, Tried("", answer.status, answer.body))
         return Rule.FAILED, charge.NOTHING, False
@@ -137,3 +142,13 @@ def _cut(exchange: Exchange, usage: Usage) -> Usage:
     if not most.output_tokens:
         return usage
     return Usage(min(usage.input_tokens, most.input_tokens), min(usage.output_tokens, most.output_tokens))
+
+
+def _shared(exchange: Exchange, ticket: Ticket, rule: Rule, used: Usage) -> Usage:
+    """Find out who pays for a call that several listened to; returns what this caller is charged for."""
+    exchange.rule, usage = ticket.bill(rule, used)
+    if exchange.rule is Rule.CACHED:
+        exchange.saved_pico_usd = charge.rated(used, exchange.target) or 0
+    if usage is not used:
+        exchange.usage = None  # another's row and the metrics have it
+    return usage

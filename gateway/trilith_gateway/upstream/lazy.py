@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from trilith.errors import InternalServerError, TrilithError
-from trilith.seams import Call, Reply, Upstream
+from trilith.seams import Call, Reply, Upstream, Versioned
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +45,12 @@ class LazyUpstream:
             return await (await self._opened()).ready()
         except InternalServerError:
             return False
+
+    def version(self) -> str | None:
+        """Name what the real upstream answers from, once it is open."""
+        if isinstance(self._upstream, Versioned):
+            return self._upstream.version()
+        return None if self._upstream is None else ""
 
     async def aclose(self) -> None:
         """Close the real upstream if it is open."""

@@ -80,6 +80,11 @@ class GatewaySettings(Section):
     """How long an idle connection is kept (seconds)."""
     log: Literal["text", "json"] = "text"
     """How the log is written to standard error: plain text, or JSON lines without content or secrets."""
+    cache_bytes: int = Field(64 * 1024 * 1024, ge=1024)
+    """Most memory for kept answers, in each worker (bytes). With `store.redis_url`: what teams' shares are
+    counted from; how much Redis takes in all is its own `maxmemory`."""
+    cache_team_share: float = Field(0.5, gt=0, le=1)
+    """Most of `cache_bytes` that one team's answers may take, so that no team drives out all others."""
     half_close: bool = False
     """Answer callers who have closed their sending side. Off: they are gone, and their work is stopped."""
 
@@ -325,13 +330,46 @@ class ReplicaSettings(Section):
         return value.rstrip("/")
 
 
+class SemanticCacheSettings(Section):
+    """Answers to questions that mean the same, though they are worded differently."""
+
+    threshold: float = Field(0.9, ge=0.5, le=1)
+    """Least cosine similarity of two questions. A guard then also wants their numbers, dates, names,
+    negations, quotations and weighty words to agree."""
+    wait_ms: float = Field(50, gt=0, le=5000)
+    """Longest time that a question waits for this look-up before the model is asked (milliseconds)."""
+    qdrant_url: str | None = None
+    """A Qdrant server that all workers and machines share; none: the Rust engine in each worker."""
+    qdrant_api_key: SecretStr | None = None
+    """The server's credential. Write it as `${VARIABLE}`."""
+
+
+class CacheSettings(Section):
+    """Answers that are kept for identical requests of one team, in memory or in `store.redis_url`."""
+
+    ttl_s: float = Field(300, ge=0)
+    """How long an answer is kept (seconds); 0: not at all, identical calls under way are still joined."""
+    only_deterministic: bool = True
+    """Keep only answers that would be the same again (`temperature: 0`, a `seed`, embeddings, predictors) and
+    those that a caller asks for with `cache-control: max-age=...`. Off: every answer is kept."""
+    single_flight: bool = True
+    """Let identical deterministic calls of one team that are under way at once share one of the model."""
+
+
+class AnswerCacheSettings(CacheSettings):
+    """The same for models that answer in words."""
+
+    semantic: SemanticCacheSettings | None = None
+    """Also answer questions that only mean the same; none: never."""
+
+
 class _Model(Section):
     policy: str | None = None
     """Name of an entry under `policies`; none means no protection."""
     price: PriceSettings | None = None
     """What callers pay. Without it the model is listed as unpriced and keys with a budget may not call it."""
-    cache_ttl_s: float | None = Field(None, gt=0)
-    """Keep answers to identical requests of one team this long (seconds), in memory; none: no cache."""
+    cache: CacheSettings | None = None
+    """Keep answers and give them again to identical requests; none: every request is answered anew."""
     max_concurrency: int | None = Field(None, ge=1)
     """Most calls that one worker process has under way there; further ones wait in a queue that is fair
     between teams. None: as many as come."""
@@ -346,6 +384,8 @@ class ChatModel(_Model):
 
     kind: Literal[Kind.CHAT]
     """`chat`."""
+    cache: AnswerCacheSettings | None = None
+    """Keep answers and give them again to identical requests; none: every request is answered anew."""
     upstream: UpstreamSettings
     """Where it is answered."""
     replicas: tuple[ReplicaSettings, ...] = ()
@@ -388,6 +428,8 @@ class RagModel(_Model):
 
     kind: Literal[Kind.RAG]
     """`rag`."""
+    cache: AnswerCacheSettings | None = None
+    """Keep answers and give them again to identical requests; none: every request is answered anew."""
     index: str
     """Name of an entry under `indexes`."""
     generator: str
