@@ -47,6 +47,8 @@ class Demo:
         self.home = HERE / ".trilith"
         self.platform: subprocess.Popen[bytes] | None = None
         self.number = 0
+        self.total: int | None = None
+        """What the ledger held after the last step (pico-USD); None before the first."""
 
     @contextmanager
     def step(self, title: str) -> Iterator[Callable[[str], None]]:
@@ -59,9 +61,11 @@ class Demo:
             print("    " + text.replace("\n", "\n    "), flush=True)
 
         try:
-            spent = self.spent()
+            if self.total is None:
+                self.total = self.spent()
             yield say
-            say(f"-- {time.monotonic() - started:.1f} s, {dollars(self.spent() - spent)} USD")
+            before, self.total = self.total, self.spent()
+            say(f"-- {time.monotonic() - started:.1f} s, {dollars(self.total - before)} USD")
         except KeyboardInterrupt:
             print(f"\ndemo: interrupted in step {self.number} ({title})", file=sys.stderr)
             raise SystemExit(130) from None

@@ -16,7 +16,8 @@ KeyPath: TypeAlias = tuple[str, ...]
 
 HIDDEN = "(hidden)"
 _LONGEST_FOUND = 60
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+# Up to the last "@" of the authority: a password may hold one.
+_USERINFO = re.compile(r"(?<=://)[^/\s]+(?=@)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,7 @@ SECRETS = [
     "models: {m: {kind: chat, upstream: {url: 'http://x', api_kye: sk-secret}}}",
     "models: {m: {kind: chat, upstream: {url: '${URL}'}}}",
     "models: {m: {kind: chat, upstream: {url: 'ftp://me:sk-secret@host'}}}",
+    "models: {m: {kind: chat, upstream: {url: 'ftp://me:p@sk-secret@host'}}}",
     "gateway: {port: '${URL}'}",
 ]
 
