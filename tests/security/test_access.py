@@ -1,4 +1,4 @@
-"""Every way in needs a key but for a short list, and the list is exact: on the page, in the routes, on the wire."""
+"""Every way in needs a key but for a short list, and the list is exact: in the routes and on the wire."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from trilith_gateway.platform import Platform
-from trilith_gateway.routes.page import open_route
 from trilith_gateway.routes.access import reply
+from trilith_gateway.routes.page import open_route
 
 
 def router(platform: Platform) -> APIRouter:

@@ -49,8 +49,8 @@ class GatewaySettings(Section):
     drain_s: float = Field(20, ge=0)
     """How long a stopping gateway lets open answers finish (seconds)."""
     drain_notice_s: float = Field(0, ge=0, le=300)
-    """How long it goes on taking requests before that, while `/readyz` already says no (seconds). Where a load
-    balancer takes a moment to notice, as in Kubernetes, a few seconds lose it no request."""
+    """How long it goes on taking requests before that, while `/readyz` says no already (seconds). Where a
+    load balancer takes a moment to notice, as in Kubernetes, a few seconds lose it no request."""
     head_timeout_s: float = Field(10, gt=0)
     """How long a caller may take to send a request's head (seconds)."""
     body_timeout_s: float = Field(60, gt=0)
