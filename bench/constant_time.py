@@ -1,8 +1,8 @@
 """Whether the time to refuse a key tells how much of it was right: Welch's t over two kinds of wrong keys.
 
-Times of single calls are noisy, so no test asserts on them. A t beyond 4.5 is taken for a difference, as usual
-in tests for leaks; a comparison that stops at the first difference is measured beside it, to show that it would
-be seen.
+Times of single calls are noisy, so no test asserts on them. A t beyond 4.5 is taken for a difference, as is
+usual in tests for leaks. A comparison that stops at the first difference is measured beside it, to show that
+it would be seen.
 """
 
 from __future__ import annotations

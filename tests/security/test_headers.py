@@ -92,6 +92,20 @@ def test_an_upstreams_headers_reach_no_caller_unless_they_are_known(tmp_path: Pa
     assert answered.headers["x-upstream-request-id"] == "theirs"
 
 
+def test_a_redirect_is_not_followed_not_passed_on_and_not_charged(tmp_path: Path) -> None:
+    with ScriptedServer([Scripted(body={"choices": []})]) as inside:
+        away = Scripted(307, headers={"location": f"{inside.url}/latest/meta-data/"})
+        with ScriptedServer([away]) as upstream:
+            chat = {**MODELS["chat"], "upstream": {"url": f"{upstream.url}/v1"}}
+            described = Settings.model_validate({"home": tmp_path, "models": {"echo": chat}})
+            with Running(described, {}) as gateway:
+                answered = gateway.chat("x")
+                assert [row["amount_pico_usd"] for row in gateway.ledger()] == [0]
+        assert inside.received == []
+    assert answered.status_code == 502
+    assert "location" not in answered.headers
+
+
 class Splitting:
     """Answers with a header that holds a line end."""
 
