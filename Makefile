@@ -1,6 +1,6 @@
 # Works on a bare machine with Python 3.11 (with venv) and make; the environment is made on first use.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check bench bench-gateway docs lint types floors fmt lock clean
+.PHONY: help env demo test check bench bench-gateway fuzz docs lint types floors fmt lock clean
 
 PYTHON ?= $(firstword $(shell command -v python3.11 python3 python 2>/dev/null) python3.11)
 BIN := .venv/bin
@@ -32,6 +32,9 @@ bench: env ## Measure the figures that the documents quote
 
 bench-gateway: env ## Measure the gateway beside its peers (installs them under ~/.cache/trilith-bench)
 	@$(BIN)/python -m bench.gateway
+
+fuzz: env ## Send the gateway what its OpenAPI page allows, and what it does not, for some minutes
+	@PYTHONPATH=tests $(BIN)/python bench/fuzz.py
 
 docs: env ## Write the generated pages under docs/reference
 	@$(BIN)/python tools/docs.py

@@ -84,9 +84,9 @@ class Pipeline:
                         await wait
                 ready = exchange.answer or _unanswered()
             except APIError as error:
-                ready = answer.error(exchange, error)
+                exchange.answer = ready = answer.error(exchange, error)
             except Exception as error:  # a fault of ours: the caller learns nothing of its insides
-                ready = _failed(exchange, error)
+                exchange.answer = ready = _failed(exchange, error)
             if ready.events is None:
                 if (wait := self._send_body(exchange, ready, outlet)) is not None:
                     await wait

@@ -123,7 +123,7 @@ class Choosy(Speaker):
         if wish == "fail":
             return Spoken(500, {"error": {"message": "no"}})
         if wish == "break":
-            return await MemoryUpstream(break_after=1).send(call)
+            return await MemoryUpstream(break_after=0).send(call)
         if wish == "count":
             return await MemoryUpstream(reports_usage=False).send(call)
         if wish == "nonsense":
@@ -156,6 +156,44 @@ def test_every_outcome_is_explained(tmp_path: Path, outcome: str) -> None:
     assert "plan" not in text
 
 
+def test_an_answer_that_its_caller_left_is_explained(tmp_path: Path) -> None:
+    with world(tmp_path / "home", Speaker(delay_s=0.3)) as gateway:
+        body = {"model": "chat", "stream": True, **CHAT}
+        with gateway.client() as client, client.stream("POST", "/v1/chat/completions", json=body) as left:
+            assert next(left.iter_raw())
+        until(lambda: gateway.ledger(), what="the charge")
+        found, text = explained(gateway, left)
+    assert [(charge["rule"], charge["status"]) for charge in found["charges"]] == [("aborted", 499)]
+    assert "the caller left" in text
+
+
+def test_a_request_that_was_not_let_in_is_explained_by_its_spans(tmp_path: Path) -> None:
+    with ScriptedServer([Scripted(body={})]) as upstream:
+        platform, _ = serving(tmp_path, upstream, spans=True)
+        try:
+            key = platform.command("keys", "create", "poor", "--quiet", "--budget-usd", "0.0000001")
+            headers, ids = {"authorization": f"Bearer {key}"}, {}
+            for model, status in {"nobody": 404, "chat": 429}.items():
+                body = {"model": model, **CHAT}
+                refused = httpx.post(f"{platform.url}/v1/chat/completions", json=body, headers=headers)
+                assert refused.status_code == status
+                ids[status] = refused.headers["x-request-id"]
+            told = {}
+            for status, id in ids.items():
+
+                def known(id: str = id, status: int = status) -> bool:
+                    try:
+                        told[status] = platform.command("explain", id)
+                    except AssertionError:  # not written yet
+                        return False
+                    return True
+
+                until(known, what="the explanation")
+                assert str(status) in told[status]
+        finally:
+            assert platform.stop() == 0
+
+
 def test_an_answer_that_cannot_be_read_is_the_upstreams_fault_and_not_charged(tmp_path: Path) -> None:
     with world(tmp_path / "home", Choosy()) as gateway:
         body = {"model": "chat", "max_tokens": 5, "messages": [{"role": "user", "content": "nonsense"}]}
@@ -167,25 +205,34 @@ def test_an_answer_that_cannot_be_read_is_the_upstreams_fault_and_not_charged(tm
 
 
 def test_labels_are_bounded_whatever_callers_write(tmp_path: Path) -> None:
-    with world(tmp_path / "home", Broken()) as gateway:
-        with gateway.client() as client:
-            for at in range(60):
-                for model in (f"unknown-{at}", "chat"):
-                    body = {"model": model, **CHAT}
-                    client.post("/v1/chat/completions", json=body, headers={"user-agent": f"agent-{at}"})
-                client.post(f"/v2/models/m-{at}/versions/{at}/infer", json=TENSOR)
-                client.post("/v2/models/bikes/versions/9/infer", json=TENSOR)
-                client.get(f"/path-{at}")
-            text = client.get("/metrics").text
+    with world(tmp_path / "home", Broken()) as gateway, gateway.client() as client:
+        for at in range(60):
+            for model in (f"unknown-{at}", "chat"):
+                body = {"model": model, **CHAT}
+                client.post("/v1/chat/completions", json=body, headers={"user-agent": f"agent-{at}"})
+            client.post(f"/v2/models/m-{at}/versions/{at}/infer", json=TENSOR)
+            client.post("/v2/models/bikes/versions/9/infer", json=TENSOR)
+            client.get(f"/path-{at}")
+        text = client.get("/metrics").text
     labels = set(re.findall(r'model="([^"]*)"', text))
     assert labels <= {*MODELS, "-"}
     assert len(text.splitlines()) < 200
     assert not re.search(r"unknown-|agent-|m-\d|path-", text)
 
 
-def serving(folder: Path, upstream: ScriptedServer, **gateway: Any) -> tuple[Platform, str]:
+def test_refusals_are_counted_by_the_status_that_their_callers_got(gateway: Gateway) -> None:
+    for path, body, headers, _ in REFUSALS.values():
+        post(gateway, path, body, **headers)
+    text = gateway.platform.metrics.text().decode()
+    counted = dict(re.findall(r'trilith_requests_total\{kind="-",model="-",status="(\d+)"\} ([\d.]+)', text))
+    assert counted == {"401": "1.0", "404": "1.0", "400": "1.0", "415": "1.0"}
+
+
+def serving(
+    folder: Path, upstream: ScriptedServer, *, spans: bool = False, **gateway: Any
+) -> tuple[Platform, str]:
     model = {"kind": "chat", "upstream": {"url": f"{upstream.url}/v1"}, "price": PRICE}
-    platform = Platform(folder, {"models": {"chat": model}, "telemetry": {"store_spans": False}})
+    platform = Platform(folder, {"models": {"chat": model}, "telemetry": {"store_spans": spans}})
     described = json.loads(platform.path.read_text("utf-8"))
     described["gateway"] |= gateway
     platform.path.write_text(json.dumps(described), "utf-8")

@@ -107,6 +107,16 @@ async def test_the_credential_is_sent_and_a_header_cannot_smuggle_another(
         await upstream.send(Call(path="/v1/x", body=b"", headers={"x-request-id": "a\r\nx-evil: 1"}))
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/v2/x HTTP/1.1\r\nx-evil: 1\r\n\r\n", "/v2/x\ny", "/v2/a b", "/v2/\0", "/v2/ü", "http://other/x", ""],
+)
+async def test_a_path_cannot_smuggle_a_request(upstream: HttpUpstream, script: Script, path: str) -> None:
+    with pytest.raises(ValueError, match="request line"):
+        await upstream.send(Call(path=path, body=b""))
+    assert script.accepted <= 1  # the client may have connected, and has said nothing
+
+
 async def test_a_kept_connection_that_was_closed_meanwhile_is_replaced(
     upstream: HttpUpstream, script: Script
 ) -> None:

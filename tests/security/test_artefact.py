@@ -1,4 +1,4 @@
-"""Model files from strangers: refused before anything in them runs, whatever the manifest beside them says."""
+"""Model files from strangers: refused before anything in them runs, whatever their manifest says."""
 
 from __future__ import annotations
 

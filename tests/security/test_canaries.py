@@ -94,7 +94,7 @@ class Scene:
         self.log = folder / "gateway.log"
 
     def provoke(self) -> None:
-        """Send something to every route, with a word in every field; well and ill, with the key and without."""
+        """Send something to every route, with a word in every field; with the key and without."""
         canary = self.canary
         chats = ["good", "kept", "kept", "failing", "refusing", "breaking", "garbled", "bikes"]
         tensor = {"name": "x", "shape": [1], "datatype": "BYTES", "data": [canary("a tensor")]}

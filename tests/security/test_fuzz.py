@@ -1,4 +1,4 @@
-"""Bytes that nobody would send, cut wherever they can be cut: the same requests are run, and none is let in."""
+"""Bytes that nobody would send, cut wherever they can be: the same requests are run, and none is let in."""
 
 from __future__ import annotations
 

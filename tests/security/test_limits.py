@@ -130,6 +130,24 @@ def test_a_shape_that_promises_too_much_is_refused(gateway: Gateway, shape: list
         assert client.post("/v2/models/bikes/infer", json={"inputs": [tensor]}).status_code == 400
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"score": True},
+        {"score": "1"},
+        {"label": "a\0b"},
+        {"comment": "\0"},
+        {"label": "x" * 201},
+        {"more": 1},
+    ],
+)
+def test_feedback_that_no_database_would_keep_is_refused(gateway: Gateway, field: dict[str, Any]) -> None:
+    with gateway.client() as client:
+        body = {"model": "chat", "messages": [{"role": "user", "content": "x"}]}
+        id = client.post("/v1/chat/completions", json=body).headers["x-request-id"]
+        assert client.post("/v1/feedback", json={"request_id": id, **field}).status_code == 400
+
+
 def test_many_messages_are_as_good_as_few(gateway: Gateway) -> None:
     messages = [{"role": "user", "content": "x"}] * 50_000
     with gateway.client() as client:

@@ -1,4 +1,4 @@
-"""The OpenAPI page tells the truth: schemathesis finds nothing, whoever asks, and every route stands on it."""
+"""The OpenAPI page tells the truth: schemathesis finds nothing, whoever asks."""
 
 from __future__ import annotations
 

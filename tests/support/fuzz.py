@@ -41,7 +41,14 @@ def aimed(page: Mapping[str, Any], models: Mapping[str, list[str]]) -> dict[str,
 
 
 def schemathesis(
-    url: str, page: Mapping[str, Any], folder: Path, *, key: str | None, examples: int, phases: str = PHASES
+    url: str,
+    page: Mapping[str, Any],
+    folder: Path,
+    *,
+    key: str | None,
+    examples: int,
+    phases: str = PHASES,
+    seed: int = SEED,
 ) -> tuple[int, str]:
     """Run the phases with every check; returns the exit code (0: nothing was found) and what was printed."""
     (folder / "page.json").write_text(json.dumps(page), encoding="utf-8")
@@ -50,7 +57,7 @@ def schemathesis(
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(folder / "schemathesis.toml")),
         *("run", str(folder / "page.json"), "--url", url, "--max-examples", str(examples)),
         *("--phases", phases),
-        *("--seed", str(SEED), "--generation-database", "none", "--continue-on-failure", "--no-color"),
+        *("--seed", str(seed), "--generation-database", "none", "--continue-on-failure", "--no-color"),
         *("--warnings", "off", "--output-sanitize", "false"),
     ]
     if key is not None:

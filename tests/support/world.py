@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from support.gateway import PRICE, Running
-
 from trilith.errors import APIConnectionError
 from trilith.seams import Call, Reply, Upstream
 from trilith.settings.schema import Settings

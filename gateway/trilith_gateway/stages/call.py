@@ -133,6 +133,8 @@ class Call:
         exchange.reply = reply
         exchange.first_byte_at = now = time.perf_counter()
         exchange.waited_s = now - sent_at
+        if 300 <= reply.status < 400:  # it could lead anywhere, and is no answer to charge for
+            raise APIConnectionError("the upstream answered with a redirect, which is not followed")
         given = reply.headers
         headers = {name: value for name, value in given.items() if name in _PASSED_ON}
         if (theirs := given.get("x-request-id")) is not None and theirs != exchange.request_id:

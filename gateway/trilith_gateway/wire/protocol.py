@@ -446,7 +446,8 @@ class ExchangeCycle:
         lines.append(framing)
         lines.append("\r\n" if self.keep_alive else "connection: close\r\n\r\n")
         text = "".join(lines)
-        if text.count("\n") != len(lines) + (not self.keep_alive):
+        ends = len(lines) + (not self.keep_alive)
+        if text.count("\n") != ends or text.count("\r") != ends:
             raise ValueError("a header of the answer holds a line end")
         return text.encode("latin-1", "replace")
 
