@@ -105,13 +105,17 @@ def test_a_call_counts_in_the_window_in_which_it_was_reserved(
 ) -> None:
     book, holder = open_book(), key(100, kind)
     spending(book, holder, 40, at(*before))
-    book.reserve(holder, 60, at(*before))
+    for amount in (20, 40):
+        book.reserve(holder, amount, at(*before))
     with pytest.raises(BudgetExceededError) as caught:
         book.reserve(holder, 1, at(*before))
     assert caught.value.retry_after_s == 1
     assert f"{datetime(*after, tzinfo=UTC):%Y-%m-%dT%H:%M:%SZ}" in caught.value.message  # type: ignore[misc,arg-type]
     book.reserve(holder, 70, at(*after))
-    book.settle(holder, 60, 60, at(*before))
+    book.settle(holder, 20, 20, at(*before))
+    book.settle(holder, 40, 0, at(*before))
+    with pytest.raises(BudgetExceededError):
+        book.reserve(holder, 31, at(*after))
     book.settle(holder, 70, 0, at(*after))
     book.reserve(holder, 100, at(*after))
 
