@@ -81,22 +81,41 @@ class Platform:
         self.warmed.set()
 
     async def follow_keys(self) -> None:
-        """Take up keys that other processes create and revoke, until cancelled."""
+        """Take up what other processes change in keys, teams and orgs, until cancelled."""
         while True:
             await asyncio.sleep(0.2)
             if self.store.keys_changed.is_set():
                 self.store.keys_changed.clear()
-                await asyncio.to_thread(self.keys.reload)
+                try:
+                    await asyncio.to_thread(self.keys.reload)
+                except Exception as error:  # the database went away just now
+                    self.store.keys_changed.set()
+                    _log.error("keys cannot be read again, the old ones stay: %s", error)
+                    await asyncio.sleep(1)
 
     async def housekeep(self) -> None:
-        """Give back money that lies idle and tell the other workers what was counted, until cancelled."""
+        """Keep places, give back money that lies idle, tell other workers what was counted, until cancelled."""
         while True:
             await asyncio.sleep(1)
-            await asyncio.to_thread(self.metrics.share)
-            await self.limiter.renew()
-            if isinstance(self.budgets, LeasedBudgets):
-                for account, since, amount in self.budgets.idle():
-                    await asyncio.to_thread(self.store.give_back, account, since, amount)
+            try:
+                await self.limiter.renew()
+                await asyncio.to_thread(self.metrics.share)
+                await self._give_back()
+            except Exception as error:  # the disk or the database is away for a while
+                _log.error("the work of every second failed: %s", error)
+
+    async def _give_back(self) -> None:
+        if not isinstance(self.budgets, LeasedBudgets):
+            return
+        failure: Exception | None = None
+        for account, since, amount in self.budgets.idle():
+            try:
+                await asyncio.to_thread(self.store.give_back, account, since, amount)
+            except Exception as error:
+                self.budgets.keep(account, since, amount)
+                failure = error
+        if failure is not None:
+            raise failure
 
     async def aclose(self) -> None:
         """Close upstreams, send the last spans, write the last facts."""
@@ -105,9 +124,9 @@ class Platform:
                 Exception
             ):  # one that fails to close must not keep the ledger from closing
                 await release.upstream.aclose()
-        if isinstance(self.budgets, LeasedBudgets):
-            for account, since, amount in self.budgets.idle() + self.budgets.idle():
-                await asyncio.to_thread(self.store.give_back, account, since, amount)
+        with contextlib.suppress(Exception):  # else it is settled by the ledger at the next start
+            await self._give_back()
+            await self._give_back()
         await self.limiter.aclose()
         if self.traces is not None:
             await asyncio.to_thread(self.traces.close)

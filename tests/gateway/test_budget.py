@@ -176,6 +176,19 @@ def test_a_call_that_would_go_beyond_the_degrade_share_is_known_before_it_is_res
     assert book.degrades(holder, 11, 0) is None
 
 
+def test_idle_money_that_nobody_took_back_is_held_again() -> None:
+    purse = MemoryPurse()
+    book, holder = LeasedBudgets(purse), key(10_000, soft_percent=1)
+    spending(book, holder, 10)
+    book.idle()
+    for account, since, amount in book.idle():
+        assert amount == 90
+        book.keep(account, since, amount)
+    spending(book, holder, 90)
+    assert sum(purse.taken.values()) == 100
+    assert book.soft(holder, 0) is not None
+
+
 def test_a_budget_made_while_a_call_is_under_way_hears_of_its_charge(open_book: Open) -> None:
     book, before = open_book(), mint("k", team="lab")[0]
     after = before.under(Groups({"lab": Team("lab", terms=Terms(100, "total"))}))
