@@ -94,7 +94,7 @@ class Platform:
                     await asyncio.sleep(1)
 
     async def housekeep(self) -> None:
-        """Keep places, give back money that lies idle, tell other workers what was counted, until cancelled."""
+        """Keep places, give idle money back, tell other workers what was counted, until cancelled."""
         while True:
             await asyncio.sleep(1)
             try:
