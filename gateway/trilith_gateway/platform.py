@@ -97,15 +97,20 @@ class Platform:
         self.warmed.set()
 
     async def follow_keys(self) -> None:
-        """Take up keys that other processes create and revoke, until cancelled."""
+        """Take up what other processes change in keys, teams and orgs, until cancelled."""
         while True:
             await asyncio.sleep(0.2)
             if self.store.keys_changed.is_set():
                 self.store.keys_changed.clear()
-                await asyncio.to_thread(self.keys.reload)
-                if isinstance(self.budgets, Budgets):  # leases hold adjustments already
-                    self.budgets.reread()
-                await self.follow_purges()
+                try:
+                    await asyncio.to_thread(self.keys.reload)
+                    if isinstance(self.budgets, Budgets):  # leases hold adjustments already
+                        self.budgets.reread()
+                    await self.follow_purges()
+                except Exception as error:  # the database went away just now
+                    self.store.keys_changed.set()
+                    _log.error("keys cannot be read again, the old ones stay: %s", error)
+                    await asyncio.sleep(1)
 
     async def follow_purges(self) -> None:
         """Forget answers that `trilith cache purge` names; Redis has been told by the command itself."""
@@ -114,20 +119,31 @@ class Platform:
                 await self.cache.purge(wish)
 
     async def housekeep(self) -> None:
-        """Give back money that lies idle and tell the other workers what was counted, until cancelled."""
+        """Keep places, give idle money back, book the engines' time, tell other workers what was counted."""
         engine_costs = EngineCosts(self.store)
         while True:
             await asyncio.sleep(1)
-            await asyncio.to_thread(self.metrics.share)
-            await self.limiter.renew()
-            if found := accounts(self.settings):
-                try:
+            try:
+                await self.limiter.renew()
+                await asyncio.to_thread(self.metrics.share)
+                await self._give_back()
+                if found := accounts(self.settings):
                     await asyncio.to_thread(engine_costs.tick, found)
-                except Exception:  # a database that is away; what is due stays due
-                    _log.exception("the engines' time was not booked")
-            if isinstance(self.budgets, LeasedBudgets):
-                for account, since, amount in self.budgets.idle():
-                    await asyncio.to_thread(self.store.give_back, account, since, amount)
+            except Exception as error:  # the disk or the database is away for a while; what is due stays due
+                _log.error("the work of every second failed: %s", error)
+
+    async def _give_back(self) -> None:
+        if not isinstance(self.budgets, LeasedBudgets):
+            return
+        failure: Exception | None = None
+        for account, since, amount in self.budgets.idle():
+            try:
+                await asyncio.to_thread(self.store.give_back, account, since, amount)
+            except Exception as error:
+                self.budgets.keep(account, since, amount)
+                failure = error
+        if failure is not None:
+            raise failure
 
     async def aclose(self) -> None:
         """Close upstreams, send the last spans, write the last facts."""
@@ -136,9 +152,9 @@ class Platform:
                 Exception
             ):  # one that fails to close must not keep the ledger from closing
                 await release.upstream.aclose()
-        if isinstance(self.budgets, LeasedBudgets):
-            for account, since, amount in self.budgets.idle() + self.budgets.idle():
-                await asyncio.to_thread(self.store.give_back, account, since, amount)
+        with contextlib.suppress(Exception):  # else it is settled by the ledger at the next start
+            await self._give_back()
+            await self._give_back()
         await self.limiter.aclose()
         await self.semantic.aclose()
         await self.cache.aclose()

@@ -142,6 +142,14 @@ class LeasedBudgets:
             account.idle = True
         return found
 
+    def keep(self, name: str, window_start: float, amount: int) -> None:
+        """Hold again what `idle` let go and nobody took."""
+        account = self._accounts[name]
+        if account.window_start == window_start:
+            account.held += amount
+            if account.total is not None:
+                account.total += amount
+
     def _account(self, budget: Budget, now: float) -> _Account:
         account = self._accounts.get(budget.account)
         if account is not None and account.window == budget.window and now < account.window_end:

@@ -105,13 +105,17 @@ def test_a_call_counts_in_the_window_in_which_it_was_reserved(
 ) -> None:
     book, holder = open_book(), key(100, kind)
     spending(book, holder, 40, at(*before))
-    book.reserve(holder, 60, at(*before))
+    for amount in (20, 40):
+        book.reserve(holder, amount, at(*before))
     with pytest.raises(BudgetExceededError) as caught:
         book.reserve(holder, 1, at(*before))
     assert caught.value.retry_after_s == 1
     assert f"{datetime(*after, tzinfo=UTC):%Y-%m-%dT%H:%M:%SZ}" in caught.value.message  # type: ignore[misc,arg-type]
     book.reserve(holder, 70, at(*after))
-    book.settle(holder, 60, 60, at(*before))
+    book.settle(holder, 20, 20, at(*before))
+    book.settle(holder, 40, 0, at(*before))
+    with pytest.raises(BudgetExceededError):
+        book.reserve(holder, 31, at(*after))
     book.settle(holder, 70, 0, at(*after))
     book.reserve(holder, 100, at(*after))
 
@@ -170,6 +174,19 @@ def test_a_call_that_would_go_beyond_the_degrade_share_is_known_before_it_is_res
     assert book.degrades(holder, 11, 0) is not None
     book.settle(holder, 50, 0, 0)
     assert book.degrades(holder, 11, 0) is None
+
+
+def test_idle_money_that_nobody_took_back_is_held_again() -> None:
+    purse = MemoryPurse()
+    book, holder = LeasedBudgets(purse), key(10_000, soft_percent=1)
+    spending(book, holder, 10)
+    book.idle()
+    for account, since, amount in book.idle():
+        assert amount == 90
+        book.keep(account, since, amount)
+    spending(book, holder, 90)
+    assert sum(purse.taken.values()) == 100
+    assert book.soft(holder, 0) is not None
 
 
 def test_a_budget_made_while_a_call_is_under_way_hears_of_its_charge(open_book: Open) -> None:

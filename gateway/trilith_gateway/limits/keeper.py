@@ -23,7 +23,7 @@ class LimitKeeper:
             RateLimitError: there were too many in the last minute.
         """
         found = self._limiter.request(exchange.caller.request_rates, time.monotonic())
-        if found is None or type(found) is Allowance:
+        if found is None or isinstance(found, Allowance):
             self._counted(exchange, found)
             return None
         return self._begin_later(exchange, found)
@@ -44,7 +44,7 @@ class LimitKeeper:
             RateLimitError: there is no place, or the last minute's tokens leave too few.
         """
         found = self._limiter.work(exchange.caller.work_rates, exchange.id, tokens, time.monotonic())
-        if found is None or type(found) is Allowance:
+        if found is None or isinstance(found, Allowance):
             self._taken(exchange, found, tokens)
             return None
         return self._work_later(exchange, found, tokens)
