@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -19,6 +20,7 @@ from trilith.money import Price, cost, pico_usd
 from trilith.seams import Call, Reply, Upstream
 from trilith.testing import MemoryPredictor, MemoryUpstream
 from trilith.types import Usage
+from trilith_gateway.budget import Budgets
 from trilith_gateway.usage import estimate
 
 ROW: dict[str, Any] = {"kind": "predictor", "price": {"usd_per_krow": "1"}}
@@ -225,6 +227,23 @@ def test_one_reservation_bounds_all_that_may_be_asked(
     assert sum(row["amount_pico_usd"] for row in gateway.ledger()) == 10**12
 
 
+def test_a_row_on_the_way_gives_back_its_own_part_of_the_reservation_and_no_more(
+    start_gateway: StartGateway, large: MemoryUpstream
+) -> None:
+    gateway = triaged(start_gateway, large, cascade=STEPS)
+    token = gateway.mint(budget_pico_usd=10**13)
+    body = {"model": "echo", "messages": [{"role": "user", "content": "hello"}]}
+    key = gateway.platform.keys.find(token)
+    assert key is not None
+    assert isinstance(gateway.platform.budgets, Budgets)
+    account = gateway.platform.budgets.account(key, time.time())
+    account.reserved = 10**12  # another request's, still open
+    with gateway.client(token=token) as client:
+        assert client.post("/v1/chat/completions", json=body).headers["x-trilith-cascade"] == "echo"
+    assert account.reserved == 10**12
+    assert account.spent == sum(row["amount_pico_usd"] for row in gateway.ledger())
+
+
 def test_a_step_that_the_key_may_not_call_is_passed_over(
     start_gateway: StartGateway, large: MemoryUpstream
 ) -> None:
@@ -267,7 +286,7 @@ def test_a_caller_who_leaves_pays_what_was_used_and_stops_the_rest(
         "triage": ROW,
         "small": SMALL,
     }
-    upstreams = {"echo": large, "triage": MemoryPredictor(triage), "small": slow}
+    upstreams: dict[str, Upstream] = {"echo": large, "triage": MemoryPredictor(triage), "small": slow}
     gateway = start_gateway(upstreams, **models)
     body = {"model": "echo", "messages": [{"role": "user", "content": "hello"}]}
     with gateway.client() as client, pytest.raises(httpx.ReadTimeout):

@@ -164,6 +164,16 @@ def test_one_request_reaches_an_upstream_no_more_often_than_one_side_tries(
     assert sum(seen(*replicas)) == 2
 
 
+@pytest.mark.parametrize("failure", [RESET, LATE])
+def test_one_try_is_one_try(start_gateway: StartGateway, failure: Exception) -> None:
+    only = failing(failure, failure)
+    gateway = start_gateway({"echo": fleet(only, attempts=1)})
+    answer = gateway.chat()
+    assert answer.status_code == (504 if failure is LATE else 502)
+    assert answer.headers.get("x-should-retry") == ("false" if failure is LATE else None)
+    assert seen(only) == [1]
+
+
 @pytest.mark.parametrize(
     ("headers", "rest"),
     [
