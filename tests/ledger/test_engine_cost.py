@@ -114,9 +114,10 @@ def test_two_processes_that_book_at_the_same_time_book_once(opened: Any) -> None
 
 def test_only_the_leader_books(opened: Any) -> None:
     one, two = opened("0"), opened("1")
-    assert one.leader("engine costs").acquire()
+    leader = one.leader("engine costs")
+    assert leader.acquire()
     assert EngineCosts(two).tick([ACCOUNT], START + 306.0) == []
-    one.leader("engine costs").resign()
+    leader.resign()
     assert len(EngineCosts(two).tick([ACCOUNT], START + 306.0)) == 1
 
 
