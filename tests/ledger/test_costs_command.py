@@ -153,7 +153,7 @@ def test_forecasts_name_what_will_do_what_will_not_and_where_there_is_too_little
     fill(home)
     with connect(database(home)) as connection:
         made, _ = keys.mint("poor", budget_pico_usd=5 * USD, budget_window="total")
-        keys.save(connection, made)  # type: ignore[arg-type]
+        keys.save(connection, made)
     assert "too little data" in costs("forecast")
     now = time.time()
     spent = [CALL | {"key_id": made.id, "at": now - n * DAY, "amount_pico_usd": USD} for n in range(1, 5)]
@@ -170,7 +170,7 @@ def test_a_forecast_is_the_line_through_what_has_passed(home: Path) -> None:
     fill(home, *(CALL | {"at": NOVEMBER + n * DAY, "amount_pico_usd": 10 * USD} for n in range(10)))
     made = keys.Key("k", "k", "t", "", 400 * USD, "month", None, frozenset())
     with connect(database(home)) as connection:
-        told = of_key(connection, made, NOVEMBER + 10 * DAY)  # type: ignore[arg-type]
+        told = of_key(connection, made, NOVEMBER + 10 * DAY)
     assert (told.spent, told.expected, told.low, told.high) == (100 * USD, 300 * USD, 300 * USD, 300 * USD)
     assert told.verdict(400 * USD) == "will do"
     assert told.verdict(299 * USD) == "will not do"
