@@ -142,6 +142,12 @@ class EngineCosts:
         self._due = now + min(60, *(account.window_s for account in accounts))
         if not self._leader.acquire():
             return []
+        try:
+            return self._book(accounts, now)
+        finally:
+            self._leader.resign()
+
+    def _book(self, accounts: Sequence[Account], now: float) -> list[Record]:
         self._store.flush()
         look_back, self._first = (_FIRST_S if self._first else _LATER_S), False
         rows: list[Record] = []
@@ -155,21 +161,31 @@ class EngineCosts:
         return rows
 
 
-def due(connection: Connection, account: Account, now: float, look_back_s: float = _LATER_S) -> list[Record]:
+def due(
+    connection: Connection,
+    account: Account,
+    now: float,
+    look_back_s: float = _LATER_S,
+    *,
+    begins: bool = True,
+) -> list[Record]:
     """Return the idle rows that an account lacks.
 
     Those are rows for windows since the last that was booked, and corrections where a window's sum is not its
     cost any more.
     A row's id says which window it is for and how many there were before it, so two processes that look at
-    the same time write the same row.
+    the same time write the same row. Time counts from the first window that ended under a gateway; `begins`
+    says that this is one.
     """
     size = account.window_s
     last = int(now - _GRACE_S) // size * size
     found = connection.execute(
         "select min(at), max(at) from ledger where model = ? and category = 'idle'", (account.name,)
     ).fetchone()
+    if found[0] is None and not begins:
+        return []
     if found[0] is None:
-        first = last - size  # time counts from the first window that ended under a gateway
+        first = last - size
     else:
         begun, ended = int(found[0]) // size * size, int(found[1]) // size * size + size
         first = max(begun, int(min(ended, last - look_back_s)), int(last - _MOST_S))
@@ -188,7 +204,8 @@ def correct(
     """Book what adjustments of charges since a Unix time have moved between charged and idle time."""
     with database.transaction(connection):
         for account in accounts:
-            rows = [row | {"worker": PLATFORM} for row in due(connection, account, now, now - since)]
+            missing = due(connection, account, now, now - since, begins=False)
+            rows = [row | {"worker": PLATFORM} for row in missing]
             if rows:
                 columns = [name for name in rows[0] if name != "t"]
                 database.insert(connection, "ledger", columns, rows)

@@ -1,4 +1,4 @@
-"""Predictors by the CPU time that they were measured to take: no part of it is charged twice or not at all."""
+"""Predictors by the CPU time that they took: no part of it is charged twice, or not at all."""
 
 from __future__ import annotations
 

@@ -114,9 +114,10 @@ def test_two_processes_that_book_at_the_same_time_book_once(opened: Any) -> None
 
 def test_only_the_leader_books(opened: Any) -> None:
     one, two = opened("0"), opened("1")
-    assert one.leader("engine costs").acquire()
+    leader = one.leader("engine costs")
+    assert leader.acquire()
     assert EngineCosts(two).tick([ACCOUNT], START + 306.0) == []
-    one.leader("engine costs").resign()
+    leader.resign()
     assert len(EngineCosts(two).tick([ACCOUNT], START + 306.0)) == 1
 
 
@@ -196,5 +197,5 @@ def test_weights_are_fitted_from_the_servers_own_metrics() -> None:
     # An input token took 1 ms, an output token 5.
     found = enginecost.fit(before, after, 10.0)
     assert found == {"output_weight": 5.0, "units_per_second": 1500.0}
-    assert EngineCostSettings(usd_per_hour=1, **found).units_per_second == 1500.0  # type: ignore[arg-type]
+    assert EngineCostSettings(usd_per_hour=1, **found).units_per_second == 1500.0
     assert enginecost.fit(before, before, 10.0) is None

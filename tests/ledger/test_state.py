@@ -199,7 +199,7 @@ def test_the_ledger_is_what_its_model_says(url: str | None) -> None:
         Machine.begin = initialize()(begin)  # type: ignore[method-assign]
     Machine.url = url
     few = url is not None
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Machine,
         settings=settings(
             max_examples=3 if few else 10,
