@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from gateway.conftest import start_gateway
+from store.conftest import postgres_url, server
 
-__all__ = ["start_gateway"]
+__all__ = ["postgres_url", "server", "start_gateway"]
 
 _PACKAGES = ("redis-server", "redis-tools", "libjemalloc2", "liblua5.1-0", "liblzf1", "libatomic1")
 

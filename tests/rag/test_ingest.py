@@ -121,3 +121,31 @@ def test_every_format_of_the_demo_is_read_with_its_text(suffix: str) -> None:
         assert "<" not in document.text
         if suffix == ".pdf":
             assert "".join(document.text[page.start : page.end] for page in document.pages).strip()
+
+
+def test_a_kept_answer_can_tell_that_its_documents_have_changed(
+    run: Run, tmp_path: Path, source: IndexSettings, embedder: Embedder
+) -> None:
+    run()
+    retriever = open_index(source, home=tmp_path / "home", name="docs", embedder=embedder)
+    first = retriever.version()
+    run()  # which changes nothing
+    assert first is not None
+    assert retriever.version() == first
+    (source.source / "new.txt").write_text("A new text.\n", "utf-8")
+    run()
+    assert retriever.version() not in (None, first)
+    retriever.close()
+
+
+def test_a_servers_documents_are_known_by_their_book_or_not_at_all(
+    tmp_path: Path, source: IndexSettings, embedder: Embedder
+) -> None:
+    from trilith_rag.retriever import _book
+
+    ledger = tmp_path / "ledger.db"
+    assert _book(ledger) is None
+    ledger.write_bytes(b"1")
+    first = _book(ledger)
+    ledger.write_bytes(b"12")
+    assert _book(ledger) not in (None, first)

@@ -24,7 +24,7 @@ _RULES = {
     "estimate": "the upstream reported nothing: bytes / 3, rounded up",
     "aborted": "the caller left: what was reported by then",
     "broken": "the upstream broke off: what was reported by then",
-    "cached": "answered from the cache: nothing is charged",
+    "cached": "answered from the cache, or by a call that another one pays for: nothing is charged",
     "failed": "no answer: nothing is charged",
     "unpriced": "the model has no price for it: the amount is unknown, not zero",
     "rerated": "the same at another price",
