@@ -12,9 +12,10 @@ from fastapi import FastAPI
 from trilith.seams import Upstream
 from trilith.settings.schema import Settings
 from trilith_gateway import platform as platforms
+from trilith_gateway.batch.runner import BatchRunner
 from trilith_gateway.platform import Platform
 from trilith_gateway.reload import Reloader, Source
-from trilith_gateway.routes import feedback, inference, model, openai, operation
+from trilith_gateway.routes import batch, convention, feedback, inference, model, openai, operation
 
 
 def create_app(
@@ -41,11 +42,13 @@ def assemble(
         source: Where the settings came from, to take up changes while running; None: they stay.
         engine_urls: Where engines answer, other than where the settings say.
     """
+    runner = BatchRunner(platform)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         background = [asyncio.create_task(platform.follow_keys()), asyncio.create_task(platform.warm())]
         background.append(asyncio.create_task(platform.housekeep()))
+        background.append(asyncio.create_task(runner.follow()))
         if source is not None:
             app.state.reloader = Reloader(platform, source, engine_urls or {})
             background.append(asyncio.create_task(app.state.reloader.follow()))
@@ -55,6 +58,7 @@ def assemble(
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            await runner.aclose()
             await platform.aclose()
 
     app = FastAPI(
@@ -72,5 +76,7 @@ def assemble(
     app.include_router(inference.router(platform))
     app.include_router(model.router(platform))
     app.include_router(feedback.router(platform))
+    app.include_router(batch.router(platform, runner))
     app.include_router(operation.router(platform))
+    convention.install(app)
     return app

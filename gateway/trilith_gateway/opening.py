@@ -5,15 +5,18 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 
 from opentelemetry.trace import Tracer
 
 from trilith.seams import Embedder, Upstream
 from trilith.settings.schema import (
     ChatModel,
-    EmbeddingModel,
+    ModelSettings,
     PredictorModel,
     RagModel,
+    RerankModel,
+    ServedModel,
     Settings,
     UpstreamSettings,
 )
@@ -21,7 +24,7 @@ from trilith_gateway.release import Release, ReleaseTable, declared_digest
 from trilith_gateway.routing import policy
 from trilith_gateway.routing.endpoint import Breaker, Endpoint
 from trilith_gateway.routing.routed import Limits, RoutedUpstream
-from trilith_gateway.upstream.http import HttpUpstream
+from trilith_gateway.upstream.http import HttpUpstream, Scheme
 from trilith_gateway.upstream.lazy import LazyUpstream
 from trilith_gateway.upstream.provider import ProviderUpstream, ProviderWorker
 
@@ -44,7 +47,7 @@ def open_releases(
     opener = _Opener(settings, engine_urls, tracer)
     upstreams: dict[str, Upstream] = dict(given or {})
     for name, model in settings.models.items():
-        if name not in upstreams and isinstance(model, ChatModel | EmbeddingModel):
+        if name not in upstreams and isinstance(model, ServedModel):
             upstreams[name] = opener.replicated(name, model)
     for name, model in settings.models.items():
         if name in upstreams:
@@ -58,8 +61,8 @@ def open_releases(
 
 def _release(settings: Settings, name: str, upstream: Upstream) -> Release:
     model = settings.models[name]
-    place = model.upstream if isinstance(model, ChatModel | EmbeddingModel) else None
-    return Release(
+    place = model.upstream if isinstance(model, ServedModel) else None
+    made = Release(
         model=name,
         kind=model.kind,
         digest=declared_digest(settings, name),
@@ -72,7 +75,26 @@ def _release(settings: Settings, name: str, upstream: Upstream) -> Release:
         cache_ttl_s=model.cache_ttl_s,
         fallbacks=model.fallbacks if isinstance(model, ChatModel) else (),
         counts_stream_usage=place is not None and place.engine is not None,
+        protocol=_protocol(model, place),
+        context_tokens=_window(settings, model),
     )
+    if model.price is None or model.price.batch_factor == 1:
+        return made
+    return replace(made, batched=replace(made, price=model.price.for_batches()))
+
+
+def _protocol(model: ModelSettings, place: UpstreamSettings | None) -> str:
+    """Return what a model's upstream speaks: our own and litellm's worker know no responses."""
+    if isinstance(model, RagModel) or (place is not None and place.provider is not None):
+        return "chat"
+    return place.protocol if place is not None else "openai"
+
+
+def _window(settings: Settings, model: ModelSettings) -> int | None:
+    if not isinstance(model, ChatModel):
+        return None
+    engine = settings.engines.get(model.upstream.engine or "")
+    return model.context_tokens or (engine.max_model_len if engine is not None else None)
 
 
 def _policy(name: str) -> policy.Choose:
@@ -101,6 +123,10 @@ def _provider(place: UpstreamSettings | None) -> str:
     return place.provider.partition("/")[0] if place.provider else "openai"
 
 
+def _scheme(place: UpstreamSettings) -> Scheme:
+    return "x-api-key" if place.protocol == "anthropic" else "bearer"
+
+
 class _Opener:
     """Opens upstreams; what several of them can share is made once."""
 
@@ -112,12 +138,13 @@ class _Opener:
         self._embedder: Embedder | None = None
         self._lock = threading.Lock()
 
-    def replicated(self, name: str, model: ChatModel | EmbeddingModel) -> Upstream:
-        """A chat or embedding model with all its replicas."""
-        first = self.served(name, model.upstream)
+    def replicated(self, name: str, model: ServedModel) -> Upstream:
+        """A model with all its replicas."""
+        first = self.served(name, model.upstream, ranks=isinstance(model, RerankModel))
         if not model.replicas:
             return first
         routing = model.routing
+        scheme = _scheme(model.upstream)
 
         def endpoint(name: str, upstream: Upstream, weight: float = 1) -> Endpoint:
             breaker = Breaker(routing.breaker_failures, routing.breaker_pause_s)
@@ -126,26 +153,28 @@ class _Opener:
         endpoints = [endpoint(model.upstream.url or model.upstream.engine or name, first)]
         for place in model.replicas:
             key = place.api_key.get_secret_value() if place.api_key else None
-            endpoints.append(endpoint(place.url, HttpUpstream(place.url, api_key=key), place.weight))
+            endpoints.append(
+                endpoint(place.url, HttpUpstream(place.url, api_key=key, scheme=scheme), place.weight)
+            )
         limits = Limits(routing.attempts, routing.retry_share, routing.hedge_share)
         return RoutedUpstream(
             endpoints, _policy(routing.policy), limits=limits, engine_load=routing.engine_load
         )
 
-    def served(self, name: str, place: UpstreamSettings) -> Upstream:
-        """A chat or embedding model."""
+    def served(self, name: str, place: UpstreamSettings, *, ranks: bool = False) -> Upstream:
+        """A model at one place; `ranks`: it orders documents."""
         key = place.api_key.get_secret_value() if place.api_key else None
         if place.engine is not None:
             return HttpUpstream(self._engine_urls[place.engine])
         if place.url is not None:
-            return HttpUpstream(place.url, api_key=key)
+            return HttpUpstream(place.url, api_key=key, scheme=_scheme(place))
         if place.provider is not None:
             return ProviderUpstream(place.provider, worker=self._worker, api_base=place.api_base, api_key=key)
 
         def open() -> Upstream:
-            from trilith_rag import EmbeddingUpstream
+            from trilith_rag import EmbeddingUpstream, RerankUpstream
 
-            return EmbeddingUpstream(self._minilm(), name)
+            return (RerankUpstream if ranks else EmbeddingUpstream)(self._minilm(), name)
 
         return LazyUpstream(name, open, cure="Install it with: pip install 'trilith[rag]'.")
 

@@ -35,6 +35,13 @@ class Release:
     counts_stream_usage: bool = False
     """The upstream can report usage with every chunk (vLLM's `continuous_usage_stats`)."""
 
+    protocol: str = "openai"
+    """What the upstream speaks; see `UpstreamSettings.protocol`."""
+    batched: Release | None = None
+    """The same release at the price of batches; None: they cost the same."""
+    context_tokens: int | None = None
+    """The model's window, where it is known."""
+
     fallbacks: tuple[str, ...] = ()
     """Models to ask instead when this one cannot answer."""
     price_id: str = field(init=False)

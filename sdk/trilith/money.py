@@ -52,6 +52,11 @@ class Price:
     """None: cached tokens cost as much as the others."""
     row: int = 0
     request: int = 0
+    image: int = 0
+    second: int = 0
+    """Of audio heard."""
+    character: int = 0
+    """Spoken."""
 
 
 def cost(usage: Usage, price: Price) -> int:
@@ -71,4 +76,7 @@ def cost(usage: Usage, price: Price) -> int:
         + usage.output_tokens * price.output_token
         + usage.rows * price.row
         + usage.requests * price.request
+        + usage.images * price.image
+        + usage.seconds * price.second
+        + usage.characters * price.character
     )

@@ -1,46 +1,55 @@
-"""OpenAI's protocol: chat, completions, embeddings; and Anthropic's messages."""
+"""OpenAI's protocol, Anthropic's messages, and reranking: what the pipeline answers."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from trilith_gateway.api import Api
+from trilith_gateway.api import OPERATIONS, Api
 from trilith_gateway.http import ExchangeResponse
 from trilith_gateway.platform import Platform
 from trilith_gateway.routes import schema
+from trilith_gateway.wire.route import PATHS
+
+_DESCRIBED: dict[Api, tuple[str, dict[str, Any]]] = {
+    Api.CHAT: ("Chat with a chat or rag model", schema.CHAT),
+    Api.COMPLETION: ("Complete a text", schema.COMPLETION),
+    Api.EMBEDDING: ("Turn texts into vectors", schema.EMBEDDING),
+    Api.RESPONSE: ("Respond; translated where the upstream speaks chat alone", schema.RESPONSE),
+    Api.MESSAGE: ("Chat in Anthropic's protocol", schema.MESSAGE),
+    Api.RERANK: ("Order documents by how well they answer a query", schema.RERANK),
+    Api.MODERATION: ("Say whether a text may be shown", schema.MODERATION),
+    Api.IMAGE: ("Make images", schema.IMAGE),
+    Api.IMAGE_EDIT: ("Change an image", schema.IMAGE_FORM),
+    Api.IMAGE_VARIATION: ("Vary an image", schema.IMAGE_FORM),
+    Api.SPEECH: ("Speak a text", schema.SPEECH),
+    Api.TRANSCRIPTION: ("Write down a recording", schema.AUDIO_FORM),
+    Api.TRANSLATION: ("Translate a recording into English", schema.AUDIO_FORM),
+}
 
 
 def router(platform: Platform) -> APIRouter:
     """Return the routes; their bodies are read by the pipeline, after the key is known."""
     routes = APIRouter(tags=["openai"])
 
-    def answer(request: Request, api: Api) -> Response:
-        return ExchangeResponse(request, api, platform.front)
+    def endpoint(api: Api) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            return ExchangeResponse(request, api, platform.front)
 
-    def options(body: dict[str, Any]) -> dict[str, Any]:
-        return {"response_class": Response, "openapi_extra": schema.operation(body)}
+        return answer
 
-    @routes.post("/v1/chat/completions", summary="Chat with a chat or rag model", **options(schema.CHAT))
-    async def chat(request: Request) -> Response:
-        return answer(request, Api.CHAT)
-
-    @routes.post("/v1/completions", summary="Complete a text", **options(schema.COMPLETION))
-    async def completion(request: Request) -> Response:
-        return answer(request, Api.COMPLETION)
-
-    @routes.post("/v1/embeddings", summary="Turn texts into vectors", **options(schema.EMBEDDING))
-    async def embedding(request: Request) -> Response:
-        return answer(request, Api.EMBEDDING)
-
-    @routes.post("/v1/responses", summary="Respond, where the upstream does", **options(schema.RESPONSE))
-    async def response(request: Request) -> Response:
-        return answer(request, Api.RESPONSE)
-
-    @routes.post("/v1/messages", summary="Chat in Anthropic's protocol", **options(schema.MESSAGE))
-    async def message(request: Request) -> Response:
-        return answer(request, Api.MESSAGE)
-
+    for path, api in ({**PATHS, "/v2/rerank": Api.RERANK}).items():
+        summary, body = _DESCRIBED[api]
+        routes.add_api_route(
+            path,
+            endpoint(api),
+            methods=["POST"],
+            name=path.removeprefix("/").replace("/", "_"),
+            summary=summary,
+            response_class=Response,
+            openapi_extra=schema.operation(body, form=OPERATIONS[api].form),
+        )
     return routes

@@ -68,6 +68,42 @@ EMBEDDING: Final = _object(
     input={"oneOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]},
     encoding_format={"enum": ["float", "base64"]},
 )
+RERANK: Final = _object(
+    ["model", "query", "documents"],
+    model=_TEXT,
+    query={"type": "string", "minLength": 1},
+    documents={"type": "array", "minItems": 1, "items": {"oneOf": [_TEXT, {"type": "object"}]}},
+    top_n=_COUNT,
+    return_documents={"type": "boolean"},
+)
+MODERATION: Final = _object(
+    ["model", "input"],
+    model=_TEXT,
+    input={"oneOf": [{"type": "string", "minLength": 1}, {"type": "array", "minItems": 1}]},
+)
+IMAGE: Final = _object(
+    ["model", "prompt"], model=_TEXT, prompt=_TEXT, n={"type": "integer", "minimum": 1, "maximum": 100}
+)
+SPEECH: Final = _object(
+    ["model", "input"],
+    model=_TEXT,
+    input={"type": "string", "minLength": 1},
+    voice=_TEXT,
+    response_format=_TEXT,
+)
+_BINARY: Final = {"type": "string", "format": "binary"}
+IMAGE_FORM: Final = _object(["model", "image"], model=_TEXT, image=_BINARY, prompt=_TEXT, n=_COUNT)
+AUDIO_FORM: Final = _object(
+    ["model", "file"], model=_TEXT, file=_BINARY, language=_TEXT, response_format=_TEXT
+)
+FILE_FORM: Final = _object(["purpose", "file"], purpose={"enum": ["batch"]}, file=_BINARY)
+BATCH: Final = _object(
+    ["input_file_id", "endpoint", "completion_window"],
+    input_file_id=_TEXT,
+    endpoint=_TEXT,
+    completion_window={"enum": ["24h"]},
+    metadata={"oneOf": [{"type": "object", "additionalProperties": _TEXT}, {"type": "null"}]},
+)
 INFERENCE: Final = _object(
     ["inputs"],
     id=_TEXT,
@@ -85,10 +121,11 @@ INFERENCE: Final = _object(
 )
 
 
-def operation(body: dict[str, Any]) -> dict[str, Any]:
-    """Return what a POST with this JSON body adds to its OpenAPI operation."""
+def operation(body: dict[str, Any], *, form: bool = False) -> dict[str, Any]:
+    """Return what a POST with this body, JSON or a form, adds to its OpenAPI operation."""
+    content_type = "multipart/form-data" if form else "application/json"
     return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "requestBody": {"required": True, "content": {content_type: {"schema": body}}},
         "security": [{"key": []}],
         "responses": {
             "200": {"description": "The answer"},

@@ -22,6 +22,8 @@ class Identify:
 
         The key comes as `Authorization: Bearer` (OpenAI's way) or as `x-api-key` (Anthropic's).
         """
+        if exchange.key is not None:  # a line of a batch, whose key made the batch
+            return None
         headers = exchange.headers
         given = headers.get("authorization")
         if given is not None:

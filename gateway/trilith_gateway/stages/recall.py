@@ -89,6 +89,8 @@ class Recall:
         release = exchange.target
         if release.cache_ttl_s is None and "idempotency-key" not in exchange.headers:
             return
+        if exchange.operation.form or exchange.operation.opaque:  # not JSON
+            return
         parts = [exchange.caller.team, release.policy, release.digest, exchange.api.value, exchange.body]
         request = hashlib.sha256(sse.dump(parts)).digest()
         if name := exchange.headers.get("idempotency-key"):

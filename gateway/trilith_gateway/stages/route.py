@@ -6,7 +6,7 @@ from typing import Any
 
 from trilith.seams import Call
 from trilith.types import Kind
-from trilith_gateway import request, sse
+from trilith_gateway import multipart, request, sse
 from trilith_gateway.exchange import Exchange
 
 
@@ -22,12 +22,16 @@ class Route:
             return
         operation = exchange.operation
         changes = _changes(exchange) if operation.renames else None
-        if exchange.masked and operation.renames:  # tables are checked, never masked
+        if operation.form:
+            body = multipart.splice(exchange.raw, exchange.headers, changes) if changes else exchange.raw
+        elif exchange.masked and operation.renames:  # tables are checked, never masked
             body = sse.dump({**exchange.body, **changes} if changes else exchange.body)
         else:
             body = request.splice(exchange.raw, exchange.body, changes) if changes else exchange.raw
         headers = {"content-type": "application/json", "x-request-id": exchange.request_id}
-        for name in _SENT_ON if operation.scores else _TRACE:
+        if operation.headers:
+            headers |= operation.headers
+        for name in operation.forwards:
             if (value := exchange.headers.get(name)) is not None:
                 headers[name] = value
         exchange.call = Call(
@@ -45,10 +49,6 @@ def _beginning(exchange: Exchange) -> bytes | None:
     """Return what all turns of one conversation have in common: its first words, instructions included."""
     messages = exchange.body.get("messages")
     return sse.dump(messages[:2]) if messages else None
-
-
-_TRACE = ("traceparent", "tracestate")
-_SENT_ON = (*_TRACE, "content-type", "inference-header-content-length")
 
 
 def _changes(exchange: Exchange) -> dict[str, Any]:

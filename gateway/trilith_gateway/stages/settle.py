@@ -55,18 +55,25 @@ def _rule(exchange: Exchange) -> tuple[Rule, Usage]:
         return Rule.FAILED, nothing
     if exchange.usage is not None:
         return Rule.USAGE, exchange.usage
+    if exchange.operation.counts is not None:
+        whole = exchange.answer.body if exchange.answer is not None else b""
+        return Rule.REQUEST, exchange.operation.counts(exchange.body, whole)
     received = (
         exchange.delivered_bytes if exchange.stream else len(exchange.answer.body if exchange.answer else b"")
     )
-    if exchange.api is Api.EMBEDDING:
+    if exchange.api in _WRITES_NOTHING:
         received = 0
     return Rule.ESTIMATE, estimate(exchange.body_bytes, received)
+
+
+_WRITES_NOTHING = frozenset({Api.EMBEDDING, Api.RERANK, Api.MODERATION})
+"""Operations whose answers are no tokens."""
 
 
 def _row(exchange: Exchange, usage: Usage, now: float) -> Record:
     release, key = exchange.target, exchange.caller
     first = exchange.first_byte_at
-    return {
+    row: Record = {
         "t": "charge",
         "id": exchange.id,
         "request_id": exchange.request_id,
@@ -94,3 +101,6 @@ def _row(exchange: Exchange, usage: Usage, now: float) -> Record:
         "first_byte_ms": None if first is None else (first - exchange.clock) * 1000,
         "streamed": int(exchange.stream),
     }
+    if usage.images or usage.seconds or usage.characters:
+        row |= {"images": usage.images, "seconds": usage.seconds, "characters": usage.characters}
+    return row

@@ -7,7 +7,7 @@ import re
 from trilith.errors import SettingsError
 from trilith_gateway.store.seam import Connection
 
-HEAD = "0002"
+HEAD = "0005"
 """The version that this release reads and writes; `migration/versions` holds the way to it."""
 
 FIRST = """
@@ -61,6 +61,27 @@ insert into meta values ('keys', '0');
 """
 """From version 0001 to 0002."""
 
+FIFTH = """
+alter table ledger add column images integer not null default 0;
+alter table ledger add column seconds integer not null default 0;
+alter table ledger add column characters integer not null default 0;
+create table files (
+    id text primary key, team text not null, key_id text not null, purpose text not null, name text not null,
+    bytes integer not null, at real not null, expires_at real not null, place text not null
+) strict;
+create index files_by_team on files (team, at);
+create table batches (
+    id text primary key, team text not null, key_id text not null, endpoint text not null,
+    input_file_id text not null, metadata text not null, status text not null, at real not null,
+    expires_at real not null, started_at real, finalizing_at real, cancelling_at real, ended_at real,
+    total integer not null default 0, completed integer not null default 0, failed integer not null default 0,
+    output_file_id text, error_file_id text, faults text not null default '[]', place text not null
+) strict;
+create index batches_by_team on batches (team, at);
+create index batches_open on batches (place) where ended_at is null;
+"""
+"""From version 0002 to 0005: what media use, files, and batches."""
+
 _SQLITE_TRIGGERS = "".join(
     f"create trigger keys_{event} after {event} on keys begin"
     " update meta set value = cast(value + 1 as text) where name = 'keys'; end;\n"
@@ -89,10 +110,16 @@ def second(*, postgres: bool) -> str:
     return script(SECOND, postgres=postgres) + triggers
 
 
+def fifth(*, postgres: bool) -> str:
+    """Return the whole way from version 0002 to 0005."""
+    return script(FIFTH, postgres=postgres)
+
+
 def newest(*, postgres: bool) -> str:
     """Return the script that makes an empty database one of the newest version."""
     stamp = f"insert into alembic_version values ('{HEAD}');"
-    return script(FIRST, postgres=postgres) + second(postgres=postgres) + _VERSION_TABLE + stamp
+    steps = script(FIRST, postgres=postgres) + second(postgres=postgres) + fifth(postgres=postgres)
+    return steps + _VERSION_TABLE + stamp
 
 
 def statements(script: str) -> list[str]:

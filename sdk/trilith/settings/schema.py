@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
-from trilith.money import Price, pico_usd
+from trilith.money import PICO_PER_USD, Price, pico_usd
 from trilith.types import Kind
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
@@ -26,6 +27,7 @@ _PER = {
     "output_usd_per_mtok": _MTOK,
     "cached_input_usd_per_mtok": _MTOK,
     "usd_per_krow": _KROW,
+    "usd_per_mchar": _MTOK,
 }
 
 
@@ -139,10 +141,20 @@ class PriceSettings(Section):
     """Per thousand rows scored."""
     usd_per_request: Decimal = Decimal(0)
     """Per request that was answered."""
+    usd_per_image: Decimal = Decimal(0)
+    """Per image made."""
+    usd_per_audio_s: Decimal = Decimal(0)
+    """Per second of audio that was heard (transcribed or translated), begun ones counted."""
+    usd_per_mchar: Decimal = Decimal(0)
+    """Per million characters that were spoken."""
+    batch_factor: Decimal = Field(Decimal(1), ge=0, le=1)
+    """What a line of a batch costs in proportion to a single call; `0.5` is half the price."""
 
     @field_validator("*")
     @classmethod
     def _whole_pico(cls, value: Decimal | None, info: ValidationInfo) -> Decimal | None:
+        if info.field_name == "batch_factor":
+            return value
         per = _PER.get(info.field_name or "", 1)
         try:
             pico_usd(value or 0, per=per)
@@ -150,6 +162,23 @@ class PriceSettings(Section):
             places = 12 - (len(str(per)) - 1)
             raise ValueError(f"expected a decimal number >= 0 with at most {places} decimals") from None
         return value
+
+    @model_validator(mode="after")
+    def _whole_batch(self) -> PriceSettings:
+        try:
+            self.for_batches()
+        except ValueError:
+            raise ValueError("batch_factor leaves parts of a pico-USD per unit; use fewer decimals") from None
+        return self
+
+    def for_batches(self) -> Price:
+        """Return what a line of a batch costs, in integer pico-USD per unit."""
+        price = self.exact()
+        parts = {name: getattr(price, name) for name in Price.__slots__ if getattr(price, name) is not None}
+        return replace(
+            price,
+            **{name: pico_usd(part * self.batch_factor, per=PICO_PER_USD) for name, part in parts.items()},
+        )
 
     def exact(self) -> Price:
         """Return the same price in integer pico-USD per unit."""
@@ -162,6 +191,9 @@ class PriceSettings(Section):
             else pico_usd(cached, per=_MTOK, what="cached_input_usd_per_mtok"),
             row=pico_usd(self.usd_per_krow, per=_KROW, what="usd_per_krow"),
             request=pico_usd(self.usd_per_request, what="usd_per_request"),
+            image=pico_usd(self.usd_per_image, what="usd_per_image"),
+            second=pico_usd(self.usd_per_audio_s, what="usd_per_audio_s"),
+            character=pico_usd(self.usd_per_mchar, per=_MTOK, what="usd_per_mchar"),
         )
 
 
@@ -182,6 +214,9 @@ class UpstreamSettings(Section):
     """With `provider`: another base URL than the provider's own."""
     api_key: SecretStr | None = None
     """The upstream's credential. Write it as `${VARIABLE}` and keep the value in the environment."""
+    protocol: Literal["openai", "chat", "anthropic"] = "openai"
+    """What a `url` speaks. openai: everything that OpenAI does; chat: chat and completions alone, so that
+    responses are translated for it; anthropic: Anthropic's messages, which are passed through."""
 
     @model_validator(mode="after")
     def _one_place(self) -> UpstreamSettings:
@@ -189,6 +224,8 @@ class UpstreamSettings(Section):
         if len(named) != 1:
             found = " and ".join(named) or "none"
             raise ValueError(f"expected exactly one of engine, url, provider, local; found {found}")
+        if self.protocol != "openai" and self.url is None:
+            raise ValueError(f"protocol {self.protocol!r} is said of a server; expected it beside url")
         return self
 
     @field_validator("url", "api_base")
@@ -279,6 +316,43 @@ class EmbeddingModel(_Model):
     """How one of them is chosen."""
 
 
+class _Served(_Model):
+    upstream: UpstreamSettings
+    """Where it is answered."""
+    replicas: tuple[ReplicaSettings, ...] = ()
+    """Further servers that answer for it, beside `upstream.url`."""
+    routing: RoutingSettings = RoutingSettings()
+    """How one of them is chosen."""
+
+
+class RerankModel(_Served):
+    """A model that orders documents by how well they answer a query."""
+
+    kind: Literal[Kind.RERANK]
+    """`rerank`."""
+
+
+class ImageModel(_Served):
+    """A model that makes or changes images."""
+
+    kind: Literal[Kind.IMAGE]
+    """`image`."""
+
+
+class AudioModel(_Served):
+    """A model that speaks, transcribes or translates."""
+
+    kind: Literal[Kind.AUDIO]
+    """`audio`."""
+
+
+class ModerationModel(_Served):
+    """A model that says whether a text may be shown."""
+
+    kind: Literal[Kind.MODERATION]
+    """`moderation`."""
+
+
 class RagModel(_Model):
     """Answers questions from an index, with citations."""
 
@@ -339,7 +413,26 @@ class PredictorModel(_Model):
         return self
 
 
-ModelSettings = Annotated[ChatModel | EmbeddingModel | RagModel | PredictorModel, Field(discriminator="kind")]
+ServedModel = ChatModel | EmbeddingModel | RerankModel | ImageModel | AudioModel | ModerationModel
+"""Models that one upstream answers, or several equal ones."""
+ModelSettings = Annotated[ServedModel | RagModel | PredictorModel, Field(discriminator="kind")]
+
+
+class BatchSettings(Section):
+    """Files that callers upload, and the batches that are made of them."""
+
+    max_file_bytes: int = Field(100 * 1024 * 1024, ge=1024)
+    """Largest file that is taken (bytes)."""
+    team_bytes: int = Field(1024 * 1024 * 1024, ge=1024)
+    """Most that one team's files may come to (bytes)."""
+    keep_days: float = Field(30, gt=0)
+    """How long a file is kept when its owner does not say (days)."""
+    max_lines: int = Field(50_000, ge=1)
+    """Most requests of one batch."""
+    concurrency: int = Field(4, ge=1, le=256)
+    """How many lines of one batch are under way at once."""
+    yield_above: int = Field(16, ge=1)
+    """With so many other requests open in this process, batches wait."""
 
 
 class IndexSettings(Section):
@@ -399,6 +492,8 @@ class Settings(Section):
     """Where keys, ledger, audit and leases are kept."""
     telemetry: TelemetrySettings = TelemetrySettings()
     """Traces and metrics."""
+    batches: BatchSettings = BatchSettings()
+    """Files and batches."""
     engines: dict[Name, EngineSettings] = {}
     """Local vLLM engines by name."""
     policies: dict[Name, PolicySettings] = {}
@@ -450,9 +545,16 @@ def reference_faults(tree: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str
         upstream = upstream if isinstance(upstream, Mapping) else {}
         check((*at, "policy"), model.get("policy"), "policies", _entries(tree, "policies"))
         check((*at, "upstream", "engine"), upstream.get("engine"), "engines", _entries(tree, "engines"))
-        if name in chats and upstream.get("local") is not None:
-            message = "local models only embed; expected engine, url or provider"
+        kind = model.get("kind")
+        if upstream.get("local") is not None and kind not in (Kind.EMBEDDING, Kind.RERANK):
+            message = "local models only embed and rerank; expected engine, url or provider"
             faults.append(((*at, "upstream", "local"), message))
+        if upstream.get("provider") is not None and kind not in (Kind.CHAT, Kind.EMBEDDING):
+            message = "providers only chat and embed here; expected url"
+            faults.append(((*at, "upstream", "provider"), message))
+        if upstream.get("protocol", "openai") != "openai" and kind != Kind.CHAT:
+            message = "only chat models have another protocol; expected openai"
+            faults.append(((*at, "upstream", "protocol"), message))
         for number, other in enumerate(model.get("fallbacks") or ()):
             check((*at, "fallbacks", str(number)), other, "chat models", chats)
         if model.get("kind") == Kind.RAG:
