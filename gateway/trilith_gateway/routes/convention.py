@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from collections.abc import Iterator
+
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match, Route
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trilith.errors import APIStatusError, status_error_class
@@ -34,15 +36,24 @@ _WORDS = {404: "There is no such path", 405: "This path does not take this metho
 
 def install(app: FastAPI) -> None:
     """Teach the application the conventions."""
-    app.add_middleware(_Paths, routes=app.router.routes)
+    app.add_middleware(_Paths, routes=list(_routes(app)))
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
+
+
+def _routes(app: FastAPI) -> Iterator[Route]:
+    """Yield every route; a router that was included is one entry among them."""
+    for entry in app.router.routes:
+        inner: APIRouter | None = getattr(entry, "original_router", None)
+        for route in [entry] if inner is None else inner.routes:
+            if isinstance(route, Route):
+                yield route
 
 
 class _Paths:
     """Reads a request as what it means, before it is routed."""
 
-    def __init__(self, app: ASGIApp, routes: list[BaseRoute]) -> None:
+    def __init__(self, app: ASGIApp, routes: list[Route]) -> None:
         self._app = app
         self._routes = routes
 
@@ -57,7 +68,7 @@ class _Paths:
     def _methods(self, scope: Scope) -> list[str]:
         found: set[str] = {"OPTIONS"}
         for route in self._routes:
-            if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
+            if route.path_regex.match(scope["path"]) is not None:
                 found |= route.methods or set()
         if "GET" in found:
             found.add("HEAD")
