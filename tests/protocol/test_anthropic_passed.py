@@ -99,7 +99,7 @@ def test_a_message_passes_with_its_headers_and_is_charged_with_its_cached_tokens
     answer = client(gateway).messages.create(
         **ASK | more, extra_headers={"anthropic-beta": "some-beta"}, extra_body={"unknown": [1]}
     )
-    assert answer.content[0].text == "hello"  # type: ignore[union-attr]
+    assert answer.content[0].text == "hello"
     (got,) = (received for received in server.received if received.method == "POST")
     assert got.path == "/v1/messages"
     assert got.json()["model"] == "theirs"
@@ -140,7 +140,7 @@ def test_personal_data_is_masked_and_restored(run: Any, client: Any, stream: boo
         with client(gateway).messages.stream(**ASK) as answer:
             said = "".join(answer.text_stream)
     else:
-        said = client(gateway).messages.create(**ASK).content[0].text  # type: ignore[union-attr]
+        said = client(gateway).messages.create(**ASK).content[0].text
     assert said == "Dear Ada Lovelace, hello"
     assert b"Lovelace" not in b"".join(received.body for received in server.received)
 

@@ -65,7 +65,8 @@ class Identify:
         self._looking = None
 
 
-_UNKNOWN = "This API key is not known, or it was revoked. `trilith keys create` makes one."
+# litellm knows a refused key by the first four words alone.
+_UNKNOWN = "Incorrect API key provided: it is not known, or was revoked. `trilith keys create` makes one."
 
 
 def _refused(message: str) -> AuthenticationError:

@@ -415,7 +415,17 @@ class PredictorModel(_Model):
 
 ServedModel = ChatModel | EmbeddingModel | RerankModel | ImageModel | AudioModel | ModerationModel
 """Models that one upstream answers, or several equal ones."""
-ModelSettings = Annotated[ServedModel | RagModel | PredictorModel, Field(discriminator="kind")]
+ModelSettings = Annotated[
+    ChatModel
+    | EmbeddingModel
+    | RerankModel
+    | RagModel
+    | PredictorModel
+    | ImageModel
+    | AudioModel
+    | ModerationModel,
+    Field(discriminator="kind"),
+]
 
 
 class BatchSettings(Section):
