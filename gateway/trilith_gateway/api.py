@@ -31,6 +31,7 @@ class Api(StrEnum):
     EMBEDDING = "embeddings"
     PREDICT = "predict"
     MESSAGE = "messages"
+    COUNT = "count_tokens"
     RESPONSE = "responses"
     RERANK = "rerank"
     MODERATION = "moderation"
@@ -160,6 +161,8 @@ def _generated(body: Body, size: int, most_output: int) -> Usage:
 
 
 _LIMITS = ("max_tokens", "max_completion_tokens")
+_ANTHROPIC = ("traceparent", "tracestate", "anthropic-version", "anthropic-beta")
+_ANTHROPIC_VERSION = {"anthropic-version": "2023-06-01"}
 _FORM = ("traceparent", "tracestate", "content-type")
 _RESPONSE_ENDS = tuple(b'"type":"response.%b"' % end for end in (b"completed", b"incomplete", b"failed"))
 
@@ -203,6 +206,18 @@ def _larger(one: Usage, other: Usage) -> Usage:
 
 def _sum(one: Usage, other: Usage) -> Usage:
     return replace(one + other, requests=1)
+
+
+def _free(body: Body, size: int, most_output: int) -> Usage:
+    return Usage(requests=0)
+
+
+def _uncounted(body: Body, answer: bytes) -> Usage:
+    return Usage(requests=0)
+
+
+def _nothing(answer: Body) -> Usage | None:
+    return None
 
 
 def _ranked(body: Body, size: int, most_output: int) -> Usage:
@@ -308,6 +323,20 @@ OPERATIONS: Mapping[Api, Operation] = {
                 anthropic.LAST,
             ),
             ends_with=b"[DONE]",
+        ),
+        Operation(
+            Api.COUNT,
+            frozenset({Kind.CHAT}),
+            parse=_checked(request.check_model, request.check_messages),
+            bound=_free,
+            read_usage=_nothing,
+            mask=governance.mask_chat,
+            path="/tokenize",
+            error=anthropic.error,
+            dialect=Dialect(
+                anthropic.to_chat, anthropic.counted, anthropic.Stream, anthropic.refusal, anthropic.failure
+            ),
+            counts=_uncounted,
         ),
         Operation(
             Api.RESPONSE,
@@ -441,8 +470,16 @@ _OTHERWISE: Mapping[tuple[str, Api], Operation | None] = {
         failure=anthropic.failure,
         last_event=(b'"type":"message_stop"', b'"type": "message_stop"'),
         together=_larger,
-        forwards=("traceparent", "tracestate", "anthropic-version", "anthropic-beta"),
-        headers={"anthropic-version": "2023-06-01"},
+        forwards=_ANTHROPIC,
+        headers=_ANTHROPIC_VERSION,
+    ),
+    ("anthropic", Api.COUNT): replace(
+        OPERATIONS[Api.COUNT],
+        mask=governance.mask_message,
+        path="/v1/messages/count_tokens",
+        dialect=None,
+        forwards=_ANTHROPIC,
+        headers=_ANTHROPIC_VERSION,
     ),
     ("anthropic", Api.CHAT): None,
     ("anthropic", Api.COMPLETION): None,

@@ -320,6 +320,12 @@ class TestFiles:
             assert caught.value.status_code == 413
         assert not list((gateway.home / "files").glob("upload-*"))
 
+    def test_a_file_may_be_larger_than_any_other_body(self, gateway: Gateway, desk: Desk) -> None:
+        data = b"x" * (gateway.platform.settings.gateway.max_body_bytes + 1)
+        file = desk.openai.files.create(file=("a", data), purpose="batch")
+        assert file.bytes == len(data)
+        assert (gateway.home / "files" / file.id).read_bytes() == data
+
     def test_a_file_that_has_expired_is_gone(self, gateway: Gateway, desk: Desk) -> None:
         file = desk.openai.files.create(
             file=("a", b"x"), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600}

@@ -33,6 +33,13 @@ class TestAnthropic:
             assert "".join(stream.text_stream) == "one two"
             assert stream.get_final_message().usage.output_tokens == 2
 
+    @pytest.mark.parametrize(("model", "count"), [("chat", 2), ("claude", 102)])
+    def test_counts_tokens_where_the_upstream_does(
+        self, client: anthropic.Anthropic, model: str, count: int
+    ) -> None:
+        counted = client.messages.count_tokens(model=model, messages=[{"role": "user", "content": "one two"}])
+        assert counted.input_tokens == count
+
     def test_calls_tools(self, client: anthropic.Anthropic) -> None:
         tool: Any = {"name": "weather", "input_schema": {"type": "object"}}
         with client.messages.stream(

@@ -19,7 +19,8 @@ from trilith.errors import APIConnectionError, BadRequestError
 from trilith.seams import Call
 from trilith.testing import MemoryUpstream
 from trilith.testing.upstream import MemoryReply
-from trilith_gateway import media, multipart
+from trilith_gateway import focus, media, multipart
+from trilith_gateway.commands import costs
 
 KINDS: dict[str, dict[str, Any]] = {
     "paint": {"kind": "image", "price": {"usd_per_image": "0.04"}},
@@ -245,6 +246,13 @@ class TestTexts:
         assert upstream.calls[0].path == ("/v2/rerank" if "v2" in path else "/v1/rerank")
         (row,) = gateway.ledger()
         assert (row["rule"], row["input_tokens"], row["amount_pico_usd"]) == ("usage", 12, 12_000_000)
+
+
+def test_pictures_are_exported_by_the_picture(start_gateway: StartGateway, client: Connect) -> None:
+    gateway = serve(start_gateway, Media({"created": 1, "data": [{"b64_json": "aGk="}] * 3}), "paint")
+    client(gateway).images.generate(model="paint", prompt="a stone", n=3)
+    (row,) = focus.rows(gateway.rows(focus.statement(costs._GROUPS["day"])), "acme")
+    assert (row["ConsumedQuantity"], row["ConsumedUnit"], row["BilledCost"]) == ("3", "Images", "0.12")
 
 
 class TestForms:

@@ -201,6 +201,12 @@ async def message(request: Request) -> Response:
     )
 
 
+async def count(request: Request) -> Response:
+    body = await request.json()
+    words = sum(len(text_of(message["content"]).split()) for message in body["messages"])
+    return JSONResponse({"count": words, "input_tokens": words + 100})
+
+
 async def moderate(request: Request) -> Response:
     body = await request.json()
     result: Body = {
@@ -284,6 +290,8 @@ app = Starlette(
         Route("/v1/embeddings", embed, methods=["POST"]),
         Route("/v1/responses", respond, methods=["POST"]),
         Route("/v1/messages", message, methods=["POST"]),
+        Route("/v1/messages/count_tokens", count, methods=["POST"]),
+        Route("/tokenize", count, methods=["POST"]),
         Route("/v1/moderations", moderate, methods=["POST"]),
         Route("/v1/rerank", rank, methods=["POST"]),
         Route("/v2/rerank", rank, methods=["POST"]),

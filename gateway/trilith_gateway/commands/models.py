@@ -75,6 +75,9 @@ def _price(model: ModelSettings) -> str:
             (price.input_usd_per_mtok, "M input"),
             (price.output_usd_per_mtok, "M output"),
             (price.usd_per_krow, "k rows"),
+            (price.usd_per_image, "image"),
+            (price.usd_per_audio_s, "second"),
+            (price.usd_per_mchar, "M characters"),
         )
         if amount
     ]

@@ -194,6 +194,11 @@ def from_chat(answer: Body, model: str) -> Body:
     }
 
 
+def counted(answer: Body, model: str) -> Body:
+    """Return how many tokens a message would have, from what vLLM's `/tokenize` says."""
+    return {"input_tokens": answer.get("count") or 0}
+
+
 def _arguments(text: object) -> object:
     try:
         return orjson.loads(text) if isinstance(text, str) and text else {}

@@ -20,6 +20,7 @@ _DESCRIBED: dict[Api, tuple[str, dict[str, Any]]] = {
     Api.EMBEDDING: ("Turn texts into vectors", schema.EMBEDDING),
     Api.RESPONSE: ("Respond; translated where the upstream speaks chat alone", schema.RESPONSE),
     Api.MESSAGE: ("Chat in Anthropic's protocol", schema.MESSAGE),
+    Api.COUNT: ("Count a message's tokens, where the upstream does", schema.COUNT),
     Api.RERANK: ("Order documents by how well they answer a query", schema.RERANK),
     Api.MODERATION: ("Say whether a text may be shown", schema.MODERATION),
     Api.IMAGE: ("Make images", schema.IMAGE),

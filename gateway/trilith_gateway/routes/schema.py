@@ -54,6 +54,7 @@ MESSAGE: Final = _object(
     stream={"type": "boolean"},
     tools={"type": "array"},
 )
+COUNT: Final = MESSAGE | {"required": ["model", "messages"]}
 COMPLETION: Final = _object(
     ["model", "prompt"],
     model=_TEXT,

@@ -16,6 +16,7 @@ PATHS: Mapping[str, Api] = {
     "/v1/completions": Api.COMPLETION,
     "/v1/embeddings": Api.EMBEDDING,
     "/v1/messages": Api.MESSAGE,
+    "/v1/messages/count_tokens": Api.COUNT,
     "/v1/responses": Api.RESPONSE,
     "/v1/rerank": Api.RERANK,
     "/v1/moderations": Api.MODERATION,

@@ -141,6 +141,7 @@ SHAPES: Final[dict[str, SpanShape]] = {
         *(
             SpanShape(operation, _INFERENCE, _ADDRESS | _USAGE | _COST | {HTTP_STATUS})
             for operation in (
+                "count_tokens",
                 "rerank",
                 "moderation",
                 "image",
