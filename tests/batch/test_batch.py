@@ -353,7 +353,7 @@ async def test_several_tasks_take_lines_from_one_file(tmp_path: Any) -> None:
         results.add(number, answered("id", f"c{number}", 200 if number != 2 else 400, "r", b'{"a":\n1}'))
     results.close()
     with path.open("ab") as file:  # a kill in the middle of a write
-        file.write(b'4 1 {"id')
+        file.write(b'4 1 {"id": "' + b"x" * 500)
     again = await asyncio.to_thread(Results, path)
     assert (again.done, again.completed, again.failed) == ({1, 2, 3}, 2, 1)
     again.add(4, answered("id", "c4", 200, "r", b"not json"))

@@ -6,13 +6,19 @@ import gzip
 import json
 import re
 import socket
+import tracemalloc
 from typing import Any
 
 import httpx
 import pytest
 from support.gateway import Gateway, StartGateway
 
+from trilith.errors import APIStatusError
 from trilith.testing import MemoryUpstream
+from trilith_gateway.budget import Budgets
+from trilith_gateway.limit import RateLimiter
+from trilith_gateway.release import ReleaseTable
+from trilith_gateway.stages.admit import Admit
 
 CHAT = {"model": "echo", "messages": [{"role": "user", "content": "hello"}]}
 RAW = json.dumps(CHAT).encode()
@@ -170,6 +176,18 @@ class TestBodies:
         with gateway.client() as http:
             answer = http.post("/v1/chat/completions", content=body, headers={"content-encoding": encoding})
         assert (answer.status_code, answer.json()["error"]["type"]) == (status, "invalid_request_error")
+
+    def test_a_bomb_never_takes_more_memory_than_the_limit(self) -> None:
+        limit = 100_000
+        admit = Admit(ReleaseTable({}), RateLimiter(), Budgets(lambda *_: 0), lambda _: None, limit)
+        bomb = gzip.compress(b" " * 20_000_000)
+        tracemalloc.start()
+        with pytest.raises(APIStatusError) as caught:
+            admit._unpacked(bomb, "gzip")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert caught.value.status_code == 413
+        assert peak < 10 * limit
 
     def test_unknown_fields_pass_byte_for_byte(self, gateway: Gateway, upstream: MemoryUpstream) -> None:
         more = b',"top_k" : 1e1,  "x":{"\\u0061": [ 1.10, 12345678901234567890123 ]},"max_tokens":5}'
