@@ -62,6 +62,15 @@ class TestPaths:
             assert http.get(f"{base}/files").json()["data"] == []
             assert http.get(f"{base}/batches").json()["data"] == []
 
+    def test_it_says_that_it_lives_as_its_neighbours_do(self, gateway: Gateway) -> None:
+        with httpx.Client(base_url=gateway.url) as stranger:
+            for path in ("/health", "/livez"):
+                answer = stranger.get(path)
+                assert (answer.status_code, answer.content) == (200, b"")
+            assert stranger.get("/version").status_code == 401
+        with gateway.client() as http:
+            assert set(http.get("/version").json()) == {"version"}
+
     def test_a_model_tells_its_window(self, gateway: Gateway) -> None:
         with gateway.client() as http:
             told = http.get("/v1/models/echo").json()

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from importlib.metadata import version
+
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from trilith.errors import APIStatusError
 from trilith_gateway.platform import Platform
-from trilith_gateway.routes.access import reply
+from trilith_gateway.routes.access import caller, refusal, reply
 
 
 def router(platform: Platform) -> APIRouter:
-    """Return the routes; they are open, and tell nothing about callers."""
+    """Return the routes; all but the version are open, and tell nothing about callers."""
     routes = APIRouter(tags=["operation"])
 
     @routes.get("/healthz", response_class=Response, summary="Say whether the process runs")
     async def healthz() -> Response:
         return reply({"status": "ok"})
+
+    @routes.get("/health", response_class=Response, summary="The same, as vLLM says it: with an empty body")
+    @routes.get("/livez", response_class=Response, summary="The same, as Kubernetes' own servers say it")
+    async def health() -> Response:
+        return Response()
+
+    @routes.get("/version", response_class=Response, summary="Say which release answers")
+    async def told_version(request: Request) -> Response:
+        try:
+            await caller(platform, request)
+        except APIStatusError as error:
+            return refusal(error)
+        return reply({"version": version("trilith")})
 
     @routes.get("/readyz", response_class=Response, summary="Say which models can answer")
     async def readyz() -> Response:
