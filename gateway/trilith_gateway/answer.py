@@ -26,9 +26,13 @@ def headers(exchange: Exchange, ready: Answer) -> dict[str, str]:
     """Return an answer's headers, with those that all carry; a stream's cost is known only at its end."""
     elapsed = time.perf_counter() - exchange.clock
     found = ready.headers
+    waited = exchange.waited_s * 1000
+    own = (elapsed - exchange.waited_s - exchange.queued_s) * 1000
     found["x-request-id"] = exchange.request_id
+    found["openai-version"] = "2020-10-01"
     found["openai-processing-ms"] = "%.0f" % (elapsed * 1000)
-    found["x-trilith-overhead-ms"] = "%.3f" % ((elapsed - exchange.waited_s - exchange.queued_s) * 1000)
+    found["server-timing"] = f"gateway;dur={own:.3f}, upstream;dur={waited:.3f}"
+    found["x-trilith-overhead-ms"] = f"{own:.3f}"
     if (release := exchange.release) is not None:
         found["x-trilith-release"] = release.digest
         if exchange.fell_back:

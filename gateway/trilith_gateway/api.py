@@ -7,15 +7,15 @@ routes, and, where its upstreams do not speak it, a dialect.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
 import trilith_governance as governance
-from trilith.errors import APIError, PermissionDeniedError
+from trilith.errors import APIError, BadRequestError
 from trilith.types import Kind, Usage
-from trilith_gateway import fault, request
-from trilith_gateway.dialect import anthropic
+from trilith_gateway import fault, media, request, sse
+from trilith_gateway.dialect import anthropic, response
 from trilith_gateway.usage import read_usage
 
 Body = dict[str, Any]
@@ -31,7 +31,16 @@ class Api(StrEnum):
     EMBEDDING = "embeddings"
     PREDICT = "predict"
     MESSAGE = "messages"
+    COUNT = "count_tokens"
     RESPONSE = "responses"
+    RERANK = "rerank"
+    MODERATION = "moderation"
+    IMAGE = "image"
+    IMAGE_EDIT = "image_edit"
+    IMAGE_VARIATION = "image_variation"
+    SPEECH = "speech"
+    TRANSCRIPTION = "transcription"
+    TRANSLATION = "translation"
 
 
 class Translator(Protocol):
@@ -46,6 +55,8 @@ class Translator(Protocol):
 class Dialect:
     """How a protocol that is translated to chat on the way in is translated back."""
 
+    ask: Callable[[Body], Body]
+    """Returns the chat request; raises BadRequestError."""
     answer: Callable[[Body, str], Body]
     """Takes a decoded chat answer and the model's public name."""
     stream: Callable[[str], Translator]
@@ -54,8 +65,8 @@ class Dialect:
     """Takes an upstream's error body and its status."""
     failure: Callable[[APIError], bytes]
     """Returns the event that tells of an error in mid-stream."""
-    last: bytes
-    """The data of a stream's last event."""
+    last: bytes | None = None
+    """The data of a stream's last event; None: `Operation.last_event` knows it."""
 
 
 class Restorer(Protocol):
@@ -90,6 +101,8 @@ class Operation:
     """The same for a stream."""
     error: Callable[[APIError], Body] = fault.openai
     """The error body in the caller's protocol."""
+    failure: Callable[[APIError], bytes] | None = None
+    """The event that tells of an error in mid-stream, where it is not OpenAI's."""
     scores: bool = False
     """Whether what was used stands in the answer's headers, as rows, and not in its body."""
     renames: bool = True
@@ -98,15 +111,30 @@ class Operation:
     """Fields that bound the answer's length; where a caller sets none, the first gets the model's limit."""
     generates: bool = False
     """Whether it is a chat or completion, whose streams are asked for usage."""
-    last_event: bytes | None = None
+    last_event: tuple[bytes, ...] = ()
     """Words that only a stream's last event holds, for protocols without a fixed one."""
     repeatable: bool = True
     """Whether a request may be sent to an upstream again that may have acted upon it; not where that keeps
     something."""
     dialect: Dialect | None = None
-    """For protocols that `parse` has translated to chat."""
+    """For protocols that are translated to chat."""
     ends_with: bytes | None = None
     """What a stream's last event says; a stream that ends without it was cut off. None: no such event."""
+    counts: Callable[[Body, bytes], Usage] | None = None
+    """Counts from the request, and the answer where that is whole, what was used when the upstream does not
+    tell; None: the bytes are counted."""
+    whole_usage: bool = False
+    """Whether usage is read from the whole answer, and not from its `usage` field alone."""
+    together: Callable[[Usage, Usage], Usage] | None = None
+    """Puts what several events of one stream report together; None: the newest report is the whole."""
+    form: bool = False
+    """Whether the body is multipart/form-data."""
+    opaque: bool = False
+    """Whether answers are bytes that nobody looks into, passed on as they come."""
+    forwards: tuple[str, ...] = ("traceparent", "tracestate")
+    """Which of the caller's headers go on."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers that go on where the caller sends none."""
 
 
 def _checked(*checks: Callable[[Body], None]) -> Callable[[bytes, Mapping[str, str]], Body]:
@@ -136,6 +164,10 @@ def _generated(body: Body, size: int, most_output: int) -> Usage:
 
 
 _LIMITS = ("max_tokens", "max_completion_tokens")
+_ANTHROPIC = ("traceparent", "tracestate", "anthropic-version", "anthropic-beta")
+_ANTHROPIC_VERSION = {"anthropic-version": "2023-06-01"}
+_FORM = ("traceparent", "tracestate", "content-type")
+_RESPONSE_ENDS = tuple(b'"type":"response.%b"' % end for end in (b"completed", b"incomplete", b"failed"))
 
 
 def _responded(body: Body, size: int, most_output: int) -> Usage:
@@ -157,12 +189,58 @@ def _response_usage(answer: Body) -> Usage | None:
     )
 
 
-def _unprotected(body: Body, protection: governance.Protection) -> Body:
-    raise PermissionDeniedError(
-        "This model's policy protects chats, and cannot yet look into responses. Use /v1/chat/completions.",
-        status_code=403,
-        code="policy_unsupported",
+def _message_usage(answer: Body) -> Usage | None:
+    """Read usage as Anthropic counts it: cached tokens stand beside the others, not among them."""
+    told = (answer.get("message") or answer).get("usage")
+    if not isinstance(told, dict):
+        return None
+    read, made = (told.get(f"cache_{name}_input_tokens") or 0 for name in ("read", "creation"))
+    return read_usage(
+        {
+            "prompt_tokens": (told.get("input_tokens") or 0) + read + made,
+            "completion_tokens": told.get("output_tokens"),
+            "prompt_tokens_details": {"cached_tokens": read},
+        }
     )
+
+
+def _larger(one: Usage, other: Usage) -> Usage:
+    return Usage(*(max(getattr(one, name), getattr(other, name)) for name in Usage.__slots__))
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    return replace(one + other, requests=1)
+
+
+def _free(body: Body, size: int, most_output: int) -> Usage:
+    return Usage(requests=0)
+
+
+def _uncounted(body: Body, answer: bytes) -> Usage:
+    return Usage(requests=0)
+
+
+def _nothing(answer: Body) -> Usage | None:
+    return None
+
+
+def _ranked(body: Body, size: int, most_output: int) -> Usage:
+    return Usage(input_tokens=size)
+
+
+def _rerank_usage(answer: Body) -> Usage | None:
+    told = answer.get("usage")
+    if not isinstance(told, dict):
+        return None
+    return read_usage({"prompt_tokens": told.get("prompt_tokens") or told.get("total_tokens")})
+
+
+def _stream_failure(error: APIError) -> bytes:
+    return sse.encode(fault.openai(error))
+
+
+def _same(body: bytes, status: int) -> bytes:
+    return body
 
 
 def _embedded(body: Body, size: int, most_output: int) -> Usage:
@@ -225,7 +303,12 @@ OPERATIONS: Mapping[Api, Operation] = {
         Operation(
             Api.MESSAGE,
             frozenset({Kind.CHAT, Kind.RAG}),
-            parse=anthropic.to_chat,
+            parse=_checked(
+                request.check_model,
+                request.check_messages,
+                request.check_generation,
+                request.check_answer_limit,
+            ),
             bound=_generated,
             read_usage=_openai_usage,
             mask=governance.mask_chat,
@@ -236,6 +319,7 @@ OPERATIONS: Mapping[Api, Operation] = {
             limits=_LIMITS,
             generates=True,
             dialect=Dialect(
+                anthropic.to_chat,
                 anthropic.from_chat,
                 anthropic.Stream,
                 anthropic.refusal,
@@ -245,16 +329,113 @@ OPERATIONS: Mapping[Api, Operation] = {
             ends_with=b"[DONE]",
         ),
         Operation(
-            Api.RESPONSE,
+            Api.COUNT,
             frozenset({Kind.CHAT}),
+            parse=_checked(request.check_model, request.check_messages),
+            bound=_free,
+            read_usage=_nothing,
+            mask=governance.mask_chat,
+            path="/tokenize",
+            error=anthropic.error,
+            dialect=Dialect(
+                anthropic.to_chat, anthropic.counted, anthropic.Stream, anthropic.refusal, anthropic.failure
+            ),
+            counts=_uncounted,
+        ),
+        Operation(
+            Api.RESPONSE,
+            frozenset({Kind.CHAT, Kind.RAG}),
             parse=_checked(request.check_model, request.check_input, request.check_generation),
             bound=_responded,
             read_usage=_response_usage,
-            mask=_unprotected,
+            mask=governance.mask_response,
             path="/v1/responses",
+            restore=governance.restore_response,
+            restorer=governance.ResponseStreamRestorer,
             limits=("max_output_tokens",),
-            last_event=b'"type":"response.completed"',
+            last_event=_RESPONSE_ENDS,
             repeatable=False,
+        ),
+        Operation(
+            Api.RERANK,
+            frozenset({Kind.RERANK}),
+            parse=_checked(request.check_model, request.check_documents),
+            bound=_ranked,
+            read_usage=_rerank_usage,
+            mask=governance.mask_rerank,
+            restore=governance.restore_rerank,
+        ),
+        Operation(
+            Api.MODERATION,
+            frozenset({Kind.MODERATION}),
+            parse=_checked(request.check_model, request.check_input),
+            bound=_embedded,
+            read_usage=_openai_usage,
+            mask=governance.mask_moderation,
+            path="/v1/moderations",
+        ),
+        Operation(
+            Api.IMAGE,
+            frozenset({Kind.IMAGE}),
+            parse=media.parse_image,
+            bound=media.most_images,
+            read_usage=media.image_usage,
+            mask=governance.mask_completion,
+            path="/v1/images/generations",
+            restore=governance.restore_image,
+            counts=media.images_asked,
+            whole_usage=True,
+            together=_sum,
+        ),
+        *(
+            Operation(
+                api,
+                frozenset({Kind.IMAGE}),
+                parse=media.parse_image_form,
+                bound=media.most_images,
+                read_usage=media.image_usage,
+                mask=media.refuse_protected,
+                path=path,
+                counts=media.images_asked,
+                whole_usage=True,
+                together=_sum,
+                form=True,
+                forwards=_FORM,
+            )
+            for api, path in (
+                (Api.IMAGE_EDIT, "/v1/images/edits"),
+                (Api.IMAGE_VARIATION, "/v1/images/variations"),
+            )
+        ),
+        Operation(
+            Api.SPEECH,
+            frozenset({Kind.AUDIO}),
+            parse=media.parse_speech,
+            bound=media.most_spoken,
+            read_usage=media.audio_usage,
+            mask=governance.check_speech,
+            path="/v1/audio/speech",
+            counts=media.spoken,
+            opaque=True,
+        ),
+        *(
+            Operation(
+                api,
+                frozenset({Kind.AUDIO}),
+                parse=media.parse_audio_form,
+                bound=media.most_heard,
+                read_usage=media.audio_usage,
+                mask=media.refuse_protected,
+                path=path,
+                counts=media.heard,
+                whole_usage=True,
+                form=True,
+                forwards=_FORM,
+            )
+            for api, path in (
+                (Api.TRANSCRIPTION, "/v1/audio/transcriptions"),
+                (Api.TRANSLATION, "/v1/audio/translations"),
+            )
         ),
         Operation(
             Api.PREDICT,
@@ -266,6 +447,63 @@ OPERATIONS: Mapping[Api, Operation] = {
             error=fault.inference,
             scores=True,
             renames=False,
+            forwards=("traceparent", "tracestate", "content-type", "inference-header-content-length"),
         ),
     )
 }
+
+_CHAT = OPERATIONS[Api.CHAT]
+_OTHERWISE: Mapping[tuple[str, Api], Operation | None] = {
+    ("chat", Api.RESPONSE): replace(
+        _CHAT,
+        api=Api.RESPONSE,
+        parse=OPERATIONS[Api.RESPONSE].parse,
+        dialect=Dialect(response.to_chat, response.from_chat, response.Stream, _same, _stream_failure),
+        last_event=_RESPONSE_ENDS,
+    ),
+    ("anthropic", Api.MESSAGE): Operation(
+        Api.MESSAGE,
+        frozenset({Kind.CHAT}),
+        parse=OPERATIONS[Api.MESSAGE].parse,
+        bound=_generated,
+        read_usage=_message_usage,
+        mask=governance.mask_message,
+        path="/v1/messages",
+        restore=governance.restore_message,
+        restorer=governance.MessageStreamRestorer,
+        error=anthropic.error,
+        failure=anthropic.failure,
+        last_event=(b'"type":"message_stop"', b'"type": "message_stop"'),
+        together=_larger,
+        forwards=_ANTHROPIC,
+        headers=_ANTHROPIC_VERSION,
+    ),
+    ("anthropic", Api.COUNT): replace(
+        OPERATIONS[Api.COUNT],
+        mask=governance.mask_message,
+        path="/v1/messages/count_tokens",
+        dialect=None,
+        forwards=_ANTHROPIC,
+        headers=_ANTHROPIC_VERSION,
+    ),
+    ("anthropic", Api.CHAT): None,
+    ("anthropic", Api.COMPLETION): None,
+    ("anthropic", Api.RESPONSE): None,
+}
+
+
+def spoken_by(operation: Operation, protocol: str) -> Operation:
+    """Return the row for an upstream that speaks another protocol than OpenAI's whole.
+
+    Raises:
+        BadRequestError: it cannot answer this operation.
+    """
+    found = _OTHERWISE.get((protocol, operation.api), operation)
+    if found is None:
+        raise BadRequestError(
+            "This model's upstream speaks Anthropic's protocol alone. Send the request to /v1/messages.",
+            status_code=400,
+            code="operation_unsupported",
+            type="invalid_request_error",
+        )
+    return found

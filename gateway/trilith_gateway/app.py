@@ -13,9 +13,10 @@ from trilith.seams import Upstream
 from trilith.settings.schema import Settings
 from trilith_gateway import edge
 from trilith_gateway import platform as platforms
+from trilith_gateway.batch.runner import BatchRunner
 from trilith_gateway.platform import Platform
 from trilith_gateway.reload import Reloader, Source
-from trilith_gateway.routes import feedback, inference, model, openai, operation, page
+from trilith_gateway.routes import batch, convention, feedback, inference, model, openai, operation, page
 
 
 def create_app(
@@ -42,11 +43,13 @@ def assemble(
         source: Where the settings came from, to take up changes while running; None: they stay.
         engine_urls: Where engines answer, other than where the settings say.
     """
+    runner = BatchRunner(platform)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         background = [asyncio.create_task(platform.follow_keys()), asyncio.create_task(platform.warm())]
         background.append(asyncio.create_task(platform.housekeep()))
+        background.append(asyncio.create_task(runner.follow()))
         if source is not None:
             app.state.reloader = Reloader(platform, source, engine_urls or {})
             background.append(asyncio.create_task(app.state.reloader.follow()))
@@ -56,6 +59,7 @@ def assemble(
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            await runner.aclose()
             await platform.aclose()
 
     app = FastAPI(
@@ -74,7 +78,9 @@ def assemble(
     app.include_router(inference.router(platform))
     app.include_router(model.router(platform))
     app.include_router(feedback.router(platform))
+    app.include_router(batch.router(platform, runner))
     app.include_router(operation.router(platform))
+    convention.install(app)
     edge.dress(app)
     page.publish(app)
     return app

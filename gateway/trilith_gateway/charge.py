@@ -178,6 +178,8 @@ def row(exchange: Exchange, now: float, usage: Usage, *, estimated: bool, tried:
     }
     if usage.particulars is not NO_PARTICULARS:
         found |= particulars(usage)
+    if usage.images or usage.seconds or usage.characters:
+        found |= {"images": usage.images, "seconds": usage.seconds, "characters": usage.characters}
     if estimated:
         found["estimated"] = 1
     if key.org:

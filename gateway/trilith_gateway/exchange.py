@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from trilith.errors import InternalServerError, NotFoundError
+from trilith.errors import APIStatusError, InternalServerError, NotFoundError
 from trilith.seams import Call, Reply
 from trilith.types import Kind, Usage
 from trilith_gateway.api import OPERATIONS, Api, Operation
@@ -37,6 +37,8 @@ class Rule(StrEnum):
     """The upstream reported what was used."""
     ESTIMATE = "estimate"
     """The upstream answered without usage: tokens are counted as bytes / 3, rounded up."""
+    REQUEST = "request"
+    """The upstream answered without usage, and the request tells it: images, seconds, characters."""
     ABORTED = "aborted"
     """The caller left: what the upstream had reported by then is charged; of a stream that had reported
     nothing yet, an estimate of what had come (the row's `estimated` is 1)."""
@@ -84,6 +86,8 @@ class Answer:
     body: bytes = b""
     events: AsyncIterator[bytes] | None = None
     """Blocks of one or more whole events, closing blank lines included; None when `body` is the answer."""
+    opaque: bool = False
+    """Whether `events` are any bytes, into which no word of ours fits."""
 
 
 class Exchange:
@@ -95,6 +99,7 @@ class Exchange:
         "amount",
         "answer",
         "api",
+        "batched",
         "body",
         "budget",
         "body_bytes",
@@ -181,6 +186,8 @@ class Exchange:
         self.headers = headers
         self.read_body = read_body
         self.model_in_path = model_in_path
+        self.batched = False
+        """A line of a batch: at the batch's price, and not in anybody's way."""
 
         # identify
         self.key: Key | None = None
@@ -303,6 +310,16 @@ def model_not_found(name: str, api: Api) -> NotFoundError:
         status_code=404,
         code="model_not_found",
         param="model",
+        type="invalid_request_error",
+    )
+
+
+def too_large(most_bytes: int) -> APIStatusError:
+    """Make the error for a body that is longer than `most_bytes`."""
+    return APIStatusError(
+        f"The body is longer than {most_bytes:,} bytes (setting gateway.max_body_bytes).",
+        status_code=413,
+        code="request_too_large",
         type="invalid_request_error",
     )
 

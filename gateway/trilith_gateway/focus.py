@@ -63,7 +63,18 @@ COLUMNS = (
     "x_Rule",
 )
 
-_SUMS = ("requests", "input_tokens", "output_tokens", "cached_input_tokens", "rows")
+_SUMS = (
+    "requests",
+    "input_tokens",
+    "output_tokens",
+    "cached_input_tokens",
+    "rows",
+    "images",
+    "seconds",
+    "characters",
+)
+_UNITS = {"images": "Images", "seconds": "Seconds", "characters": "Characters"}
+"""Columns of media and what they count; one call has one of them."""
 _ROWS = """
 select {day} as day, {booked} as booked, team, key_id, model, kind, release, price, rule, category, tier,
     sum(amount_pico_usd) as amount_pico_usd, {sums}
@@ -159,6 +170,9 @@ def _row(row: Any, account: str) -> dict[str, str]:
     quantity = row["rows"] if predicts else row["input_tokens"] + row["output_tokens"]
     unit = "Rows" if predicts else "Tokens"
     row_names = {"model": row["model"], "kind": row["kind"]}
+    for name, counted in _UNITS.items():
+        if row[name]:
+            quantity, unit = row[name], counted
     return dict.fromkeys(COLUMNS, "") | {
         "BilledCost": cost,
         "BillingAccountId": account,

@@ -14,9 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from trilith.errors import APIStatusError
 from trilith_gateway.api import Api
-from trilith_gateway.exchange import Exchange
+from trilith_gateway.exchange import Exchange, too_large
 from trilith_gateway.front import Front
 
 _log = logging.getLogger(__name__)
@@ -89,16 +88,6 @@ class _Inbox:
         while not self._left:
             message = await self._receive()
             self._left = message["type"] == "http.disconnect"
-
-
-def too_large(most_bytes: int) -> APIStatusError:
-    """Make the error for a body that is longer than `most_bytes`."""
-    return APIStatusError(
-        f"The body is longer than {most_bytes:,} bytes (setting gateway.max_body_bytes).",
-        status_code=413,
-        code="request_too_large",
-        type="invalid_request_error",
-    )
 
 
 class _Outlet:

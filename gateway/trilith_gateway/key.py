@@ -156,6 +156,10 @@ class KeyRing:
         """Say whether an unknown token may be that of a key made since the last look, a moment ago."""
         return _TOKEN.fullmatch(token) is not None and time.monotonic() - self._read_at > 0.1
 
+    def get(self, id: str) -> Key | None:
+        """Return the key of an id; None when it is unknown or revoked."""
+        return self._keys.get(id)
+
     def find(self, token: str) -> Key | None:
         """Return the key of a token; None when it is unknown, revoked or malformed."""
         match = _TOKEN.fullmatch(token)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from opentelemetry.trace import Tracer
 
@@ -14,10 +15,12 @@ from trilith.settings.fault import without_userinfo
 from trilith.settings.routing import RoutingSettings
 from trilith.settings.schema import (
     ChatModel,
-    EmbeddingModel,
+    ModelSettings,
     PredictorModel,
     RagModel,
     ReplicaSettings,
+    RerankModel,
+    ServedModel,
     Settings,
     UpstreamSettings,
 )
@@ -30,7 +33,7 @@ from trilith_gateway.routing.gate import Gate
 from trilith_gateway.routing.health import Check
 from trilith_gateway.routing.outlier import Ejection
 from trilith_gateway.routing.routed import Limits, RoutedUpstream
-from trilith_gateway.upstream.http import HttpUpstream
+from trilith_gateway.upstream.http import HttpUpstream, Scheme
 from trilith_gateway.upstream.lazy import LazyUpstream
 from trilith_gateway.upstream.provider import ProviderUpstream, ProviderWorker
 from trilith_gateway.upstream.renamed import RenamedUpstream
@@ -56,7 +59,7 @@ def open_releases(
     opener = _Opener(settings, engine_urls, tracer, embedder or shared_embedder())
     upstreams: dict[str, Upstream] = dict(given or {})
     for name, model in settings.models.items():
-        if name not in upstreams and isinstance(model, ChatModel | EmbeddingModel):
+        if name not in upstreams and isinstance(model, ServedModel):
             upstreams[name] = opener.replicated(name, model)
     for name, model in settings.models.items():
         if name in upstreams:
@@ -70,8 +73,8 @@ def open_releases(
 
 def _release(settings: Settings, name: str, upstream: Upstream) -> Release:
     model = settings.models[name]
-    place = model.upstream if isinstance(model, ChatModel | EmbeddingModel) else None
-    return Release(
+    place = model.upstream if isinstance(model, ServedModel) else None
+    made = Release(
         model=name,
         kind=model.kind,
         digest=declared_digest(settings, name),
@@ -92,7 +95,26 @@ def _release(settings: Settings, name: str, upstream: Upstream) -> Release:
         otherwise=model.otherwise if isinstance(model, ChatModel) else None,
         counts_stream_usage=place is not None and place.engine is not None,
         policy_digest=digest(settings.policies[model.policy].model_dump()) if model.policy else "",
+        protocol=_protocol(model, place),
+        context_tokens=_window(settings, model),
     )
+    if model.price is None or model.price.batch_factor is None:
+        return made
+    return replace(made, batched=replace(made, price=model.price.for_batches()))
+
+
+def _protocol(model: ModelSettings, place: UpstreamSettings | None) -> str:
+    """Return what a model's upstream speaks: our own and litellm's worker know no responses."""
+    if isinstance(model, RagModel) or (place is not None and place.provider is not None):
+        return "chat"
+    return place.protocol if place is not None else "openai"
+
+
+def _window(settings: Settings, model: ModelSettings) -> int | None:
+    if not isinstance(model, ChatModel):
+        return None
+    engine = settings.engines.get(model.upstream.engine or "")
+    return model.context_tokens or (engine.max_model_len if engine is not None else None)
 
 
 def price_of(settings: Settings, name: str) -> Price | None:
@@ -149,6 +171,10 @@ def _provider(place: UpstreamSettings | None) -> str:
     return place.provider.partition("/")[0] if place.provider else "openai"
 
 
+def _scheme(place: UpstreamSettings) -> Scheme:
+    return "x-api-key" if place.protocol == "anthropic" else "bearer"
+
+
 class _Opener:
     """Opens upstreams; what several of them can share is made once."""
 
@@ -165,12 +191,13 @@ class _Opener:
         self._worker = ProviderWorker()
         self._minilm = minilm
 
-    def replicated(self, name: str, model: ChatModel | EmbeddingModel) -> Upstream:
-        """A chat or embedding model with all its replicas."""
-        first = self.served(name, model.upstream)
+    def replicated(self, name: str, model: ServedModel) -> Upstream:
+        """A model with all its replicas."""
+        first = self.served(name, model.upstream, ranks=isinstance(model, RerankModel))
         if not model.replicas:
             return first
         routing = model.routing
+        scheme = _scheme(model.upstream)
         endpoints: list[Endpoint] = []
 
         def add(name: str, upstream: Upstream, place: UpstreamSettings | ReplicaSettings) -> None:
@@ -187,7 +214,7 @@ class _Opener:
         add(without_userinfo(model.upstream.url or model.upstream.engine or name), first, model.upstream)
         for place in model.replicas:
             key = place.api_key.get_secret_value() if place.api_key else None
-            upstream: Upstream = HttpUpstream(place.url, api_key=key)
+            upstream: Upstream = HttpUpstream(place.url, api_key=key, scheme=scheme)
             if place.model is not None and place.model != own_name:
                 upstream = RenamedUpstream(upstream, place.model)
             add(without_userinfo(place.url), upstream, place)
@@ -202,20 +229,20 @@ class _Opener:
             ejection=Ejection(**routing.ejection.model_dump()) if routing.ejection else None,
         )
 
-    def served(self, name: str, place: UpstreamSettings) -> Upstream:
-        """A chat or embedding model."""
+    def served(self, name: str, place: UpstreamSettings, *, ranks: bool = False) -> Upstream:
+        """A model at one place; `ranks`: it orders documents."""
         key = place.api_key.get_secret_value() if place.api_key else None
         if place.engine is not None:
             return HttpUpstream(self._engine_urls[place.engine])
         if place.url is not None:
-            return HttpUpstream(place.url, api_key=key)
+            return HttpUpstream(place.url, api_key=key, scheme=_scheme(place))
         if place.provider is not None:
             return ProviderUpstream(place.provider, worker=self._worker, api_base=place.api_base, api_key=key)
 
         def open() -> Upstream:
-            from trilith_rag import EmbeddingUpstream
+            from trilith_rag import EmbeddingUpstream, RerankUpstream
 
-            return EmbeddingUpstream(self._minilm(), name)
+            return (RerankUpstream if ranks else EmbeddingUpstream)(self._minilm(), name)
 
         return LazyUpstream(name, open)
 

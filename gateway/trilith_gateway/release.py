@@ -38,6 +38,13 @@ class Release:
     counts_stream_usage: bool = False
     """The upstream can report usage with every chunk (vLLM's `continuous_usage_stats`)."""
 
+    protocol: str = "openai"
+    """What the upstream speaks; see `UpstreamSettings.protocol`."""
+    batched: Release | None = None
+    """The same release at the price of batches; None: they cost the same."""
+    context_tokens: int | None = None
+    """The model's window, where it is known."""
+
     tries_again: bool = False
     """The upstream is several, and may ask more than one of them for the same answer."""
     fallbacks: tuple[str, ...] = ()
@@ -124,7 +131,8 @@ def _queueing(release: Release, before: Release | None) -> Release:
     if release.gate is None or before is None or before.gate is None:
         return release
     before.gate.adopt(release.gate.places, release.gate.queue, release.gate.wait_s)
-    return replace(release, gate=before.gate)
+    batched = release.batched and replace(release.batched, gate=before.gate)
+    return replace(release, gate=before.gate, batched=batched)
 
 
 class ReleaseTable:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from trilith.errors import TrilithError
 from trilith.seams import Upstream
-from trilith.settings.schema import ChatModel, EmbeddingModel, RagModel, Settings
+from trilith.settings.schema import RagModel, ServedModel, Settings
 from trilith_gateway.opening import open_releases
 from trilith_gateway.platform import Platform
 from trilith_gateway.release import declared_digest
@@ -126,7 +126,7 @@ def _same(old: Settings, new: Settings, name: str) -> bool:
         return False
     if declared_digest(old, name) != declared_digest(new, name):
         return False
-    if isinstance(before, ChatModel | EmbeddingModel) and isinstance(after, ChatModel | EmbeddingModel):
+    if isinstance(before, ServedModel) and isinstance(after, ServedModel):
         return (  # credentials too, which are no part of a digest
             before.upstream == after.upstream
             and before.replicas == after.replicas

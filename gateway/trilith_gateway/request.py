@@ -72,6 +72,21 @@ def check_input(body: dict[str, Any]) -> None:
         refuse("`input` is missing or empty, expected a text or a list of texts.", "input")
 
 
+def check_answer_limit(body: dict[str, Any]) -> None:
+    """Check that the answer's length is bounded, as Anthropic's protocol demands."""
+    if body.get("max_tokens") is None:
+        refuse("`max_tokens` is missing, expected a whole number of at least 1.", "max_tokens")
+
+
+def check_documents(body: dict[str, Any]) -> None:
+    """Check that there are a query and documents to rank."""
+    if type(body.get("query")) is not str or not body["query"]:
+        refuse("`query` is missing or empty, expected a text.", "query")
+    documents = body.get("documents")
+    if type(documents) is not list or not documents:
+        refuse("`documents` is missing or empty, expected a list of texts.", "documents")
+
+
 def check_generation(body: dict[str, Any]) -> None:
     """Check what bounds the answer, and how it is to be sent."""
     for name in ("max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of"):
@@ -116,7 +131,7 @@ def splice(raw: bytes, body: Mapping[str, Any], changes: Mapping[str, object]) -
     """
     added: list[bytes] = []
     cuts: list[tuple[int, int, bytes]] = []
-    spans: dict[str, tuple[int, int]] | None = None
+    found: dict[str, tuple[int, int]] | None = None
     for name, value in changes.items():
         written = orjson.dumps(value)
         if name not in body:
@@ -124,8 +139,8 @@ def splice(raw: bytes, body: Mapping[str, Any], changes: Mapping[str, object]) -
         elif (place := _simple_place(raw, name, body[name])) is not None:
             cuts.append((*place, written))
         else:
-            spans = _spans(raw) if spans is None else spans
-            cuts.append((*spans[name], written))
+            found = spans(raw) if found is None else found
+            cuts.append((*found[name], written))
     if cuts:
         cuts.sort()
         parts: list[bytes] = []
@@ -164,8 +179,12 @@ _STRING_AFTER = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*("[^"\\]*")')
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]|[^\s"{}\[\],:]+', re.DOTALL)
 
 
-def _spans(raw: bytes) -> dict[str, tuple[int, int]]:
-    """Return where each top-level field's value stands in a valid JSON object."""
+def spans(raw: bytes) -> dict[str, tuple[int, int]]:
+    """Return where each top-level field's value stands in a valid JSON object.
+
+    Raises:
+        BadRequestError: a field is named twice.
+    """
     found: dict[str, tuple[int, int]] = {}
     depth, name, start, last, key_next = 0, "", -1, 0, False
     for token in _TOKEN.finditer(raw):

@@ -100,6 +100,11 @@ def encode(value: object) -> bytes:
     return b"data: %b\n\n" % dump(value)
 
 
+def encode_named(value: dict[str, Any]) -> bytes:
+    """Return one event that carries `value` as JSON, under the name of its `type`."""
+    return b"event: %b\ndata: %b\n\n" % (str(value.get("type", "message")).encode(), dump(value))
+
+
 def dump(value: object) -> bytes:
     """Return compact UTF-8 JSON."""
     return orjson.dumps(value)

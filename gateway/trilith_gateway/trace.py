@@ -124,7 +124,7 @@ class RequestTrace:
 
 def _word(exchange: Exchange) -> str:
     """Return the operation's name in the GenAI conventions; all that converse are chats."""
-    chats = exchange.operation.dialect is not None or exchange.api is Api.RESPONSE
+    chats = exchange.api is Api.MESSAGE or exchange.api is Api.RESPONSE
     return "chat" if chats else exchange.api.value
 
 

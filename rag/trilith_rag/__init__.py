@@ -2,6 +2,7 @@
 
 from trilith_rag.embedder import MiniLmEmbedder
 from trilith_rag.embedding import EmbeddingUpstream
+from trilith_rag.rerank import RerankUpstream
 from trilith_rag.retriever import Retriever, open_index
 from trilith_rag.sync import SyncReport, sync
 from trilith_rag.upstream import RagUpstream
@@ -10,6 +11,7 @@ __all__ = [
     "EmbeddingUpstream",
     "MiniLmEmbedder",
     "RagUpstream",
+    "RerankUpstream",
     "Retriever",
     "SyncReport",
     "open_index",

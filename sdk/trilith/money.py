@@ -74,6 +74,11 @@ class Price:
     cached_input_token: int | None = None
     row: int = 0
     request: int = 0
+    image: int = 0
+    second: int = 0
+    """Of audio heard."""
+    character: int = 0
+    """Spoken."""
     cache_write_token: int | None = None
     cache_write_1h_token: int | None = None
     """None: as those that are kept for minutes."""
@@ -123,6 +128,9 @@ class Price:
             request=max(sheet.request for sheet in sheets),
             search=max((sheet.search or 0 for sheet in sheets), default=0) or None,
             cpu_hour=max(sheet.cpu_hour for sheet in sheets),
+            image=max(sheet.image for sheet in sheets),
+            second=max(sheet.second for sheet in sheets),
+            character=max(sheet.character for sheet in sheets),
         )
 
     def with_rates(self, rates: Mapping[str, int | None]) -> Price:
@@ -185,6 +193,9 @@ def cost(usage: Usage, price: Price) -> int:
         + usage.output_tokens * price.output_token
         + usage.rows * price.row
         + usage.requests * price.request
+        + usage.images * price.image
+        + usage.seconds * price.second
+        + usage.characters * price.character
     )
     if price.unknown:
         _refuse(kind for kind in price.unknown if _count(usage, kind))
@@ -250,6 +261,9 @@ _UNITS = {
     "image_output_token": "image_output_tokens",
     "search": "searches",
     "cpu_hour": "cpu_ns",
+    "image": "images",
+    "second": "seconds",
+    "character": "characters",
 }
 """Every rate, and the part of a usage that it prices."""
 _OUTPUTS = ("output_token", "reasoning_token", "audio_output_token", "image_output_token")

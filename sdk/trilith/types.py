@@ -19,6 +19,9 @@ class Kind(StrEnum):
     RERANK = "rerank"
     RAG = "rag"
     PREDICTOR = "predictor"
+    IMAGE = "image"
+    AUDIO = "audio"
+    MODERATION = "moderation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,12 @@ class Usage:
     rows: int = 0
     """Rows scored, for predictors."""
     requests: int = 1
+    images: int = 0
+    """Images made."""
+    seconds: int = 0
+    """Seconds of audio heard, begun ones counted."""
+    characters: int = 0
+    """Characters spoken."""
     particulars: Particulars = NO_PARTICULARS
 
     def __post_init__(self) -> None:
@@ -83,6 +92,9 @@ class Usage:
             or self.reasoning_tokens < 0
             or self.rows < 0
             or self.requests < 0
+            or self.images < 0
+            or self.seconds < 0
+            or self.characters < 0
         ):
             raise ValueError(f"{self} has a number below zero")
         if self.cached_input_tokens > self.input_tokens:

@@ -16,7 +16,9 @@ from trilith.errors import APIConnectionError
 from trilith.testing import MemoryUpstream
 
 OPEN_ROUTES = {
+    "/health",
     "/healthz",
+    "/livez",
     "/readyz",
     "/metrics",
     "/v2/health/live",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -99,7 +98,7 @@ def test_a_stream_that_breaks_off_is_an_error_for_the_client(start_gateway: Star
 
 
 def translate(body: Ask) -> dict[str, Any]:
-    return to_chat(json.dumps(body).encode(), {})
+    return to_chat(body)
 
 
 def test_tools_and_their_results_are_translated_both_ways() -> None:

@@ -36,10 +36,10 @@ def until(condition: Callable[[], object], *, seconds: float = 60, what: str = "
 
 
 @contextmanager
-def language_server() -> Iterator[str]:
+def language_server(script: str = "language_server.py") -> Iterator[str]:
     """Run `trilith.testing.MemoryUpstream` as a server of its own; gives its base URL, with `/v1`."""
     url = f"http://127.0.0.1:{(port := free_port())}/v1"
-    child = subprocess.Popen([sys.executable, str(Path(__file__).with_name("language_server.py")), str(port)])
+    child = subprocess.Popen([sys.executable, str(Path(__file__).with_name(script)), str(port)])
 
     def up() -> bool:
         try:

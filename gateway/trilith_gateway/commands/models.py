@@ -6,7 +6,7 @@ import argparse
 import json
 
 from trilith.money import format_usd
-from trilith.settings.schema import ChatModel, EmbeddingModel, ModelSettings, PredictorModel, Settings
+from trilith.settings.schema import ModelSettings, PredictorModel, ServedModel, Settings
 from trilith_gateway.commands.option import add_settings, read_settings, table
 from trilith_gateway.release import declared_digest
 
@@ -48,7 +48,7 @@ def listed(settings: Settings) -> list[dict[str, str]]:
 
 
 def _place(model: ModelSettings) -> str:
-    if isinstance(model, ChatModel | EmbeddingModel):
+    if isinstance(model, ServedModel):
         place = model.upstream
         return next(
             f"{what} {value}"
@@ -75,6 +75,9 @@ def _price(model: ModelSettings) -> str:
             (price.input_usd_per_mtok, "M input"),
             (price.output_usd_per_mtok, "M output"),
             (price.usd_per_krow, "k rows"),
+            (price.usd_per_image, "image"),
+            (price.usd_per_audio_s, "second"),
+            (price.usd_per_mchar, "M characters"),
         )
         if amount
     ]

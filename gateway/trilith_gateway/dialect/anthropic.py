@@ -6,7 +6,6 @@ Fields that both know are renamed; fields that neither names are passed on, as e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -54,18 +53,12 @@ _ERRORS = {
 }
 
 
-def to_chat(raw: bytes, headers: Mapping[str, str]) -> Body:
+def to_chat(body: Body) -> Body:
     """Return the chat request that a message request means.
 
     Raises:
-        BadRequestError: it is not a message request, or holds a kind of content that chat has no place for.
+        BadRequestError: it holds a kind of content that chat has no place for.
     """
-    body = request.decode(raw)
-    request.check_model(body)
-    request.check_messages(body)
-    request.check_generation(body)
-    if body.get("max_tokens") is None:
-        request.refuse("`max_tokens` is missing, expected a whole number of at least 1.", "max_tokens")
     chat: Body = {name: value for name, value in body.items() if name not in _OWN}
     chat["messages"] = _messages(body)
     if (tools := body.get("tools")) is not None:
@@ -221,6 +214,11 @@ def from_chat(answer: Body, model: str) -> Body:
         "stop_sequence": None,
         "usage": _usage(answer.get("usage")),
     }
+
+
+def counted(answer: Body, model: str) -> Body:
+    """Return how many tokens a message would have, from what vLLM's `/tokenize` says."""
+    return {"input_tokens": answer.get("count") or 0}
 
 
 def _arguments(text: object) -> object:

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from importlib.metadata import version
+
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from trilith.errors import APIStatusError
 from trilith_gateway.platform import Platform
-from trilith_gateway.routes.access import reply
-from trilith_gateway.routes.page import open_route
+from trilith_gateway.routes.access import caller, refusal, reply
+from trilith_gateway.routes.page import LISTING, described, open_route
 
 
 def router(platform: Platform) -> APIRouter:
-    """Return the routes; they are open, and tell nothing about callers."""
+    """Return the routes; all but the version are open, and tell nothing about callers."""
     routes = APIRouter(tags=["operation"])
 
     @routes.get("/healthz", summary="Say whether the process runs", **open_route({"type": "object"}))
     async def healthz() -> Response:
         return reply({"status": "ok"})
+
+    @routes.get("/health", summary="The same, as vLLM says it: with an empty body", **open_route())
+    @routes.get("/livez", summary="The same, as Kubernetes' own servers say it", **open_route())
+    async def health() -> Response:
+        return Response(media_type="text/plain")
+
+    @routes.get("/version", summary="Say which release answers", **described(statuses=LISTING))
+    async def told_version(request: Request) -> Response:
+        try:
+            await caller(platform, request)
+        except APIStatusError as error:
+            return refusal(error)
+        return reply({"version": version("trilith")})
 
     @routes.get(
         "/readyz", summary="Say which models can answer", **open_route({"type": "object"}, not_ready=True)

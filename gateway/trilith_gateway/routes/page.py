@@ -88,7 +88,7 @@ _TOLD: Final = {
     "x-trilith-release": _header("Digest of the release that answered"),
     "x-trilith-fallback": _header("The model that answered in place of the one that was asked"),
     "x-trilith-cost-usd": _header("What was charged; a stream's cost is known only at its end", _NUMBER),
-    "x-trilith-cache": _header("`hit`: answered from the cache"),
+    "x-trilith-cache": _header("`hit`, `semantic`, `joined`, `miss` or `bypass`, where there is a cache"),
     "x-trilith-saved-usd": _header("What the answer cost when it was made", _NUMBER),
     "x-upstream-request-id": _header("The upstream's own id, where it gave another"),
     "x-ratelimit-limit-requests": _header("The key's requests per minute", _WHOLE),
@@ -114,6 +114,8 @@ def described(
     words: str = "OpenAIError",
     streams: bool = False,
     forwards: bool = False,
+    form: bool = False,
+    opaque: bool = False,
 ) -> dict[str, Any]:
     """Return what a route's decorator is given.
 
@@ -125,11 +127,15 @@ def described(
         words: How errors are told, a name of the four.
         streams: Whether the answer may be a stream of server-sent events.
         forwards: Whether an upstream's own errors come through.
+        form: Whether the body is a form, and not JSON.
+        opaque: Whether the answer is bytes that nobody looks into, a sound for example.
     """
     exchanged = 415 in (statuses := tuple(statuses))
     error = {"application/json": {"schema": {"$ref": f"#/components/schemas/{words}"}}}
     media: dict[str, Any] = {"application/json": {"schema": answer or {"type": "object"}}}
-    if streams:
+    if opaque:
+        media["*/*"] = {}
+    elif streams:
         media["text/event-stream"] = {}
     told = _refer(_ALWAYS, _TIMES, _TOLD) if exchanged else _refer(_ALWAYS)
     responses: dict[str, Any] = {str(ok): {"description": "The answer", "headers": told, "content": media}}
@@ -142,7 +148,8 @@ def described(
         responses["default"] = {"description": "An upstream's error, as it came", "headers": _refer(_ALWAYS)}
     extra: dict[str, Any] = {}
     if body is not None:
-        extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+        written = "multipart/form-data" if form else "application/json"
+        extra["requestBody"] = {"required": True, "content": {written: {"schema": body}}}
     if 401 in statuses:
         extra["security"] = [{name: []} for name in _ACCESS]
     return _options(ok, responses, extra)

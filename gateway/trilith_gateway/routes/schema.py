@@ -101,6 +101,7 @@ MESSAGE: Final = _object(
     stream=_FLAG,
     tools={"type": ["array", "null"], "items": {"type": "object"}},
 )
+COUNT: Final = MESSAGE | {"required": ["model", "messages"]}
 COMPLETION: Final = _object(
     ["model", "prompt"],
     model=_NAME,
@@ -110,6 +111,42 @@ COMPLETION: Final = _object(
 )
 EMBEDDING: Final = _object(
     ["model", "input"], model=_NAME, input=_FILLED, encoding_format=_passed_on("`float` or `base64`")
+)
+RERANK: Final = _object(
+    ["model", "query", "documents"],
+    model=_NAME,
+    query={"type": "string", "minLength": 1},
+    documents={"type": "array", "minItems": 1, "items": {"oneOf": [_TEXT, {"type": "object"}]}},
+    top_n=_COUNT,
+    return_documents={"type": "boolean"},
+)
+MODERATION: Final = _object(
+    ["model", "input"],
+    model=_NAME,
+    input={"oneOf": [{"type": "string", "minLength": 1}, {"type": "array", "minItems": 1}]},
+)
+IMAGE: Final = _object(
+    ["model", "prompt"], model=_NAME, prompt=_TEXT, n={"type": "integer", "minimum": 1, "maximum": 100}
+)
+SPEECH: Final = _object(
+    ["model", "input"],
+    model=_NAME,
+    input={"type": "string", "minLength": 1},
+    voice=_TEXT,
+    response_format=_TEXT,
+)
+_BINARY: Final = {"type": "string", "format": "binary"}
+IMAGE_FORM: Final = _object(["model", "image"], model=_NAME, image=_BINARY, prompt=_TEXT, n=_COUNT)
+AUDIO_FORM: Final = _object(
+    ["model", "file"], model=_NAME, file=_BINARY, language=_TEXT, response_format=_TEXT
+)
+FILE_FORM: Final = _object(["purpose", "file"], purpose={"enum": ["batch"]}, file=_BINARY)
+BATCH: Final = _object(
+    ["input_file_id", "endpoint", "completion_window"],
+    input_file_id=_TEXT,
+    endpoint=_TEXT,
+    completion_window={"enum": ["24h"]},
+    metadata={"oneOf": [{"type": "object", "additionalProperties": _TEXT}, {"type": "null"}]},
 )
 INFERENCE: Final = _object(
     ["inputs"],

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Awaitable, Callable
 
 from trilith.errors import APIStatusError, PermissionDeniedError
 from trilith.money import Price, cost
 from trilith.types import Kind, Usage
+from trilith_gateway.api import spoken_by
 from trilith_gateway.budget import Budgets, Exhausted
-from trilith_gateway.exchange import Exchange, model_not_found, store_unavailable
+from trilith_gateway.exchange import Exchange, model_not_found, store_unavailable, too_large
 from trilith_gateway.limits.keeper import LimitKeeper
 from trilith_gateway.release import Release, ReleaseTable
+from trilith_gateway.request import refuse
 from trilith_gateway.routing import cascade
 from trilith_gateway.routing.condition import routed
 from trilith_gateway.shared import LeasedBudgets
@@ -49,13 +52,6 @@ class Admit:
             await wait
 
     def _read(self, exchange: Exchange) -> Awaitable[None] | None:
-        if exchange.headers.get("content-encoding", "identity") != "identity":
-            raise APIStatusError(
-                "The body is compressed, which this gateway does not read. Send it without Content-Encoding.",
-                status_code=415,
-                code="unsupported_encoding",
-                type="invalid_request_error",
-            )
         raw = exchange.read_body(self._max_body_bytes)
         if isinstance(raw, bytes):
             return self._admit(exchange, raw)
@@ -69,19 +65,28 @@ class Admit:
         operation = exchange.operation
         exchange.raw = raw
         exchange.body_bytes = len(raw)
+        if "content-encoding" in exchange.headers:
+            exchange.raw = raw = self._unpacked(raw, exchange.headers["content-encoding"])
+            exchange.body_bytes = len(raw)
         exchange.body = body = operation.parse(raw, exchange.headers)
-        exchange.masked = operation.dialect is not None  # what goes on is not what came
         name = exchange.model_in_path or body["model"]
         release = self._releases.find(name)
         if release is None or release.kind not in operation.kinds or not exchange.caller.allows(name):
             raise model_not_found(name, exchange.api)
         exchange.model = name
-        if body.get("stream") is True:
-            exchange.stream = True
-            exchange.usage_wanted = (body.get("stream_options") or _NOTHING).get("include_usage") is True
+        exchange.stream = body.get("stream") is True
         if release.routes:
             release = routed(exchange, release, self._releases.find)
+        if exchange.batched and release.batched is not None:
+            release = release.batched
         exchange.release = release
+        if release.protocol != "openai":
+            exchange.operation = operation = spoken_by(operation, release.protocol)
+        if operation.dialect is not None:
+            exchange.body = body = operation.dialect.ask(body)
+            exchange.masked = True  # what goes on is not what came
+        if exchange.stream:
+            exchange.usage_wanted = (body.get("stream_options") or _NOTHING).get("include_usage") is True
         if exchange.caller.work_rates:
             used = upper_usage(exchange, release)
             wait = self._limits.work(exchange, used.input_tokens + used.output_tokens)
@@ -95,6 +100,28 @@ class Admit:
         await limiting
         self.reserve(exchange, release)
         exchange.admitted = True
+
+    def _unpacked(self, raw: bytes, encoding: str) -> bytes:
+        """Return a body as it was before its sender packed it; what it comes to is bounded like any other."""
+        if encoding in ("identity", ""):
+            return raw
+        if encoding.lower() not in ("gzip", "x-gzip"):
+            raise APIStatusError(
+                f"The body's Content-Encoding is {encoding[:40]!r}; expected gzip, or none.",
+                status_code=415,
+                code="unsupported_encoding",
+                type="invalid_request_error",
+            )
+        unpacker = zlib.decompressobj(wbits=31)
+        try:
+            found = unpacker.decompress(raw, self._max_body_bytes + 1)
+        except zlib.error:
+            refuse("The body is not gzip, as its Content-Encoding says.", None)
+        if len(found) > self._max_body_bytes:
+            raise too_large(self._max_body_bytes)
+        if not unpacker.eof or unpacker.unused_data:
+            refuse("The body breaks off, or more than one gzip stream stands in it.", None)
+        return found
 
     def reserve(self, exchange: Exchange, release: Release) -> None:
         """Hold the most that `release`, or what a budget puts in its place, may charge for the request.

@@ -90,7 +90,9 @@ class Call:
         left = [
             release
             for release in left
-            if release.policy == exchange.target.policy and exchange.caller.allows(release.model)
+            if release.policy == exchange.target.policy
+            and release.protocol == exchange.target.protocol
+            and exchange.caller.allows(release.model)
         ]
         while True:
             error: APIError | None = None
@@ -146,6 +148,9 @@ class Call:
             headers["cache-control"] = "no-cache"
             headers["x-accel-buffering"] = "no"
             exchange.answer = Answer(reply.status, headers, events=_watch(exchange, reply))
+            return
+        if exchange.operation.opaque and reply.status < 400:
+            exchange.answer = Answer(reply.status, headers, events=reply.chunks(), opaque=True)
             return
         parts: list[bytes] = []
         try:
@@ -290,7 +295,8 @@ def _read(exchange: Exchange, reply: Reply, body: bytes) -> None:
         return
     if not body.startswith(b"{"):
         return
-    if exchange.trace is None or len(body) > _LARGE_BYTES:  # only a span wants to know more than the usage
+    if not operation.whole_usage and (exchange.trace is None or len(body) > _LARGE_BYTES):
+        # Only a span wants to know more than the usage.
         match = _ANYWHERE.match(body, body.rfind(b'"usage"'))
         if match is not None:
             told = {"usage": orjson.loads(match[1])}
@@ -383,7 +389,10 @@ def _asked_for(exchange: Exchange, value: dict[str, Any]) -> dict[str, Any] | No
 
 
 def _note(exchange: Exchange, value: dict[str, Any]) -> None:
-    exchange.usage = exchange.operation.read_usage(value) or exchange.usage
+    found = exchange.operation.read_usage(value)
+    if found is not None:
+        before, together = exchange.usage, exchange.operation.together
+        exchange.usage = found if together is None or before is None else together(before, found)
     if exchange.response_id is None and type(name := value.get("id")) is str:
         exchange.response_id = name
     if (choices := value.get("choices")) and type(choices) is list:

@@ -22,6 +22,8 @@ class Identify:
 
         The key comes as `Authorization: Bearer` (OpenAI's way) or as `x-api-key` (Anthropic's).
         """
+        if exchange.key is not None:  # a line of a batch, whose key made the batch
+            return None
         headers = exchange.headers
         given = headers.get("authorization")
         if given is not None:
@@ -63,7 +65,8 @@ class Identify:
         self._looking = None
 
 
-_UNKNOWN = "This API key is not known, or it was revoked. `trilith keys create` makes one."
+# litellm knows a refused key by the first four words alone.
+_UNKNOWN = "Incorrect API key provided: it is not known, or was revoked. `trilith keys create` makes one."
 
 
 def _refused(message: str) -> AuthenticationError:

@@ -42,6 +42,8 @@ class Recall:
             return None
         if "inference-header-content-length" in headers:  # not JSON alone
             return None
+        if exchange.operation.form or exchange.operation.opaque:  # not JSON at all
+            return None
         return self._recall(exchange, exchange.target.cache, control.read(headers))
 
     async def _recall(self, exchange: Exchange, settings: CacheSettings | None, wish: Wish) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from trilith.seams import Call
 from trilith.types import Kind
-from trilith_gateway import charge, deadline, request, sse
+from trilith_gateway import charge, deadline, multipart, request, sse
 from trilith_gateway.exchange import Exchange
 
 
@@ -29,12 +29,16 @@ class Route:
             return
         operation = exchange.operation
         changes = _changes(exchange) if operation.renames else None
-        if exchange.masked and operation.renames:  # tables are checked, never masked
+        if operation.form:
+            body = multipart.splice(exchange.raw, exchange.headers, changes) if changes else exchange.raw
+        elif exchange.masked and operation.renames:  # tables are checked, never masked
             body = sse.dump({**exchange.body, **changes} if changes else exchange.body)
         else:
             body = request.splice(exchange.raw, exchange.body, changes) if changes else exchange.raw
         headers = {"content-type": "application/json", "x-request-id": exchange.request_id}
-        for name in _SENT_ON if operation.scores else _TRACE:
+        if operation.headers:
+            headers |= operation.headers
+        for name in operation.forwards:
             if (value := exchange.headers.get(name)) is not None:
                 headers[name] = value
         timeout_s = self._timeout_s
@@ -81,10 +85,6 @@ def _first_turn(messages: Sequence[dict[str, Any]]) -> int:
         if message["role"] == "user":
             return at + 1
     return 1
-
-
-_TRACE = ("traceparent", "tracestate")
-_SENT_ON = (*_TRACE, "content-type", "inference-header-content-length")
 
 
 def _changes(exchange: Exchange) -> dict[str, Any]:

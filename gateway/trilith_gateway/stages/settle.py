@@ -128,12 +128,19 @@ def _rule(exchange: Exchange) -> tuple[Rule, Usage, bool]:
         return Rule.FAILED, charge.NOTHING, False
     if exchange.usage is not None:
         return Rule.USAGE, exchange.usage, False
+    if exchange.operation.counts is not None:
+        whole = exchange.answer.body if exchange.answer is not None else b""
+        return Rule.REQUEST, exchange.operation.counts(exchange.body, whole), False
     if exchange.tally is not None:
         used = Usage(-(-exchange.body_bytes // 3), exchange.tally.tokens())
     else:
         received = exchange.delivered_bytes if exchange.stream else len(exchange.answer.body)  # type: ignore[union-attr]
-        used = estimate(exchange.body_bytes, 0 if exchange.api is Api.EMBEDDING else received)
+        used = estimate(exchange.body_bytes, 0 if exchange.api in _WRITES_NOTHING else received)
     return Rule.ESTIMATE, _cut(exchange, used), True
+
+
+_WRITES_NOTHING = frozenset({Api.EMBEDDING, Api.RERANK, Api.MODERATION})
+"""Operations whose answers are no tokens."""
 
 
 def _cut(exchange: Exchange, usage: Usage) -> Usage:

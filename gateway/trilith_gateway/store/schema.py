@@ -7,7 +7,7 @@ import re
 from trilith.errors import SettingsError
 from trilith_gateway.store.seam import Connection
 
-HEAD = "0004"
+HEAD = "0005"
 """The version that this release reads and writes; `migration/versions` holds the way to it."""
 
 FIRST = """
@@ -103,6 +103,26 @@ create index ledger_by_model on ledger (model, at);
 create index ledger_by_adjusted on ledger (adjusts) where adjusts <> '';
 """
 """To version 0004: further units, several rows for one request, adjustments."""
+FIFTH = """
+alter table ledger add column images integer not null default 0;
+alter table ledger add column seconds integer not null default 0;
+alter table ledger add column characters integer not null default 0;
+create table files (
+    id text primary key, team text not null, key_id text not null, purpose text not null, name text not null,
+    bytes integer not null, at real not null, expires_at real not null, place text not null
+) strict;
+create index files_by_team on files (team, at);
+create table batches (
+    id text primary key, team text not null, key_id text not null, endpoint text not null,
+    input_file_id text not null, metadata text not null, status text not null, at real not null,
+    expires_at real not null, started_at real, finalizing_at real, cancelling_at real, ended_at real,
+    total integer not null default 0, completed integer not null default 0, failed integer not null default 0,
+    output_file_id text, error_file_id text, faults text not null default '[]', place text not null
+) strict;
+create index batches_by_team on batches (team, at);
+create index batches_open on batches (place) where ended_at is null;
+"""
+"""From version 0002 to 0005: what media use, files, and batches."""
 
 _SQLITE_TRIGGERS = "".join(
     f"create trigger keys_{event} after {event} on keys begin"
@@ -152,10 +172,16 @@ def fourth(*, postgres: bool) -> str:
     return script(FOURTH, postgres=postgres)
 
 
+def fifth(*, postgres: bool) -> str:
+    """Return the whole way from version 0002 to 0005."""
+    return script(FIFTH, postgres=postgres)
+
+
 def newest(*, postgres: bool) -> str:
     """Return the script that makes an empty database one of the newest version."""
     stamp = f"insert into alembic_version values ('{HEAD}');"
-    changes = second(postgres=postgres) + third(postgres=postgres) + fourth(postgres=postgres)
+    steps = (second, third, fourth, fifth)
+    changes = "".join(step(postgres=postgres) for step in steps)
     return script(FIRST, postgres=postgres) + changes + _VERSION_TABLE + stamp
 
 

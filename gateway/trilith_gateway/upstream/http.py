@@ -13,6 +13,7 @@ import re
 import ssl
 from collections import deque
 from dataclasses import replace
+from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from trilith.errors import APIConnectionError, APITimeoutError
@@ -32,6 +33,10 @@ _KEPT_S = 60.0
 _PATH = re.compile(r"/[\x21-\x7e]*")
 _TICK_S = 0.1
 """How exact time limits are (seconds)."""
+
+
+Scheme: TypeAlias = Literal["bearer", "x-api-key"]
+"""How a credential is sent."""
 
 
 class Pool:
@@ -146,16 +151,31 @@ class Pool:
 class HttpUpstream:
     """One OpenAI-compatible server, with a pool of connections."""
 
-    def __init__(self, base_url: str, *, api_key: str | None = None, unix_socket: str | None = None) -> None:
-        """Take a base URL that ends in `/v1`; connections are opened when calls need them."""
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        scheme: Scheme = "bearer",
+        unix_socket: str | None = None,
+    ) -> None:
+        """Take a base URL that ends in `/v1`; connections are opened when calls need them.
+
+        Args:
+            base_url: The server's address.
+            api_key: Its credential.
+            scheme: How the credential is sent: as a bearer token, or in Anthropic's header.
+            unix_socket: Where to connect, in place of the address.
+        """
         url = urlsplit(base_url.removesuffix("/").removesuffix("/v1"))
         tls = url.scheme == "https"
         self.address = (url.hostname or "", url.port or (443 if tls else 80))
         """Host and port."""
         self._prefix = url.path.rstrip("/")
+        name = "authorization: Bearer " if scheme == "bearer" else "x-api-key: "
         host = url.netloc.rpartition("@")[2]
         fixed = f" HTTP/1.1\r\nhost: {host}\r\naccept: */*\r\naccept-encoding: identity\r\n"
-        self._fixed = fixed + (f"authorization: Bearer {api_key}\r\n" if api_key else "") + "content-length: "
+        self._fixed = fixed + (f"{name}{api_key}\r\n" if api_key else "") + "content-length: "
         self._pool = Pool(*self.address, tls=tls, unix_socket=unix_socket)
 
     async def send(self, call: Call) -> HttpReply:

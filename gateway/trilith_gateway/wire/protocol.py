@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING, Any, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from trilith.errors import APIStatusError
+from trilith.errors import APIError, APIStatusError
 from trilith_gateway import edge, sse
-from trilith_gateway.exchange import Exchange, new_id
+from trilith_gateway.exchange import Exchange, new_id, too_large
 from trilith_gateway.front import Front
-from trilith_gateway.http import too_large
 from trilith_gateway.wire import route
 
 if TYPE_CHECKING:
@@ -359,6 +358,8 @@ class ExchangeCycle:
         except asyncio.CancelledError:
             if not self.disconnected:
                 self._protocol.transport.abort()
+        except APIError:  # within an answer that has no place for the word
+            self._protocol.transport.abort()
         except Exception:
             _log.exception("request %s could not be finished", exchange.id)
             self._protocol.transport.abort()

@@ -11,16 +11,29 @@ from trilith_gateway.api import Api
 Found: TypeAlias = tuple[Api, str, str | None]
 """Operation, path, and the model that the path names."""
 
-_FIXED: Mapping[bytes, Found] = {
-    path.encode(): (api, path, None)
-    for api, path in (
-        (Api.CHAT, "/v1/chat/completions"),
-        (Api.COMPLETION, "/v1/completions"),
-        (Api.EMBEDDING, "/v1/embeddings"),
-        (Api.MESSAGE, "/v1/messages"),
-        (Api.RESPONSE, "/v1/responses"),
-    )
+PATHS: Mapping[str, Api] = {
+    "/v1/chat/completions": Api.CHAT,
+    "/v1/completions": Api.COMPLETION,
+    "/v1/embeddings": Api.EMBEDDING,
+    "/v1/messages": Api.MESSAGE,
+    "/v1/messages/count_tokens": Api.COUNT,
+    "/v1/responses": Api.RESPONSE,
+    "/v1/rerank": Api.RERANK,
+    "/v1/moderations": Api.MODERATION,
+    "/v1/images/generations": Api.IMAGE,
+    "/v1/images/edits": Api.IMAGE_EDIT,
+    "/v1/images/variations": Api.IMAGE_VARIATION,
+    "/v1/audio/speech": Api.SPEECH,
+    "/v1/audio/transcriptions": Api.TRANSCRIPTION,
+    "/v1/audio/translations": Api.TRANSLATION,
 }
+"""OpenAI's paths; each is also answered without `/v1`, for clients whose base URL has none."""
+
+_FIXED: Mapping[bytes, Found] = {
+    given.encode(): (api, path, None)
+    for path, api in PATHS.items()
+    for given in (path, path.removeprefix("/v1"))
+} | {b"/v2/rerank": (Api.RERANK, "/v2/rerank", None)}
 _INFER = b"/infer"
 _MODELS = b"/v2/models/"
 

@@ -37,6 +37,7 @@ _PER = {
     "audio_output_usd_per_mtok": _MTOK,
     "image_input_usd_per_mtok": _MTOK,
     "usd_per_krow": _KROW,
+    "usd_per_mchar": _MTOK,
 }
 _RATES = {
     "input_usd_per_mtok": "input_token",
@@ -50,6 +51,9 @@ _RATES = {
     "image_input_usd_per_mtok": "image_input_token",
     "usd_per_krow": "row",
     "usd_per_request": "request",
+    "usd_per_image": "image",
+    "usd_per_audio_s": "second",
+    "usd_per_mchar": "character",
     "usd_per_search": "search",
     "usd_per_cpu_hour": "cpu_hour",
 }
@@ -208,12 +212,19 @@ class PriceSettings(Section):
     """Per thousand rows scored."""
     usd_per_request: Decimal = Decimal(0)
     """Per request that was answered."""
+    usd_per_image: Decimal = Decimal(0)
+    """Per image made."""
+    usd_per_audio_s: Decimal = Decimal(0)
+    """Per second of audio that was heard (transcribed or translated), begun ones counted."""
+    usd_per_mchar: Decimal = Decimal(0)
+    """Per million characters that were spoken."""
     usd_per_search: Decimal | None = None
     """Per search of the web that the provider reports; without it a call with searches is unpriced."""
     usd_per_cpu_hour: Decimal = Decimal(0)
     """Per hour of CPU time that a predictor was measured to take, down to the nanosecond."""
     batch_factor: Decimal | None = None
-    """By what every rate is multiplied for answers that name the service tier `batch`. Calls in a tier with a
+    """By what every rate is multiplied for lines of batches, and for answers that name the service tier
+    `batch`; `0.5` is half the price. Without it batches cost as single calls, and answers in a tier that has a
     price neither here nor in the book are unpriced."""
     flex_factor: Decimal | None = None
     """The same for the tier `flex`."""
@@ -264,6 +275,11 @@ class PriceSettings(Section):
         tiers = {name: price.times(factor) for name, factor in factors.items() if factor is not None}
         return replace(price, tiers={**price.tiers, **tiers}) if tiers else price
 
+    def for_batches(self) -> Price:
+        """Return what a line of a batch costs, in integer pico-USD per unit."""
+        price = self.exact()
+        return price.tiers.get("batch", price)
+
 
 class UpstreamSettings(Section):
     """Where a chat or embedding release is answered: exactly one of `engine`, `url`, `provider`, `local`."""
@@ -288,6 +304,9 @@ class UpstreamSettings(Section):
     """What a route may ask for (`routes[].replicas`)."""
     cost: EngineCostSettings | None = None
     """What the time of a server of one's own costs, for each replica; an engine's stands under `engines`."""
+    protocol: Literal["openai", "chat", "anthropic"] = "openai"
+    """What a `url` speaks. openai: everything that OpenAI does; chat: chat and completions alone, so that
+    responses are translated for it; anthropic: Anthropic's messages, which are passed through."""
 
     @model_validator(mode="after")
     def _one_place(self) -> UpstreamSettings:
@@ -295,6 +314,8 @@ class UpstreamSettings(Section):
         if len(named) != 1:
             found = " and ".join(named) or "none"
             raise ValueError(f"expected exactly one of engine, url, provider, local; found {found}")
+        if self.protocol != "openai" and self.url is None:
+            raise ValueError(f"protocol {self.protocol!r} is said of a server; expected it beside url")
         return self
 
     @field_validator("url", "api_base")
@@ -423,6 +444,45 @@ class EmbeddingModel(_Model):
     """Conditions under which another model or only some replicas answer; the first that holds counts."""
 
 
+class _Served(_Model):
+    upstream: UpstreamSettings
+    """Where it is answered."""
+    replicas: tuple[ReplicaSettings, ...] = ()
+    """Further servers that answer for it, beside `upstream.url`."""
+    routing: RoutingSettings = RoutingSettings()
+    """How one of them is chosen."""
+    routes: tuple[RouteSettings, ...] = ()
+    """Conditions under which another model or only some replicas answer; the first that holds counts."""
+
+
+class RerankModel(_Served):
+    """A model that orders documents by how well they answer a query."""
+
+    kind: Literal[Kind.RERANK]
+    """`rerank`."""
+
+
+class ImageModel(_Served):
+    """A model that makes or changes images."""
+
+    kind: Literal[Kind.IMAGE]
+    """`image`."""
+
+
+class AudioModel(_Served):
+    """A model that speaks, transcribes or translates."""
+
+    kind: Literal[Kind.AUDIO]
+    """`audio`."""
+
+
+class ModerationModel(_Served):
+    """A model that says whether a text may be shown."""
+
+    kind: Literal[Kind.MODERATION]
+    """`moderation`."""
+
+
 class RagModel(_Model):
     """Answers questions from an index, with citations."""
 
@@ -487,7 +547,36 @@ class PredictorModel(_Model):
         return self
 
 
-ModelSettings = Annotated[ChatModel | EmbeddingModel | RagModel | PredictorModel, Field(discriminator="kind")]
+ServedModel = ChatModel | EmbeddingModel | RerankModel | ImageModel | AudioModel | ModerationModel
+"""Models that one upstream answers, or several equal ones."""
+ModelSettings = Annotated[
+    ChatModel
+    | EmbeddingModel
+    | RerankModel
+    | RagModel
+    | PredictorModel
+    | ImageModel
+    | AudioModel
+    | ModerationModel,
+    Field(discriminator="kind"),
+]
+
+
+class BatchSettings(Section):
+    """Files that callers upload, and the batches that are made of them."""
+
+    max_file_bytes: int = Field(100 * 1024 * 1024, ge=1024)
+    """Largest file that is taken (bytes)."""
+    team_bytes: int = Field(1024 * 1024 * 1024, ge=1024)
+    """Most that one team's files may come to (bytes)."""
+    keep_days: float = Field(30, gt=0)
+    """How long a file is kept when its owner does not say (days)."""
+    max_lines: int = Field(50_000, ge=1)
+    """Most requests of one batch."""
+    concurrency: int = Field(4, ge=1, le=256)
+    """How many lines of one batch are under way at once."""
+    yield_above: int = Field(16, ge=1)
+    """With so many other requests open in this process, batches wait."""
 
 
 class IndexSettings(Section):
@@ -547,6 +636,8 @@ class Settings(Section):
     """Where keys, ledger, audit and leases are kept."""
     telemetry: TelemetrySettings = TelemetrySettings()
     """Traces and metrics."""
+    batches: BatchSettings = BatchSettings()
+    """Files and batches."""
     engines: dict[Name, EngineSettings] = {}
     """Local vLLM engines by name."""
     policies: dict[Name, PolicySettings] = {}
@@ -598,9 +689,16 @@ def reference_faults(tree: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str
         upstream = upstream if isinstance(upstream, Mapping) else {}
         check((*at, "policy"), model.get("policy"), "policies", _entries(tree, "policies"))
         check((*at, "upstream", "engine"), upstream.get("engine"), "engines", _entries(tree, "engines"))
-        if name in chats and upstream.get("local") is not None:
-            message = "local models only embed; expected engine, url or provider"
+        kind = model.get("kind")
+        if upstream.get("local") is not None and kind not in (Kind.EMBEDDING, Kind.RERANK):
+            message = "local models only embed and rerank; expected engine, url or provider"
             faults.append(((*at, "upstream", "local"), message))
+        if upstream.get("provider") is not None and kind not in (Kind.CHAT, Kind.EMBEDDING):
+            message = "providers only chat and embed here; expected url"
+            faults.append(((*at, "upstream", "provider"), message))
+        if upstream.get("protocol", "openai") != "openai" and kind != Kind.CHAT:
+            message = "only chat models have another protocol; expected openai"
+            faults.append(((*at, "upstream", "protocol"), message))
         for number, other in enumerate(model.get("fallbacks") or ()):
             check((*at, "fallbacks", str(number)), other, "chat models", chats)
         if model.get("kind") == Kind.RAG:

@@ -140,6 +140,20 @@ SHAPES: Final[dict[str, SpanShape]] = {
             frozenset({EVALUATION_SCORE, EVALUATION_LABEL, EVAL_SUITE, EVAL_CASE_ID}),
         ),
         SpanShape("app", frozenset({CODE_FUNCTION})),
+        *(
+            SpanShape(operation, _INFERENCE, _ADDRESS | _USAGE | _COST | {HTTP_STATUS})
+            for operation in (
+                "count_tokens",
+                "rerank",
+                "moderation",
+                "image",
+                "image_edit",
+                "image_variation",
+                "speech",
+                "transcription",
+                "translation",
+            )
+        ),
     )
 }
 """Every span that Trilith makes, by the first word of its name. `app` is `@traced`'s."""

@@ -8,6 +8,7 @@ from trilith.settings import Settings
 
 from .conftest import SettingsFolder
 
+KINDS = "chat, embedding, rerank, rag, predictor, image, audio, moderation"
 CHAT = "kind: chat, upstream: {url: 'http://127.0.0.1:1/v1'}"
 
 
@@ -32,10 +33,12 @@ CHAT = "kind: chat, upstream: {url: 'http://127.0.0.1:1/v1'}"
         ("policies: {p: {pii: {entities: [A, 3]}}}", "policies.p.pii.entities.1: found 3, expected text"),
         (
             "models: {m: {kind: chta}}",
-            "models.m.kind: found 'chta', expected one of chat, embedding, rag, predictor; "
-            "did you mean chat?",
+            f"models.m.kind: found 'chta', expected one of {KINDS}; did you mean chat?",
         ),
-        ("models: {m: {}}", "models.m.kind: is missing, expected one of chat, embedding, rag, predictor"),
+        (
+            "models: {m: {}}",
+            f"models.m.kind: is missing, expected one of {KINDS}",
+        ),
         ("models: {m: {kind: chat}}", "models.m.upstream: is missing, expected a mapping"),
         (
             "models: {m: {kind: chat, upstream: {}}}",

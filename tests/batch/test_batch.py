@@ -1,0 +1,365 @@
+"""Files and batches through OpenAI's own client, against a gateway with an in-memory model."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import openai
+import pytest
+from openai.types import Batch
+from support.gateway import PRICE, Gateway, StartGateway
+
+from trilith.testing import MemoryUpstream
+
+HALF = {"price": PRICE | {"batch_factor": "0.5"}}
+ENDPOINT: Any = "/v1/chat/completions"
+
+
+def ask(number: int, text: str = "hello there", **body: Any) -> dict[str, Any]:
+    message = {"role": "user", "content": text}
+    return {
+        "custom_id": f"line {number}",
+        "method": "POST",
+        "url": ENDPOINT,
+        "body": {"model": "echo", "messages": [message], **body},
+    }
+
+
+def jsonl(lines: list[Any]) -> bytes:
+    return b"".join(
+        (line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines
+    )
+
+
+_OPEN = ExitStack()
+
+
+@pytest.fixture(autouse=True)
+def _close_clients() -> Iterator[None]:
+    with _OPEN:
+        yield
+
+
+class Desk:
+    """A client that hands in batches and waits for them."""
+
+    def __init__(self, gateway: Gateway, token: str | None = None) -> None:
+        self.openai = _OPEN.enter_context(
+            openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=token or gateway.token, max_retries=0)
+        )
+
+    def hand_in(self, lines: list[Any], *, endpoint: Any = ENDPOINT, **more: Any) -> Batch:
+        file = self.openai.files.create(file=("in.jsonl", io.BytesIO(jsonl(lines))), purpose="batch")
+        return self.openai.batches.create(
+            input_file_id=file.id, endpoint=endpoint, completion_window="24h", **more
+        )
+
+    def wait(self, batch: Batch, *, seconds: float = 30) -> Batch:
+        deadline = time.monotonic() + seconds
+        while (batch := self.openai.batches.retrieve(batch.id)).status in (
+            "validating",
+            "in_progress",
+            "finalizing",
+            "cancelling",
+        ):
+            assert time.monotonic() < deadline, batch
+            time.sleep(0.05)
+        return batch
+
+    def read(self, id: str | None) -> list[dict[str, Any]]:
+        if id is None:
+            return []
+        return [json.loads(line) for line in self.openai.files.content(id).text.splitlines()]
+
+
+@pytest.fixture
+def upstream() -> MemoryUpstream:
+    return MemoryUpstream()
+
+
+@pytest.fixture
+def gateway(start_gateway: StartGateway, upstream: MemoryUpstream) -> Gateway:
+    return start_gateway({"echo": upstream}, echo=HALF)
+
+
+@pytest.fixture
+def desk(gateway: Gateway) -> Desk:
+    return Desk(gateway)
+
+
+class TestBatches:
+    def test_every_line_is_answered_in_order_and_charged_at_the_batchs_price(
+        self, desk: Desk, gateway: Gateway
+    ) -> None:
+        made = desk.hand_in([ask(n, f"number {n}") for n in range(20)], metadata={"for": "a test"})
+        assert (made.status, made.metadata) == ("validating", {"for": "a test"})
+        done = desk.wait(made)
+        assert done.status == "completed"
+        assert done.request_counts is not None
+        assert (done.request_counts.total, done.request_counts.completed) == (20, 20)
+        lines = desk.read(done.output_file_id)
+        assert [line["custom_id"] for line in lines] == [f"line {n}" for n in range(20)]
+        said = [line["response"]["body"]["choices"][0]["message"]["content"] for line in lines]
+        assert said == [f"number {n}" for n in range(20)]
+        assert done.error_file_id is None
+        rows = gateway.ledger()
+        assert len({row["request_id"] for row in rows}) == 20
+        # Two words in at 1, two out at 3 microdollars a token, and half of that.
+        assert {row["amount_pico_usd"] for row in rows} == {(2 * 10**6 + 2 * 3 * 10**6) // 2}
+
+    def test_fields_that_the_gateway_does_not_know_reach_the_model_byte_for_byte(
+        self, desk: Desk, upstream: MemoryUpstream
+    ) -> None:
+        body = b'{"model": "echo",  "messages": [{"role":"user","content":"a"}], "top_k": 1e2}'
+        line = b'{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":%b}' % body
+        assert desk.wait(desk.hand_in([line])).status == "completed"
+        assert upstream.calls[0].body.startswith(body[:-1])
+
+    def test_lines_that_fail_go_to_the_error_file_and_cost_nothing(
+        self, desk: Desk, gateway: Gateway
+    ) -> None:
+        done = desk.wait(desk.hand_in([ask(0), ask(1, model="nobody"), ask(2, max_tokens=-1)]))
+        assert done.status == "completed"
+        assert done.request_counts is not None
+        assert (done.request_counts.completed, done.request_counts.failed) == (1, 2)
+        errors = desk.read(done.error_file_id)
+        assert [line["custom_id"] for line in errors] == ["line 1", "line 2"]
+        assert [line["response"]["status_code"] for line in errors] == [404, 400]
+        assert errors[0]["response"]["body"]["error"]["code"] == "model_not_found"
+        assert len(gateway.ledger()) == 1
+
+    def test_a_model_that_is_overloaded_is_asked_again_and_charged_once(
+        self, start_gateway: StartGateway
+    ) -> None:
+        gateway = start_gateway({"echo": MemoryUpstream(fail_with=[503, 429])})
+        desk = Desk(gateway)
+        assert len(desk.read(desk.wait(desk.hand_in([ask(0)])).output_file_id)) == 1
+        assert sorted(row["rule"] for row in gateway.ledger()) == ["failed", "failed", "usage"]
+
+    def test_a_batch_stays_within_its_keys_budget(self, gateway: Gateway) -> None:
+        token = gateway.mint(team="poor", budget_pico_usd=120_000_000)
+        desk = Desk(gateway, token)
+        done = desk.wait(desk.hand_in([ask(n, max_tokens=2) for n in range(40)]))
+        assert 0 < len(desk.read(done.output_file_id)) < 40
+        errors = desk.read(done.error_file_id)
+        assert {line["response"]["body"]["error"]["code"] for line in errors} == {"insufficient_quota"}
+        assert sum(row["amount_pico_usd"] for row in gateway.ledger()) <= 120_000_000
+
+    def test_a_line_that_comes_too_fast_for_its_key_waits_and_is_not_lost(self, gateway: Gateway) -> None:
+        desk = Desk(gateway, gateway.mint(team="slow", requests_per_minute=60))
+        done = desk.wait(desk.hand_in([ask(n) for n in range(62)]))
+        assert len(desk.read(done.output_file_id)) == 62
+
+    def test_a_revoked_keys_batch_is_not_answered_any_more(self, start_gateway: StartGateway) -> None:
+        upstream = MemoryUpstream(delay_s=0.05)
+        gateway = start_gateway({"echo": upstream})
+        token = gateway.mint(team="gone")
+        desk = Desk(gateway, token)
+        made = desk.hand_in([ask(n) for n in range(200)])
+        while not upstream.calls:
+            time.sleep(0.01)
+        keys = gateway.platform.keys
+        with gateway.platform.store.reading() as connection:
+            connection.execute("update keys set revoked_at = 1.0 where team = 'gone'")
+        keys.reload()
+        deadline = time.monotonic() + 30
+        while (row := gateway.rows(f"select * from batches where id = '{made.id}'")[0])["ended_at"] is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert row["failed"] > 150
+        assert row["completed"] + row["failed"] == 200
+
+    def test_embeddings_responses_and_rows_of_other_models_are_refused_by_endpoint(self, desk: Desk) -> None:
+        for endpoint in ("/v1/audio/speech", "/v1/nothing", "/v1/messages"):
+            with pytest.raises(openai.BadRequestError) as caught:
+                desk.hand_in([ask(0)], endpoint=endpoint)
+            assert caught.value.param == "endpoint"
+
+
+class TestValidation:
+    @pytest.mark.parametrize(
+        ("lines", "code"),
+        [
+            ([b"{"], "invalid_json_line"),
+            ([b"[]"], "invalid_json_line"),
+            ([ask(0), ask(0)], "duplicate_custom_id"),
+            ([ask(0) | {"method": "GET"}], "invalid_method"),
+            ([ask(0) | {"url": "/v1/embeddings"}], "mismatched_endpoint"),
+            ([ask(0) | {"body": []}], "invalid_request"),
+            ([ask(0, stream=True)], "invalid_request"),
+            ([ask(0) | {"custom_id": 3}], "missing_required_parameter"),
+            ([json.dumps(ask(0)).encode()[:-1] + b', "body": {}}'], "invalid_request"),
+            ([b"", b" "], "empty_file"),
+        ],
+    )
+    def test_a_file_that_is_wrong_fails_the_batch_and_says_where(
+        self, desk: Desk, upstream: MemoryUpstream, lines: list[Any], code: str
+    ) -> None:
+        done = desk.wait(desk.hand_in(lines))
+        assert done.status == "failed"
+        assert done.errors is not None
+        assert done.errors.data is not None
+        assert [fault.code for fault in done.errors.data] == [code]
+        assert not upstream.calls
+
+
+class TestEnds:
+    def test_a_cancelled_batch_keeps_what_was_answered_and_names_the_rest(
+        self, start_gateway: StartGateway
+    ) -> None:
+        upstream = MemoryUpstream(delay_s=0.05)
+        desk = Desk(start_gateway({"echo": upstream}))
+        made = desk.hand_in([ask(n) for n in range(300)])
+        while len(upstream.calls) < 10:
+            time.sleep(0.01)
+        assert desk.openai.batches.cancel(made.id).status == "cancelling"
+        done = desk.wait(made)
+        answered, left = desk.read(done.output_file_id), desk.read(done.error_file_id)
+        assert done.status == "cancelled"
+        assert len(answered) + len(left) == 300
+        assert {line["error"]["code"] for line in left} == {"batch_cancelled"}
+        assert 10 <= len(answered) < 300
+        with pytest.raises(openai.BadRequestError, match="cancelled"):
+            desk.openai.batches.cancel(made.id)
+
+    def test_a_batch_whose_time_is_over_expires(self, start_gateway: StartGateway) -> None:
+        upstream = MemoryUpstream(delay_s=0.05)
+        gateway = start_gateway({"echo": upstream})
+        desk = Desk(gateway)
+        file = desk.openai.files.create(file=("in.jsonl", jsonl([ask(0), ask(1)])), purpose="batch")
+        with gateway.platform.store.reading() as connection:
+            connection.execute(
+                "insert into batches (id, team, key_id, endpoint, input_file_id, metadata, status, at,"
+                " expires_at, place) select ?, team, key_id, ?, id, 'null', 'validating', 1.0, 2.0, place"
+                " from files",
+                ("batch_" + "0" * 32, ENDPOINT),
+            )
+        (made,) = desk.openai.batches.list().data
+        done = desk.wait(made)
+        assert done.status == "expired"
+        assert {line["error"]["code"] for line in desk.read(done.error_file_id)} == {"batch_expired"}
+        assert desk.openai.files.retrieve(file.id).id == file.id
+        assert not upstream.calls
+
+    def test_a_batch_whose_input_was_deleted_fails(self, gateway: Gateway, desk: Desk) -> None:
+        file = desk.openai.files.create(file=("in.jsonl", jsonl([ask(0)])), purpose="batch")
+        (gateway.home / "files" / file.id).unlink()
+        made = desk.openai.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h")
+        assert desk.wait(made).status == "failed"
+
+    def test_batches_wait_while_callers_keep_the_gateway_busy(self, start_gateway: StartGateway) -> None:
+        upstream = MemoryUpstream()
+        gateway = start_gateway({"echo": upstream})
+        gateway.platform.metrics.open += 100
+        try:
+            desk = Desk(gateway)
+            made = desk.hand_in([ask(0)])
+            deadline = time.monotonic() + 20
+            while desk.openai.batches.retrieve(made.id).status != "in_progress":
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            assert not upstream.calls
+        finally:
+            gateway.platform.metrics.open -= 100
+        assert desk.wait(made).status == "completed"
+
+
+class TestFiles:
+    def test_files_are_listed_described_read_and_deleted(self, desk: Desk) -> None:
+        files = desk.openai.files
+        made = [files.create(file=(f"{n}.jsonl", jsonl([ask(n)])), purpose="batch") for n in range(3)]
+        assert {file.filename for file in files.list()} == {"0.jsonl", "1.jsonl", "2.jsonl"}
+        page = files.list(limit=2)
+        assert (len(page.data), page.has_more) == (2, True)
+        assert [file.id for file in files.list(limit=1, purpose="batch")] == [f.id for f in reversed(made)]
+        assert files.content(made[0].id).content == jsonl([ask(0)])
+        assert files.retrieve(made[0].id).bytes == len(jsonl([ask(0)]))
+        assert files.delete(made[0].id).deleted
+        with pytest.raises(openai.NotFoundError):
+            files.content(made[0].id)
+
+    def test_another_team_sees_neither_files_nor_batches(self, gateway: Gateway, desk: Desk) -> None:
+        batch = desk.wait(desk.hand_in([ask(0)]))
+        other = Desk(gateway, gateway.mint(team="others")).openai
+        assert (other.files.list().data, other.batches.list().data) == ([], [])
+        for id in (batch.input_file_id, batch.output_file_id or ""):
+            for call in (other.files.retrieve, other.files.content, other.files.delete):
+                with pytest.raises(openai.NotFoundError):
+                    call(id)
+        for work in (other.batches.retrieve, other.batches.cancel):
+            with pytest.raises(openai.NotFoundError):
+                work(batch.id)
+        with pytest.raises(openai.NotFoundError):
+            other.batches.create(
+                input_file_id=batch.input_file_id, endpoint=ENDPOINT, completion_window="24h"
+            )
+
+    @pytest.mark.parametrize("id", ["..%2f..%2ftrilith.db", "file-x", "%00", "file-" + "0" * 24])
+    def test_an_id_that_is_none_leads_nowhere(self, gateway: Gateway, id: str) -> None:
+        with gateway.client() as http:
+            for path in (f"/v1/files/{id}", f"/v1/files/{id}/content", f"/v1/batches/{id}"):
+                assert http.get(path).status_code == 404, path
+
+    def test_files_are_bounded_each_and_together(self, start_gateway: StartGateway) -> None:
+        gateway = start_gateway({"echo": MemoryUpstream()})
+        limits = gateway.platform.settings.batches.model_copy(
+            update={"max_file_bytes": 2000, "team_bytes": 3000}
+        )
+        gateway.platform.settings = gateway.platform.settings.model_copy(update={"batches": limits})
+        files = Desk(gateway).openai.files
+        files.create(file=("a", b"x" * 2000), purpose="batch")
+        for size in (2001, 1001, 100_000):
+            with pytest.raises(openai.APIStatusError) as caught:
+                files.create(file=("a", b"x" * size), purpose="batch")
+            assert caught.value.status_code == 413
+        assert not list((gateway.home / "files").glob("upload-*"))
+
+    def test_a_file_may_be_larger_than_any_other_body(self, gateway: Gateway, desk: Desk) -> None:
+        data = b"x" * (gateway.platform.settings.gateway.max_body_bytes + 1)
+        file = desk.openai.files.create(file=("a", data), purpose="batch")
+        assert file.bytes == len(data)
+        assert (gateway.home / "files" / file.id).read_bytes() == data
+
+    def test_a_file_that_has_expired_is_gone(self, gateway: Gateway, desk: Desk) -> None:
+        file = desk.openai.files.create(
+            file=("a", b"x"), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600}
+        )
+        assert file.expires_at == file.created_at + 3600
+        with gateway.platform.store.reading() as connection:
+            connection.execute("update files set expires_at = 1.0")
+        assert desk.openai.files.list().data == []
+        with pytest.raises(openai.NotFoundError):
+            desk.openai.files.retrieve(file.id)
+
+    @pytest.mark.parametrize("purpose", ["fine-tune", "assistants"])
+    def test_other_purposes_are_refused(self, desk: Desk, purpose: Any) -> None:
+        with pytest.raises(openai.BadRequestError) as caught:
+            desk.openai.files.create(file=("a", b"x"), purpose=purpose)
+        assert caught.value.param == "purpose"
+
+
+async def test_several_tasks_take_lines_from_one_file(tmp_path: Any) -> None:
+    from trilith_gateway.batch.line import Results, answered
+
+    path = tmp_path / "results"
+    results = Results(path)
+    for number in (3, 1, 2):
+        results.add(number, answered("id", f"c{number}", 200 if number != 2 else 400, "r", b'{"a":\n1}'))
+    results.close()
+    with path.open("ab") as file:  # a kill in the middle of a write
+        file.write(b'4 1 {"id": "' + b"x" * 500)
+    again = await asyncio.to_thread(Results, path)
+    assert (again.done, again.completed, again.failed) == ({1, 2, 3}, 2, 1)
+    again.add(4, answered("id", "c4", 200, "r", b"not json"))
+    again.write_files(tmp_path / "out", tmp_path / "err")
+    again.close()
+    out = [json.loads(line) for line in (tmp_path / "out").read_bytes().splitlines()]
+    assert [line["custom_id"] for line in out] == ["c1", "c3", "c4"]
+    assert out[2]["response"]["body"] == "not json"
+    assert len((tmp_path / "err").read_bytes().splitlines()) == 1
