@@ -134,9 +134,10 @@ async def test_when_redis_is_away_each_machine_counts_for_itself_and_says_so(
     machines[0]._silent_until = 0.0
     assert _allowed(await machines[0].work(few, "c", 0, 0.0))
     assert machines[0]._open.keys() == {"c"}
+    server.stop()
+    assert _allowed(await machines[0].work(few, "d", 0, 0.0))
     for machine in machines:
         await machine.aclose()
-    server.stop()
 
 
 async def test_when_redis_is_away_and_the_settings_say_closed_keys_with_limits_are_refused(
