@@ -33,6 +33,8 @@ class _Series:
         "output_tokens",
         "overhead",
         "overhead_sum",
+        "queued",
+        "queued_sum",
         "rows",
         "rules",
         "saved",
@@ -58,6 +60,8 @@ class _Series:
         self.overhead_sum = 0.0
         self.cascaded: dict[str, int] = {}
         self.spared: dict[str, int] = {}
+        self.queued = 0
+        self.queued_sum = 0.0
 
     def add(self, other: dict[str, Any]) -> None:
         """Add what another worker counted."""
@@ -110,6 +114,9 @@ class Metrics:
             if not exchange.stream:
                 series.overhead += 1
                 series.overhead_sum += seconds - exchange.waited_s - exchange.queued_s
+        if exchange.queued_s:
+            series.queued += 1
+            series.queued_sum += exchange.queued_s
         rule = exchange.rule
         if rule is not None:
             series.rules[rule] = series.rules.get(rule, 0) + 1
@@ -205,6 +212,10 @@ class _Exposition(Collector):
         spared = CounterMetricFamily(
             "trilith_cascade_saved_usd", "What those steps spared, rounded", labels=[*labels, "step"]
         )
+        queued = CounterMetricFamily(
+            "trilith_queued", "Requests that waited for a place at the model", labels=labels
+        )
+        queue_seconds = CounterMetricFamily("trilith_queue_seconds", "Their waiting time", labels=labels)
         guardrail = CounterMetricFamily(
             "trilith_guardrail", "Requests by verdict", labels=[*labels, "verdict"]
         )
@@ -216,6 +227,9 @@ class _Exposition(Collector):
             if any(series.first_byte):
                 first.add_metric(names, _buckets(series.first_byte), series.first_byte_sum)
                 overhead.add_metric(names, series.overhead_sum)
+            if series.queued:
+                queued.add_metric(names, series.queued)
+                queue_seconds.add_metric(names, series.queued_sum)
             tokens.add_metric([*names, "input"], series.input_tokens)
             tokens.add_metric([*names, "output"], series.output_tokens)
             rows.add_metric(names, series.rows)
@@ -228,6 +242,7 @@ class _Exposition(Collector):
             for step, count in sorted(series.cascaded.items()):
                 cascaded.add_metric([*names, step], count)
                 spared.add_metric([*names, step], series.spared[step] / 1e12)
+        yield from (queued, queue_seconds)
         yield from (requests, seconds, first, overhead, tokens, rows, charges, charged, saved, guardrail)
         budgets = CounterMetricFamily(
             "trilith_budget", "Requests by what a budget did", labels=["event", "level"]

@@ -88,6 +88,26 @@ def test_a_budget_is_never_overshot_and_can_be_spent_to_the_end(platform: Platfo
     assert len({row["worker"] for row in rows}) == 2
 
 
+def test_a_teams_budget_is_one_for_all_its_keys_and_all_workers(platform: Platform) -> None:
+    platform.command("orgs", "create", "uni", "--budget-usd", "0.4", "--budget-window", "total")
+    platform.command(
+        "teams", "create", "lab", "--org", "uni", "--budget-usd", "0.3", "--tokens-per-minute", "9999"
+    )
+    keys = [platform.command("keys", "create", team, "--quiet", "--team", team) for team in ("lab", "lab")]
+    platform.start("serve", "--workers", "2")
+    with ThreadPoolExecutor(2) as pool:
+        seen = list(pool.map(lambda key: statuses(platform, key, 40), keys))
+    assert seen[0][200] + seen[1][200] <= 30
+    until(lambda: statuses(platform, keys[0], 2)[429] == 2, what="the budget being spent")
+    platform.command("teams", "set", "lab", "--budget-usd", "9")
+    until(lambda: statuses(platform, keys[0], 2)[200] > 0, what="the team's new budget")
+    until(lambda: statuses(platform, keys[1], 2)[429] == 2, what="the org's budget being spent")
+    platform.stop()
+    rows = ledger(platform)
+    assert {(row["team"], row["org"]) for row in rows} == {("lab", "uni")}
+    assert sum(row["amount_pico_usd"] for row in rows) == 40 * 10**10
+
+
 def test_a_rate_limit_is_one_limit_for_all_workers(platform: Platform) -> None:
     key = platform.command("keys", "create", "slow", "--quiet", "--requests-per-minute", "20")
     platform.start("serve", "--workers", "2")

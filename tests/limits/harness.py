@@ -16,6 +16,8 @@ from trilith_gateway.terms import Rates
 
 Requests = tuple[Sequence[Rates], str, int]
 """One request under way: its limits, its id, the tokens that were taken for it."""
+_IDS = itertools.count()
+"""No two requests have one id, whichever machine answers them."""
 
 
 class Bench:
@@ -24,7 +26,6 @@ class Bench:
     def __init__(self, limiter: Limiter) -> None:
         self.limiter = limiter
         self.now = 1_000.0
-        self._ids = itertools.count()
 
     @classmethod
     def on_redis(cls, server: RedisServer) -> Bench:
@@ -47,7 +48,7 @@ class Bench:
         return found
 
     async def work(self, *rates: Rates, tokens: int = 1) -> tuple[Maybe, Requests]:
-        id = f"r{next(self._ids)}"
+        id = f"r{next(_IDS)}"
         return await self._asked(lambda: self.limiter.work(rates, id, tokens, self.now)), (rates, id, tokens)
 
     async def begun(self, *rates: Rates, tokens: int = 1) -> Requests | None:

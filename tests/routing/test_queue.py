@@ -39,6 +39,9 @@ def test_calls_wait_their_turn_and_all_are_answered(start_gateway: StartGateway,
     assert sum("x-trilith-queue-ms" in answer.headers for answer in answers) >= 1
     assert len(gateway.ledger()) == 12
     until(gateway, 0, 0)
+    waited = sum("x-trilith-queue-ms" in answer.headers for answer in answers)
+    with gateway.client() as client:
+        assert f'trilith_queued_total{{kind="chat",model="echo"}} {waited}.0' in client.get("/metrics").text
 
 
 def test_a_full_queue_is_told_with_retry_after_and_costs_nothing(start_gateway: StartGateway) -> None:
