@@ -143,6 +143,11 @@ async def test_what_was_tried_twice_in_vain_tells_clients_not_to_add_tries_of_th
     assert (reply.status, reply.headers["x-should-retry"]) == (502, "false")
     one = await fleet(failing(500)).send(CALL)
     assert "x-should-retry" not in one.headers  # tried once only: the client's tries are the only ones
+    full = [MemoryUpstream(fail_with=[429]) for _ in range(2)]
+    for upstream in full:
+        upstream.fail_headers = {"retry-after": "2"}
+    resting = await fleet(*full, attempts=2).send(CALL)
+    assert "x-should-retry" not in resting.headers  # come back, it says, and when
     lost = fleet(failing(RESET), failing(RESET), attempts=2)
     with pytest.raises(APIConnectionError) as caught:
         await lost.send(CALL)
