@@ -169,6 +169,28 @@ def test_one_request_reaches_an_upstream_no_more_often_than_one_side_tries(
     assert sum(seen(*replicas)) == 2
 
 
+@pytest.mark.parametrize(
+    ("path", "failure", "status", "asked"),
+    [
+        ("/v1/chat/completions", RESET, 200, 2),
+        ("/v1/chat/completions", UNSENT, 200, 2),
+        ("/v1/chat/completions", LATE, 504, 1),
+        ("/v1/chat/completions", 503, 503, 1),
+        ("/v1/responses", RESET, 502, 1),  # it keeps what it answers
+        ("/v1/responses", UNSENT, 200, 2),
+    ],
+)
+def test_without_replicas(
+    start_gateway: StartGateway, path: str, failure: int | Exception, status: int, asked: int
+) -> None:
+    only = failing(failure)
+    gateway = start_gateway({"echo": only})
+    body = {"model": "echo", "messages": [{"role": "user", "content": "x"}], "input": "x"}
+    with gateway.client() as client:
+        assert client.post(path, json=body).status_code == status
+    assert seen(only) == [asked]
+
+
 @pytest.mark.parametrize("failure", [RESET, LATE])
 def test_one_try_is_one_try(start_gateway: StartGateway, failure: Exception) -> None:
     only = failing(failure, failure)
