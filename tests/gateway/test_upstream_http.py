@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -71,8 +72,8 @@ async def upstream(script: Script) -> AsyncIterator[HttpUpstream]:
         server.close()
 
 
-async def ask(upstream: HttpUpstream, *, timeout_s: float = 20) -> tuple[int, bytes]:
-    call = Call(path="/v1/chat/completions", body=b"{}", timeout_s=timeout_s)
+async def ask(upstream: HttpUpstream, *, timeout_s: float = 20, repeatable: bool = True) -> tuple[int, bytes]:
+    call = Call(path="/v1/chat/completions", body=b"{}", timeout_s=timeout_s, repeatable=repeatable)
     reply = await upstream.send(call)
     return reply.status, b"".join([part async for part in reply.chunks()])
 
@@ -132,6 +133,29 @@ async def test_a_kept_connection_that_was_closed_meanwhile_is_replaced(
     assert await ask(upstream) == (200, b"{}")
     assert await ask(upstream) == (200, b"{}")
     assert closed.is_set()
+    assert script.accepted == 2
+
+
+async def test_a_call_that_must_not_be_repeated_is_not(upstream: HttpUpstream, script: Script) -> None:
+    async def once(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(OK)
+        await peer.reader.readuntil(b"\r\n\r\n")  # perhaps it is acted upon, and then there is silence
+
+    script.handlers = [once, forever]
+    assert await ask(upstream) == (200, b"{}")
+    with pytest.raises(APIConnectionError) as caught:
+        await ask(upstream, repeatable=False)
+    assert (caught.value.sent, script.accepted) == (True, 1)
+
+
+async def test_a_call_that_must_not_be_repeated_takes_no_connection_that_may_be_closed(
+    upstream: HttpUpstream, script: Script
+) -> None:
+    script.handlers = [forever]
+    assert await ask(upstream) == (200, b"{}")
+    upstream._pool._idle[-1].idle_since -= 10
+    assert await ask(upstream, repeatable=False) == (200, b"{}")
     assert script.accepted == 2
 
 
@@ -289,3 +313,13 @@ async def test_a_name_that_does_not_resolve_is_a_connection_error() -> None:
     with pytest.raises(APIConnectionError):
         await ask(upstream)
     assert not await upstream.ready()
+
+
+async def test_where_nobody_listens_nothing_was_sent() -> None:
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        upstream = HttpUpstream(f"http://127.0.0.1:{unheard.getsockname()[1]}/v1")
+        with pytest.raises(APIConnectionError) as caught:
+            await ask(upstream)
+    assert not caught.value.sent
+    await upstream.aclose()

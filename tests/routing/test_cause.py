@@ -143,6 +143,11 @@ async def test_what_was_tried_twice_in_vain_tells_clients_not_to_add_tries_of_th
     assert (reply.status, reply.headers["x-should-retry"]) == (502, "false")
     one = await fleet(failing(500)).send(CALL)
     assert "x-should-retry" not in one.headers  # tried once only: the client's tries are the only ones
+    full = [MemoryUpstream(fail_with=[429]) for _ in range(2)]
+    for upstream in full:
+        upstream.fail_headers = {"retry-after": "2"}
+    resting = await fleet(*full, attempts=2).send(CALL)
+    assert "x-should-retry" not in resting.headers  # come back, it says, and when
     lost = fleet(failing(RESET), failing(RESET), attempts=2)
     with pytest.raises(APIConnectionError) as caught:
         await lost.send(CALL)
@@ -162,6 +167,28 @@ def test_one_request_reaches_an_upstream_no_more_often_than_one_side_tries(
     with Client(gateway.url, api_key=gateway.token, max_retries=2) as client, pytest.raises(APIError):
         client.chat.completions.create(model="echo", messages=[{"role": "user", "content": "hi"}])
     assert sum(seen(*replicas)) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "failure", "status", "asked"),
+    [
+        ("/v1/chat/completions", RESET, 200, 2),
+        ("/v1/chat/completions", UNSENT, 200, 2),
+        ("/v1/chat/completions", LATE, 504, 1),
+        ("/v1/chat/completions", 503, 503, 1),
+        ("/v1/responses", RESET, 502, 1),  # it keeps what it answers
+        ("/v1/responses", UNSENT, 200, 2),
+    ],
+)
+def test_without_replicas(
+    start_gateway: StartGateway, path: str, failure: int | Exception, status: int, asked: int
+) -> None:
+    only = failing(failure)
+    gateway = start_gateway({"echo": only})
+    body = {"model": "echo", "messages": [{"role": "user", "content": "x"}], "input": "x"}
+    with gateway.client() as client:
+        assert client.post(path, json=body).status_code == status
+    assert seen(only) == [asked]
 
 
 @pytest.mark.parametrize("failure", [RESET, LATE])

@@ -17,7 +17,10 @@ from trilith_gateway.api import Api
 from trilith_gateway.exchange import Exchange
 from trilith_gateway.key import mint
 from trilith_gateway.platform import build
+from trilith_gateway.routing import policy
 from trilith_gateway.routing.condition import holds
+from trilith_gateway.routing.endpoint import Endpoint
+from trilith_gateway.routing.routed import RoutedUpstream
 
 MONDAY_NIGHT = datetime(2026, 3, 2, 23, 30, tzinfo=UTC)
 
@@ -130,6 +133,27 @@ def test_a_route_under_another_policy_is_protected_by_it(start_gateway: StartGat
     )
     gateway.chat("write to ann@example.org")
     assert b"ann@example.org" not in inner.calls[0].body
+
+
+def test_a_route_may_keep_a_request_to_tagged_replicas_and_a_fallback_has_its_own(
+    start_gateway: StartGateway,
+) -> None:
+    eu, us, other = MemoryUpstream("eu"), MemoryUpstream("us"), MemoryUpstream("other")
+    replicas = [Endpoint("eu", eu, tags=frozenset({"eu"})), Endpoint("us", us)]
+    gateway = start_gateway(
+        {"echo": RoutedUpstream(replicas, policy.weighted), "other": other},
+        echo={
+            "upstream": {"url": "http://127.0.0.1:9/v1", "tags": ["eu"]},
+            "routes": [{"tags": ["eu"], "replicas": "eu"}],
+            "fallbacks": ["other"],
+        },
+    )
+    tagged = [said(ask(gateway, headers={"x-trilith-tags": "eu"})) for _ in range(4)]
+    assert tagged == ["eu"] * 4
+    assert {said(ask(gateway)) for _ in range(4)} == {"eu", "us"}
+    replicas[0].breaker.rest(float("inf"))
+    assert said(ask(gateway, headers={"x-trilith-tags": "eu"})) == "other"
+    assert other.calls[0].tag is None
 
 
 SETTINGS = """

@@ -22,6 +22,8 @@ _SEEN = 200
 _REST_S = 0.1
 """How long an answer that nobody gets is waited for, once its head is there (seconds)."""
 _REST_BYTES = 256 * 1024
+_OWN_WORD = frozenset({"x-should-retry", "retry-after", "retry-after-ms"})
+"""Headers in which an upstream itself says when to come back, or not to."""
 _PATIENCE_S = 30.0
 """A call that ran out of time sooner says more of its caller's haste than of the replica (seconds)."""
 
@@ -352,7 +354,7 @@ async def _first_good(tasks: set[asyncio.Task[Reply]]) -> Reply:
 def _given(outcome: Reply | APIConnectionError, *, final: bool) -> Reply:
     if isinstance(outcome, APIConnectionError):
         raise _final(outcome) if final else outcome
-    if not final or outcome.status < 400 or "x-should-retry" in outcome.headers:
+    if not final or outcome.status < 400 or _OWN_WORD & outcome.headers.keys():
         return outcome
     return _Told(outcome)
 

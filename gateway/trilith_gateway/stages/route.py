@@ -63,6 +63,8 @@ class Route:
     def _left(self, exchange: Exchange) -> float:
         """Note by when the answer must be there, and return what is left for all of it (seconds)."""
         whole_s, head_s = deadline.read(exchange.headers, stream=exchange.stream)
+        if head_s is not None and head_s >= self._timeout_s and deadline.HEADER not in exchange.headers:
+            return self._timeout_s  # what the OpenAI SDK says when nobody told it anything
         if whole_s is not None:
             exchange.until = exchange.clock + whole_s
         if head_s is not None:

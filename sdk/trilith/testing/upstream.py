@@ -76,6 +76,8 @@ class MemoryUpstream:
         """Every call so far."""
         self.aborted = 0
         """How many answers were given up before their end."""
+        self.fail_headers: Mapping[str, str] = {}
+        """Added to answers of `fail_with`, such as `retry-after`."""
         self.streamed = 0
         """How many pieces of streams have been taken."""
         self._reply = (lambda _: reply) if isinstance(reply, str) else reply
@@ -93,7 +95,9 @@ class MemoryUpstream:
             if isinstance(failure, Exception):
                 raise failure
             error = {"error": {"message": "scripted", "type": "scripted", "param": None, "code": None}}
-            return MemoryReply(failure, parts([json.dumps(error).encode()]))
+            refused = MemoryReply(failure, parts([json.dumps(error).encode()]))
+            refused.headers = {**refused.headers, **self.fail_headers}
+            return refused
         try:
             await asyncio.sleep(self._delay_s)
         except asyncio.CancelledError:
