@@ -113,7 +113,7 @@ class Provider:
             return MemoryReply(200, self._stream(used, tier, cut), content_type="text/event-stream")
         if fate < 0.15:
             return MemoryReply(200, self._cut(used, rng.random() < 0.5))
-        answer: dict[str, Any] = {"id": "s", "choices": [], "service_tier": tier or None, "usage": _usage(used)}
+        answer = {"id": "s", "choices": list[Any](), "service_tier": tier or None, "usage": _usage(used)}
         return MemoryReply(200, self._body(answer, used, tier, "answered"))
 
     async def _body(
