@@ -47,7 +47,7 @@ WITHOUT_EFFECT = {
     "model": st.just("another name of the same release"),
 }
 OPTIONAL = {name: values for name, values in VALUES.items() if name != "messages"}
-BODY = st.fixed_dictionaries({"messages": VALUES["messages"]}, optional=OPTIONAL)  # type: ignore[arg-type]
+BODY = st.fixed_dictionaries({"messages": VALUES["messages"]}, optional=OPTIONAL)
 
 
 def exchange(body: dict[str, Any], *, team: str = "a", api: Api = Api.CHAT, **release: Any) -> Exchange:
@@ -91,7 +91,7 @@ def test_the_order_of_fields_does_not_count(body: dict[str, Any], rng: random.Ra
 
 
 @settings(deadline=None)
-@given(BODY, st.fixed_dictionaries({}, optional=WITHOUT_EFFECT))  # type: ignore[arg-type]
+@given(BODY, st.fixed_dictionaries({}, optional=WITHOUT_EFFECT))
 def test_fields_that_change_nothing_in_the_answer_do_not_count(
     body: dict[str, Any], more: dict[str, Any]
 ) -> None:

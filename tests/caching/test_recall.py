@@ -45,7 +45,8 @@ def ask(
 
 
 def word(response: httpx.Response) -> str | None:
-    return response.headers.get("x-trilith-cache")
+    found: str | None = response.headers.get("x-trilith-cache")
+    return found
 
 
 def client_of(gateway: Gateway) -> openai.OpenAI:
@@ -54,7 +55,8 @@ def client_of(gateway: Gateway) -> openai.OpenAI:
 
 class TestForms:
     def test_the_same_form_is_given_again_byte_for_byte(self, gateway: Gateway) -> None:
-        for fields in ({}, {"stream": True, "seed": 1}):
+        forms: tuple[dict[str, Any], ...] = ({}, {"stream": True, "seed": 1})
+        for fields in forms:
             first, again = (ask(gateway, **fields) for _ in range(2))
             assert again.content == first.content
             assert (word(first), word(again), again.headers["age"]) == ("miss", "hit", "0")

@@ -161,6 +161,7 @@ async def test_several_versions_answer_at_once(registered: Path, inputs: Any) ->
 
 async def test_a_moved_alias_is_followed_without_a_failed_request(home: Path, inputs: Any) -> None:
     upstream = opened(home, alias_poll_s=0.01)
+    assert upstream.version() == "1"
     seen: list[str] = []
     statuses: set[int] = set()
     MlflowRegistry(home).set_alias("bike-demand", "champion", "2")
@@ -170,6 +171,7 @@ async def test_a_moved_alias_is_followed_without_a_failed_request(home: Path, in
         seen.append(answer["model_version"])
         await asyncio.sleep(0)
     assert (statuses, set(seen)) == ({200}, {"1", "2"})
+    assert upstream.version() == "2"
     await upstream.aclose()
 
 
@@ -258,6 +260,7 @@ class TestFeatures:
         upstream = PredictorUpstream("bike", host, lookup=Lookup(source))
         entity = {"name": "entity", "shape": [2], "datatype": "BYTES", "data": ["0", "1"]}
         assert await scores(upstream, [entity]) == await scores(upstream, whole)
+        assert upstream.version() is None, "features change alone, so no answer is kept"
         sent = next(tensor for tensor in whole if tensor["name"] == "hr") | {"data": [3, 4]}
         own = [sent if tensor["name"] == "hr" else tensor for tensor in whole]
         assert await scores(upstream, [entity, sent]) == await scores(upstream, own)

@@ -229,8 +229,6 @@ class _Flight:
             self.failure = error
         finally:
             self.over = True
-            if self.failure is not None:
-                self._landed()  # who comes now tries anew
             self._wake()
             if self.reply is not None:
                 await self.reply.aclose()

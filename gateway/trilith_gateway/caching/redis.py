@@ -125,21 +125,10 @@ class RedisCache:
         if expires <= now:
             return
         try:
-            if _void(await self._client.hgetall(_PURGES), kept):
-                return
             keys = [_entry(key), *_team(kept.team), _BYTES]
             ttl_ms = max(1, int((expires - now) * 1000))
-            entry_prefix = _PREFIX + "answer:"
-            given = [
-                key.hex(),
-                _written(kept),
-                ttl_ms,
-                expires,
-                now,
-                self._team_bytes,
-                kept.team,
-                entry_prefix,
-            ]
+            times = (ttl_ms, expires, now)
+            given = [key.hex(), _written(kept), *times, self._team_bytes, kept.team, _ANSWER]
             await self._put(keys=keys, args=given)
         except self._errors as error:
             self._fail(error)
