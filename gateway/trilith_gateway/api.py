@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import trilith_governance as governance
 from trilith.errors import APIError, BadRequestError
 from trilith.types import Kind, Usage
-from trilith_gateway import fault, media, request, sse
+from trilith_gateway import fault, media, reported, request, sse
 from trilith_gateway.dialect import anthropic, response
 from trilith_gateway.usage import read_usage
 
@@ -189,29 +189,6 @@ def _response_usage(answer: Body) -> Usage | None:
     )
 
 
-def _message_usage(answer: Body) -> Usage | None:
-    """Read usage as Anthropic counts it: cached tokens stand beside the others, not among them."""
-    told = (answer.get("message") or answer).get("usage")
-    if not isinstance(told, dict):
-        return None
-    read, made = (told.get(f"cache_{name}_input_tokens") or 0 for name in ("read", "creation"))
-    return read_usage(
-        {
-            "prompt_tokens": (told.get("input_tokens") or 0) + read + made,
-            "completion_tokens": told.get("output_tokens"),
-            "prompt_tokens_details": {"cached_tokens": read},
-        }
-    )
-
-
-def _larger(one: Usage, other: Usage) -> Usage:
-    return Usage(*(max(getattr(one, name), getattr(other, name)) for name in Usage.__slots__))
-
-
-def _sum(one: Usage, other: Usage) -> Usage:
-    return replace(one + other, requests=1)
-
-
 def _free(body: Body, size: int, most_output: int) -> Usage:
     return Usage(requests=0)
 
@@ -226,13 +203,6 @@ def _nothing(answer: Body) -> Usage | None:
 
 def _ranked(body: Body, size: int, most_output: int) -> Usage:
     return Usage(input_tokens=size)
-
-
-def _rerank_usage(answer: Body) -> Usage | None:
-    told = answer.get("usage")
-    if not isinstance(told, dict):
-        return None
-    return read_usage({"prompt_tokens": told.get("prompt_tokens") or told.get("total_tokens")})
 
 
 def _stream_failure(error: APIError) -> bytes:
@@ -361,7 +331,7 @@ OPERATIONS: Mapping[Api, Operation] = {
             frozenset({Kind.RERANK}),
             parse=_checked(request.check_model, request.check_documents),
             bound=_ranked,
-            read_usage=_rerank_usage,
+            read_usage=reported.rerank_usage,
             mask=governance.mask_rerank,
             restore=governance.restore_rerank,
         ),
@@ -385,7 +355,7 @@ OPERATIONS: Mapping[Api, Operation] = {
             restore=governance.restore_image,
             counts=media.images_asked,
             whole_usage=True,
-            together=_sum,
+            together=reported.added,
         ),
         *(
             Operation(
@@ -398,7 +368,7 @@ OPERATIONS: Mapping[Api, Operation] = {
                 path=path,
                 counts=media.images_asked,
                 whole_usage=True,
-                together=_sum,
+                together=reported.added,
                 form=True,
                 forwards=_FORM,
             )
@@ -466,7 +436,7 @@ _OTHERWISE: Mapping[tuple[str, Api], Operation | None] = {
         frozenset({Kind.CHAT}),
         parse=OPERATIONS[Api.MESSAGE].parse,
         bound=_generated,
-        read_usage=_message_usage,
+        read_usage=reported.message_usage,
         mask=governance.mask_message,
         path="/v1/messages",
         restore=governance.restore_message,
@@ -474,7 +444,7 @@ _OTHERWISE: Mapping[tuple[str, Api], Operation | None] = {
         error=anthropic.error,
         failure=anthropic.failure,
         last_event=(b'"type":"message_stop"', b'"type": "message_stop"'),
-        together=_larger,
+        together=reported.larger,
         forwards=_ANTHROPIC,
         headers=_ANTHROPIC_VERSION,
     ),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import io
 import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -16,6 +18,7 @@ from openai.types import Batch
 from support.gateway import PRICE, Gateway, StartGateway
 
 from trilith.testing import MemoryUpstream
+from trilith_gateway.batch.runner import BatchRunner, _Run
 
 HALF = {"price": PRICE | {"batch_factor": "0.5"}}
 ENDPOINT: Any = "/v1/chat/completions"
@@ -252,6 +255,37 @@ class TestEnds:
         (gateway.home / "files" / file.id).unlink()
         made = desk.openai.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h")
         assert desk.wait(made).status == "failed"
+
+    def test_a_batch_that_another_process_has_ended_is_left_alone(
+        self, gateway: Gateway, desk: Desk, upstream: MemoryUpstream
+    ) -> None:
+        done = desk.wait(desk.hand_in([ask(0)]))
+        runner = BatchRunner(gateway.platform)
+        stale = replace(runner.table.find(done.id, "test"), status="in_progress", ended_at=None)
+        asyncio.run(runner._guarded(_Run(stale, stale.status)))
+        assert len(upstream.calls) == 1
+        assert desk.openai.batches.retrieve(done.id) == done
+
+    def test_a_batch_that_somebody_else_works_on_is_left_to_them(
+        self, gateway: Gateway, desk: Desk, upstream: MemoryUpstream
+    ) -> None:
+        runner = BatchRunner(gateway.platform)
+        file = desk.openai.files.create(file=("in.jsonl", jsonl([ask(0)])), purpose="batch")
+        held = "batch_" + "0" * 32
+        with (gateway.home / "files" / f"{held}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with gateway.platform.store.reading() as connection:
+                connection.execute(
+                    "insert into batches (id, team, key_id, endpoint, input_file_id, metadata, status, at,"
+                    " expires_at, place) select ?, team, key_id, ?, id, 'null', 'validating', at, expires_at,"
+                    " place from files where id = ?",
+                    (held, ENDPOINT, file.id),
+                )
+            row = runner.table.find(held, "test")
+            asyncio.run(runner._guarded(_Run(row, row.status)))
+            assert not upstream.calls
+        assert desk.wait(desk.openai.batches.retrieve(held)).status == "completed"
+        assert len(upstream.calls) == 1
 
     def test_batches_wait_while_callers_keep_the_gateway_busy(self, start_gateway: StartGateway) -> None:
         upstream = MemoryUpstream()

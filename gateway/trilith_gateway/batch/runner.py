@@ -144,7 +144,9 @@ class BatchRunner:
             with lock.open("a", encoding="utf-8") as held:
                 # Whoever lost the lead may not know it yet.
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                await self._run(run)
+                found = await asyncio.to_thread(self.table.find, run.batch.id, run.batch.team)
+                if found.ended_at is None:  # the row may have been read before its end was written
+                    await self._run(run)
         except BlockingIOError:
             await asyncio.sleep(_TICK_S)
         except Exception:
