@@ -394,7 +394,9 @@ def test_case_09_a_rerating_appends_adjustments_and_doing_it_again_changes_nothi
 def test_case_10_an_answer_from_the_cache_costs_nothing_and_its_saving_is_recorded(
     start_gateway: StartGateway,
 ) -> None:
-    gateway = start_gateway({"echo": TellingUpstream(answer(USED))}, echo={"cache": {"ttl_s": 60, "only_deterministic": False}})
+    gateway = start_gateway(
+        {"echo": TellingUpstream(answer(USED))}, echo={"cache": {"ttl_s": 60, "only_deterministic": False}}
+    )
     gateway.chat()
     gateway.chat()
     made, kept = gateway.ledger()
@@ -423,23 +425,24 @@ def test_case_11_a_repeated_request_under_one_idempotency_key_is_charged_once(
 
 
 @pytest.mark.parametrize(("kind", "edge"), [("day", (2026, 11, 26)), ("month", (2027, 1, 1))])
-def test_case_12_a_charge_counts_in_the_window_in_which_it_is_booked_by_the_utc_calendar(
+def test_case_12_a_charge_counts_in_the_window_in_which_it_was_reserved_by_the_utc_calendar(
     kind: Any, edge: tuple[int, int, int]
 ) -> None:
     at = datetime(*edge, tzinfo=UTC).timestamp()
     made, _ = keys.mint("k", budget_pico_usd=100, budget_window=kind)
-    budgets = Budgets(lambda key_id, since: 0)
+    (budget,) = made.budgets
+    budgets = Budgets(lambda account, since: 0)
     budgets.reserve(made, 60, at - 1)
-    budgets.settle(made, 60, 60, at - 0.001)
+    budgets.settle(made, 60, 60, at - 1)
     with pytest.raises(BudgetExceededError):
         budgets.reserve(made, 41, at - 0.001)
     budgets.reserve(made, 40, at - 0.001)  # under way when the window ends
-    budgets.reserve(made, 60, at)  # a new window, of which the open 40 are a part
+    budgets.reserve(made, 100, at)  # a new window, of which nothing is spent
     with pytest.raises(BudgetExceededError):
         budgets.reserve(made, 1, at)
-    budgets.settle(made, 40, 40, at + 1)
-    budgets.settle(made, 60, 60, at + 1)
-    assert budgets.account(made, at + 2).spent == 100
+    budgets.settle(made, 40, 40, at - 0.001)
+    budgets.settle(made, 100, 100, at)
+    assert budgets.account(budget, at + 2).spent == 100
 
 
 # 13. No float ever

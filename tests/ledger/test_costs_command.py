@@ -21,9 +21,10 @@ from store.test_contract import charge
 
 from trilith import cli
 from trilith_gateway import key as keys
-from trilith_gateway.commands.costs_detail import of_key
+from trilith_gateway.commands.costs_detail import of_budget
 from trilith_gateway.forecast import forecast
 from trilith_gateway.store.sqlite import SqliteStore, connect, database
+from trilith_gateway.terms import Budget
 
 Costs = Callable[..., str]
 DAY = 86_400.0
@@ -168,9 +169,8 @@ def test_forecasts_name_what_will_do_what_will_not_and_where_there_is_too_little
 
 def test_a_forecast_is_the_line_through_what_has_passed(home: Path) -> None:
     fill(home, *(CALL | {"at": NOVEMBER + n * DAY, "amount_pico_usd": 10 * USD} for n in range(10)))
-    made = keys.Key("k", "k", "t", "", 400 * USD, "month", None, frozenset())
     with connect(database(home)) as connection:
-        told = of_key(connection, made, NOVEMBER + 10 * DAY)
+        told = of_budget(connection, Budget(f"key:{CALL['key_id']}", 400 * USD, "month"), NOVEMBER + 10 * DAY)
     assert (told.spent, told.expected, told.low, told.high) == (100 * USD, 300 * USD, 300 * USD, 300 * USD)
     assert told.verdict(400 * USD) == "will do"
     assert told.verdict(299 * USD) == "will not do"

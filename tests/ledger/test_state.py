@@ -20,11 +20,11 @@ from trilith.money import Price, cost
 from trilith.types import Usage
 from trilith_gateway import rerate
 from trilith_gateway.budget import Budgets, window
-from trilith_gateway.key import Key
 from trilith_gateway.store import lease
 from trilith_gateway.store.home import HomeLock
 from trilith_gateway.store.seam import Database
 from trilith_gateway.store.sqlite import SqliteDatabase
+from trilith_gateway.terms import Budget
 
 DAY = 86_400.0
 EDGE = 20_000 * DAY
@@ -170,9 +170,9 @@ class LedgerMachine(RuleBasedStateMachine):
         opened = ask(self.store, "select id from reservations where state = 'open'")
         assert {row[0] for row in opened} == self.model.open
 
-        budgets = Budgets(lambda id, since: self.store.charged(f"key:{id}", since))
+        budgets = Budgets(self.store.charged)
         for key in KEYS:
-            found = budgets.account(Key(key, key, key, "", 1, "day", None, frozenset()), TIMES[-1])
+            found = budgets.account(Budget(f"key:{key}", 1, "day"), TIMES[-1])
             start, end = window("day", TIMES[-1])
             assert found.spent == self.model.spent(key, start, end)
 

@@ -46,7 +46,7 @@ def test_calls_wait_their_turn_and_all_are_answered(start_gateway: StartGateway,
 
 def test_a_full_queue_is_told_with_retry_after_and_costs_nothing(start_gateway: StartGateway) -> None:
     gateway = start_gateway(
-        {"echo": MemoryUpstream(delay_s=0.3)}, echo={"max_concurrency": 1, "queue_length": 0}
+        {"echo": MemoryUpstream(delay_s=3)}, echo={"max_concurrency": 1, "queue_length": 0}
     )
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(gateway.chat)

@@ -16,7 +16,12 @@ from trilith.testing import MemoryUpstream
 HERE = {"url": "http://127.0.0.1:9/v1"}
 MODELS: dict[str, dict[str, Any]] = {
     "chat": {"kind": "chat", "upstream": HERE, "price": PRICE},
-    "kept": {"kind": "chat", "upstream": HERE, "price": PRICE, "cache": {"ttl_s": 600, "only_deterministic": False}},
+    "kept": {
+        "kind": "chat",
+        "upstream": HERE,
+        "price": PRICE,
+        "cache": {"ttl_s": 600, "only_deterministic": False},
+    },
     "guarded": {"kind": "chat", "upstream": HERE, "price": PRICE, "policy": "private"},
     "vectors": {"kind": "embedding", "upstream": HERE, "price": PRICE},
     "library": {"kind": "rag", "index": "books", "generator": "chat", "price": PRICE},

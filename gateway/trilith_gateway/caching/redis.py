@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from trilith.extras import need
-from trilith.types import Usage
+from trilith.types import Particulars, Usage
 from trilith_gateway.caching.seam import Kept, Purge
 
 _log = logging.getLogger(__name__)
@@ -191,10 +191,15 @@ def _read(value: bytes) -> Kept | None:
     facts, _, body = value.partition(b"\n")
     try:
         found = orjson.loads(facts)
-        usage = found.pop("usage")
-        return Kept(body, usage=Usage(**usage) if usage is not None else None, **found)
+        return Kept(body, usage=_usage(found.pop("usage")), **found)
     except (orjson.JSONDecodeError, TypeError, KeyError, AttributeError, ValueError):
         return None
+
+
+def _usage(found: dict[str, Any] | None) -> Usage | None:
+    if found is None:
+        return None
+    return Usage(**(found | {"particulars": Particulars(**found["particulars"])}))
 
 
 def _void(purges: dict[bytes, bytes], kept: Kept) -> bool:

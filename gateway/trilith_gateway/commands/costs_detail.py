@@ -17,56 +17,66 @@ from trilith_gateway import enginecost, key, rerate
 from trilith_gateway.budget import window
 from trilith_gateway.commands.option import table
 from trilith_gateway.forecast import Forecast, forecast
-from trilith_gateway.key import Key
+from trilith_gateway.store import lease
 from trilith_gateway.store.opening import open_connection, open_database
 from trilith_gateway.store.seam import Connection
+from trilith_gateway.terms import Budget
 
 _DAY_S, _HOUR_S = 86400, 3600
 
 
 def forecasts(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Print what each key's window will have cost at its end."""
+    """Print what each budget's window will have cost at its end."""
     now = time.time()
     with closing(open_connection(settings)) as connection:
-        found = [(one, of_key(connection, one, now)) for one in key.load(connection)]
-    limited = [(one, told, one.budget_pico_usd) for one, told in found if one.budget_pico_usd is not None]
+        names = _names(connection)
+        found = [(one, of_budget(connection, one, now)) for one in _budgets(connection)]
     if arguments.json:
-        print(json.dumps([_plain(one, told, budget) for one, told, budget in limited], indent=2))
+        print(json.dumps([_plain(one, told) for one, told in found], indent=2))
         return 0
-    if not limited:
-        print("no key has a budget")
+    if not found:
+        print("no key, team or org has a budget")
         return 0
     rows = []
-    for one, told, budget in limited:
+    for one, told in found:
         interval = "-"
         if told.low is not None and told.high is not None:
             interval = f"{_short(told.low)} to {_short(told.high)}"
         expected = "-" if told.expected is None else _short(told.expected)
         rows.append(
             (
-                one.name,
-                one.budget_window,
-                format_usd(budget),
+                names.get(one.account, one.account.replace(":", " ")),
+                one.window,
+                format_usd(one.pico_usd),
                 _short(told.spent),
                 expected,
                 interval,
-                told.verdict(budget),
+                told.verdict(one.pico_usd),
             )
         )
-    print(table(("KEY", "WINDOW", "BUDGET", "SPENT", "EXPECTED", "95 % OF CASES", "VERDICT"), rows))
+    print(table(("WHOSE", "WINDOW", "BUDGET", "SPENT", "EXPECTED", "95 % OF CASES", "VERDICT"), rows))
     return 0
 
 
-def of_key(connection: Connection, key: Key, now: float) -> Forecast:
-    """Forecast the window of one key that holds `now`; a budget over all time is forecast 30 days ahead."""
-    start, end = window(key.budget_window, now)
-    size = _HOUR_S if key.budget_window == "day" else _DAY_S
+def _names(connection: Connection) -> dict[str, str]:
+    return {f"key:{one.id}": f"key {one.name}" for one in key.load(connection)}
+
+
+def _budgets(connection: Connection) -> list[Budget]:
+    """Return every budget once: those of the keys, then of their teams, then of their orgs."""
+    found = {one.account: one for each in key.load(connection) for one in each.budgets}
+    return sorted(found.values(), key=lambda one: (("key", "team", "org").index(one.level), one.account))
+
+
+def of_budget(connection: Connection, budget: Budget, now: float) -> Forecast:
+    """Forecast the window of a budget that holds `now`; one over all time is forecast 30 days ahead."""
+    start, end = window(budget.window, now)
+    size = _HOUR_S if budget.window == "day" else _DAY_S
+    column, value = lease.condition(budget.account)
     sums: dict[int, int] = {}
     first = start
-    statement = (
-        "select at, amount_pico_usd from ledger where key_id = ? and at >= ? and amount_pico_usd is not null"
-    )
-    for row in connection.execute(statement, (key.id, start)):
+    statement = f"select at, amount_pico_usd from ledger where {column} = ? and at >= ? and amount_pico_usd is not null"
+    for row in connection.execute(statement, (value, start)):
         sums[int(row[0] // size)] = sums.get(int(row[0] // size), 0) + int(row[1])
     if end == float("inf"):
         first, end = float(min(sums, default=int(now // size)) * size), now + 30 * _DAY_S
@@ -76,17 +86,17 @@ def of_key(connection: Connection, key: Key, now: float) -> Forecast:
     return forecast(whole, running, (now - first) / size, (end - now) / size)
 
 
-def _plain(key: Key, told: Forecast, budget: int) -> dict[str, Any]:
+def _plain(budget: Budget, told: Forecast) -> dict[str, Any]:
     return {
-        "key": key.id,
-        "window": key.budget_window,
-        "budget_pico_usd": budget,
+        "account": budget.account,
+        "window": budget.window,
+        "budget_pico_usd": budget.pico_usd,
         "spent_pico_usd": told.spent,
         "expected_pico_usd": told.expected,
         "low_pico_usd": told.low,
         "high_pico_usd": told.high,
         "parts": told.parts,
-        "verdict": told.verdict(budget),
+        "verdict": told.verdict(budget.pico_usd),
     }
 
 

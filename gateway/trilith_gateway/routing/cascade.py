@@ -65,7 +65,7 @@ _MORE_THAN_WORDS = ("tools", "functions", "response_format", "logprobs")
 
 def _may_pay(exchange: Exchange, release: Release) -> bool:
     key = exchange.caller
-    return key.allows(release.model) and (release.price is not None or key.budget_pico_usd is None)
+    return key.allows(release.model) and (release.price is not None or not key.budgets)
 
 
 def question(body: Mapping[str, Any]) -> str:

@@ -146,7 +146,7 @@ class RoutedUpstream:
                 return _given(outcome, final=len(tried) > 1)
             _note(call, endpoint, outcome)
             if isinstance(outcome, APIConnectionError):
-                _tell(call, Tried(endpoint.name, 0))
+                _tell(call, Tried(endpoint.name, 0, outcome.received))
                 await self._pause(call, tried, ends)
             else:
                 _tell(call, Tried(endpoint.name, outcome.status, await _rest(outcome)))
@@ -223,7 +223,8 @@ class RoutedUpstream:
                 name = task.get_name()
                 if isinstance(outcome, BaseException):
                     if chosen is not None:
-                        _tell(call, Tried(name, 0))
+                        told = outcome.received if isinstance(outcome, APIConnectionError) else b""
+                        _tell(call, Tried(name, 0, told))
                 elif chosen is None:  # the caller has left
                     await outcome.aclose()
                 elif outcome is not chosen:
@@ -375,8 +376,14 @@ def _streams(reply: Reply) -> bool:
 
 
 async def _read(reply: Reply) -> Reply:
+    parts: list[bytes] = []
     try:
-        parts = [part async for part in reply.chunks()]
+        async for part in reply.chunks():
+            parts.append(part)
+    except APIConnectionError as error:
+        if reply.status < 400:
+            error.received = b"".join(parts)
+        raise
     finally:
         await reply.aclose()
     return _Whole(reply.status, reply.headers, parts[0] if len(parts) == 1 else b"".join(parts))

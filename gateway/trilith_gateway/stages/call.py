@@ -128,10 +128,14 @@ class Call:
 
     async def _asked(self, exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> None:
         sent_at = time.perf_counter()
-        if exchange.join is None:
-            reply = await send(exchange, upstream, call)
-        else:
-            reply = await self._join(exchange, exchange.join, upstream, call)
+        try:
+            if exchange.join is None:
+                reply = await send(exchange, upstream, call)
+            else:
+                reply = await self._join(exchange, exchange.join, upstream, call)
+        except APIConnectionError as error:
+            _torn(exchange, error.received)
+            raise
         exchange.reply = reply
         exchange.first_byte_at = now = time.perf_counter()
         exchange.waited_s = now - sent_at
@@ -157,10 +161,8 @@ class Call:
             async for chunk in reply.chunks():
                 parts.append(chunk)
         except APIConnectionError:
-            if parts and reply.status < 400:
-                exchange.rule = Rule.BROKEN  # and what it had reported is charged
-                if (told := _ANYWHERE.search(b"".join(parts))) is not None:
-                    exchange.usage = exchange.operation.read_usage({"usage": orjson.loads(told[1])})
+            if reply.status < 400:
+                _torn(exchange, b"".join(parts))
             raise
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         exchange.waited_s = time.perf_counter() - sent_at
@@ -196,6 +198,14 @@ class Call:
             exchange.cache = "miss"
         await ticket.head()
         return ticket
+
+
+def _torn(exchange: Exchange, received: bytes) -> None:
+    """Note an answer that broke off in the middle: what it had reported is charged."""
+    if received:
+        exchange.rule = Rule.BROKEN
+        if (told := _ANYWHERE.search(received)) is not None:
+            exchange.usage = exchange.operation.read_usage({"usage": orjson.loads(told[1])})
 
 
 def _give_up(exchange: Exchange) -> None:

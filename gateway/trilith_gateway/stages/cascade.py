@@ -16,6 +16,7 @@ import orjson
 
 from trilith.errors import APIConnectionError, APIError, InternalServerError
 from trilith.seams import Call as UpstreamCall
+from trilith.seams import Tried
 from trilith.types import Kind, Usage
 from trilith_gateway import charge, deadline, sse
 from trilith_gateway.exchange import Answer, Exchange, Rule
@@ -196,13 +197,24 @@ class _Unanswered(Exception):
 
 
 async def _whole(exchange: Exchange, release: Release, given: UpstreamCall) -> dict[str, Any]:
-    reply = await call.send(exchange, release.upstream, given)
+    """Send a call and return its decoded answer; what one that will not do has used is noted."""
+    parts: list[bytes] = []
+    status = 0
     try:
-        raw = b"".join([part async for part in reply.chunks()])
-    finally:
-        await reply.aclose()
-    if reply.status >= 400:
-        raise _Unanswered(f"status {reply.status}")
+        reply = await call.send(exchange, release.upstream, given)
+        status = reply.status
+        try:
+            async for part in reply.chunks():
+                parts.append(part)
+        finally:
+            await reply.aclose()
+    except APIConnectionError as error:
+        _note_lost(exchange, status, error.received or b"".join(parts))
+        raise
+    raw = b"".join(parts)
+    if status >= 400:
+        _note_lost(exchange, status, raw)
+        raise _Unanswered(f"status {status}")
     try:
         answer = orjson.loads(raw)
     except JSONDecodeError:
@@ -210,6 +222,11 @@ async def _whole(exchange: Exchange, release: Release, given: UpstreamCall) -> d
     if not isinstance(answer, dict):
         raise _Unanswered("its answer is no JSON object")
     return answer
+
+
+def _note_lost(exchange: Exchange, status: int, received: bytes) -> None:
+    if b'"usage"' in received:
+        charge.note_tried(exchange, Tried("", status, received))
 
 
 def _ready(exchange: Exchange) -> UpstreamCall:
