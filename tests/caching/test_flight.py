@@ -166,6 +166,30 @@ async def test_one_who_leaves_after_the_others_have_finished_pays_for_what_they_
     await slow.aclose()
 
 
+async def test_one_who_fails_alone_leaves_the_bill_to_those_who_go_on() -> None:
+    model, flights = Model(), Flights()
+    first = flights.board("key", model.send)
+    second = Caller(flights.board("key", model.send))
+    assert first.bill(Rule.FAILED, NOTHING) == (Rule.FAILED, NOTHING)  # its own deadline has passed
+    await first.aclose()
+    for _ in range(len(CHUNKS) + 1):
+        model.steps.release()
+    await second.run()
+    assert second.charge == (Rule.USAGE, Usage(output_tokens=len(CHUNKS)))
+
+
+async def test_one_who_fails_after_the_others_were_answered_pays_for_them() -> None:
+    model, flights = Model(), Flights()
+    first = flights.board("key", model.send)
+    second = Caller(flights.board("key", model.send))
+    for _ in range(len(CHUNKS) + 1):
+        model.steps.release()
+    await second.run()
+    assert second.charge == (Rule.CACHED, NOTHING)
+    assert first.bill(Rule.FAILED, NOTHING) == (Rule.ABORTED, Usage(output_tokens=len(CHUNKS)))
+    await first.aclose()
+
+
 async def test_a_failure_reaches_all_and_who_comes_later_tries_anew() -> None:
     model, flights = Model(fail_with=[APIConnectionError("away")]), Flights()
     tickets = [flights.board("key", model.send) for _ in range(3)]

@@ -21,6 +21,7 @@ _JOINABLE_BYTES = 4 * 1024 * 1024
 _BEHIND_BYTES = 16 * 1024 * 1024
 """A listener that is farther behind is cut off: what it has not read would fill the memory."""
 _NOTHING = Usage(requests=0)
+_UNANSWERED = frozenset({Rule.ABORTED, Rule.BROKEN, Rule.FAILED})
 
 
 class Flights:
@@ -191,14 +192,16 @@ class _Flight:
     def bill(self, ticket: Ticket, rule: Rule, usage: Usage) -> tuple[Rule, Usage]:
         if usage.requests:
             self._usage = usage
-        if rule is Rule.FAILED:
-            return rule, usage
         others = [other for other in self._listeners if other is not ticket and not other.settled]
         if ticket is not self.payer:
-            return (rule if rule in (Rule.ABORTED, Rule.BROKEN) else Rule.CACHED), _NOTHING
-        if others and (rule is Rule.ABORTED or (rule is Rule.BROKEN and self.failure is None)):
+            return (rule if rule in _UNANSWERED else Rule.CACHED), _NOTHING
+        if others and (rule in (Rule.ABORTED, Rule.FAILED) or (rule is Rule.BROKEN and self.failure is None)):
             self.payer = others[0]
             return rule, _NOTHING
+        if rule is Rule.FAILED:
+            if self._usage is None:
+                return rule, usage
+            rule = Rule.ABORTED  # it gave up, its deadline perhaps, on a call that others were answered by
         self._paid = True
         if rule is Rule.ABORTED and self._usage is not None:
             usage = self._usage  # also what only those have read who are done and paid nothing
