@@ -31,7 +31,7 @@ bench: env ## Measure the figures that the documents quote
 	@$(BIN)/python bench/money.py --calls 100000
 
 bench-gateway: env ## Measure the gateway beside its peers (installs them under ~/.cache/trilith-bench)
-	@$(BIN)/python -m bench.gateway
+	@$(BIN)/python -m bench.gateway $(ARGUMENTS)
 
 docs: env ## Write the generated pages under docs/reference
 	@$(BIN)/python tools/docs.py

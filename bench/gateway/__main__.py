@@ -55,7 +55,10 @@ class Run:
                     seen = cost.measure(order, beside, self.seconds)
                     ready = {"ready_s": started.ready_s, "ready_cpu_s": started.ready_cpu_s}
                     self.cost[target.name] = {"version": version, **ready, **seen}
-                if "behaviour" in self.sections and target.name not in ("trilith bare", "trilith full + tracing"):
+                if "behaviour" in self.sections and target.name not in (
+                    "trilith bare",
+                    "trilith full + tracing",
+                ):
                     self.behaviour[target.name] = asyncio.run(behaviour.probe(order))
                 if "memory" in self.sections and target.name == _FULL:
                     self.memory[target.name] = memory.measure(order, self.million)
@@ -110,7 +113,7 @@ def main() -> int:
     chosen = [target for target in (*PEERS, *OURS) if _wanted(target.name, only, exact=given.quick)]
     given.peers.mkdir(parents=True, exist_ok=True)
     print(report.heading(), flush=True)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         others: dict[str, Callable[[], str]] = {
             "infer": lambda: inference.run(given.peers, Path(folder), only, seconds),
             "faults": lambda: fault.run(Path(folder)),

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+import orjson
 from bench.gateway.load import Mode, Order
 from bench.gateway.process import ROOT, on_core, rss_mb
 from bench.gateway.report import number, table
 from bench.gateway.target import Missing, Started, Target
-
-import orjson
 
 Seen: TypeAlias = dict[str, Any]
 
@@ -28,7 +27,11 @@ def load(order: Order) -> Seen:
         Missing: answers failed.
     """
     command = on_core(1, sys.executable, "-m", "bench.gateway.load", order.json())
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    patience = 60 + 3 * order.seconds + order.requests / 100
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=patience)
+    except subprocess.TimeoutExpired:
+        raise Missing(f"the load did not end within {patience:.0f} s") from None
     if done.returncode:
         raise Missing(f"the load failed: {done.stderr[-200:]}")
     found: Seen = orjson.loads(done.stdout)
@@ -76,9 +79,14 @@ def measure(asked: Order, beside: Order | None, seconds: float) -> Seen:
 def measure_direct(upstream: str, seconds: float) -> Seen:
     """Measure the model server without a gateway: what time alone says."""
     asked = Order(port=int(upstream.rpartition(":")[2]), key="bench")
-    points: tuple[tuple[str, int, Mode], ...] = (("first", 1, "first"), ("paced", 16, "paced"), ("c1", 1, "whole"))
+    points: tuple[tuple[str, int, Mode], ...] = (
+        ("first", 1, "first"),
+        ("paced", 16, "paced"),
+        ("c1", 1, "whole"),
+    )
     return {
-        name: load(replace(asked, connections=count, mode=mode, seconds=seconds)) for name, count, mode in points
+        name: load(replace(asked, connections=count, mode=mode, seconds=seconds))
+        for name, count, mode in points
     }
 
 

@@ -34,5 +34,6 @@ def report(found: Mapping[str, Seen]) -> str:
             )
         )
     return table(
-        ("target", "requests", "MB idle", "MB after each tenth", "MB in the second half", "CPU us a request"), rows
+        ("target", "requests", "MB idle", "MB after each tenth", "MB in the second half", "CPU us a request"),
+        rows,
     )

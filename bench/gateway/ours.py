@@ -29,7 +29,9 @@ def make_key(folder: Path, *limits: str) -> str:
     return subprocess.run(made, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def trilith(name: str, *, spans: bool, model: str = PRICED, policies: str = "", limits: bool = True) -> Target:
+def trilith(
+    name: str, *, spans: bool, model: str = PRICED, policies: str = "", limits: bool = True
+) -> Target:
     """Return a row of our own."""
 
     def command(place: Place) -> list[str]:

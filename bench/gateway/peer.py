@@ -139,7 +139,8 @@ static_resources:
   clusters:
   - name: u
     type: STATIC
-    circuit_breakers: {{thresholds: [{{max_connections: 4096, max_requests: 4096, max_pending_requests: 4096}}]}}
+    circuit_breakers:
+      thresholds: [{{max_connections: 4096, max_requests: 4096, max_pending_requests: 4096}}]
     load_assignment:
       cluster_name: u
       endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: {host},
@@ -160,7 +161,16 @@ def _router_command(place: Place) -> list[str]:
 
 def _smg_command(place: Place) -> list[str]:
     started = [str(place.peers / "venv-smg/bin/smg"), "launch", "--host", "127.0.0.1"]
-    return [*started, "--port", str(place.port), "--worker-urls", place.upstream, "--policy", "random", "--disable-retries"]
+    return [
+        *started,
+        "--port",
+        str(place.port),
+        "--worker-urls",
+        place.upstream,
+        "--policy",
+        "random",
+        "--disable-retries",
+    ]
 
 
 def _tensorzero_command(place: Place) -> list[str]:

@@ -132,7 +132,9 @@ def upstream() -> Iterator[str]:
     """Run the model server on core 1."""
     port = free_port()
     process = subprocess.Popen(
-        on_core(1, sys.executable, "-m", "bench.gateway.upstream", str(port)), cwd=ROOT, start_new_session=True
+        on_core(1, sys.executable, "-m", "bench.gateway.upstream", str(port)),
+        cwd=ROOT,
+        start_new_session=True,
     )
     try:
         while not answers(port, "/v1/models"):

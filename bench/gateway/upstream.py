@@ -1,8 +1,9 @@
 """A model server that costs next to nothing: fixed answers in OpenAI's shape, whole or streamed.
 
-`python -m bench.gateway.upstream PORT`. A body with `"stream":true` gets 256 chunks at once, any other a short
-answer. A mark in the prompt asks for something else, because prompts are what every gateway passes on: see
-`_MARKS`. `GET /_seen` says what has come since it was asked last, and when callers left.
+`python -m bench.gateway.upstream PORT`. A body with `"stream":true` gets 256 chunks at once, any other a
+short answer. A mark such as `[[cut]]` in the prompt asks for something else (`Server._special`), because
+prompts are what every gateway passes on. `GET /_seen` says what has come since it was asked last, and when
+callers left.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ PACE_S = 0.005
 
 def whole(status: int, body: bytes, more: str = "") -> bytes:
     """Return an answer of one piece."""
-    head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{more}content-length: {len(body)}\r\n\r\n"
+    head = (
+        f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{more}content-length: {len(body)}\r\n\r\n"
+    )
     return head.encode() + body
 
 
