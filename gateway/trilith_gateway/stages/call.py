@@ -20,7 +20,7 @@ from trilith_gateway import sse
 from trilith_gateway.exchange import Answer, Exchange
 from trilith_gateway.release import Release, ReleaseTable
 from trilith_gateway.trace import Attempt
-from trilith_gateway.upstream.http import HttpUpstream
+from trilith_gateway.upstream.http import HttpReply, HttpUpstream
 from trilith_gateway.usage import read_usage
 
 _PASSED_ON = frozenset(
@@ -66,9 +66,10 @@ class Call:
         """Set `exchange.answer`."""
         if exchange.answer is not None or exchange.call is None:
             return None
-        if exchange.target.fallbacks:
-            return self._ask_in_turn(exchange, exchange.target.fallbacks)
-        return self._ask(exchange, exchange.target.upstream, exchange.call)
+        release = exchange.target
+        if release.fallbacks:
+            return self._ask_in_turn(exchange, release.fallbacks)
+        return self._ask(exchange, release.upstream, exchange.call)
 
     async def _ask_in_turn(self, exchange: Exchange, others: Sequence[str]) -> None:
         """Ask the model, then its fallbacks one after the other while the answer is one they may better."""
@@ -108,8 +109,10 @@ class Call:
             headers["x-accel-buffering"] = "no"
             exchange.answer = Answer(reply.status, headers, events=_watch(exchange, reply))
             return
-        parts = [chunk async for chunk in reply.chunks()]
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        body = reply.whole() if type(reply) is HttpReply else None
+        if body is None:
+            parts = [chunk async for chunk in reply.chunks()]
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
         exchange.waited_s = time.perf_counter() - sent_at
         if reply.status < 400:
             _read(exchange, reply, body)
@@ -192,8 +195,8 @@ async def _watch(exchange: Exchange, reply: Reply) -> AsyncIterator[bytes]:
         last = block
         if exchange.trace is not None:
             _describe(exchange, block)
-        if b'"usage"' in block:
-            block = _without_usage(exchange, block)
+        if (at := block.find(b'"usage"')) >= 0:
+            block = _without_usage(exchange, block, at)
         if block:
             yield block
     mark = exchange.operation.ends_with
@@ -211,10 +214,12 @@ def _describe(exchange: Exchange, block: bytes) -> None:
         exchange.finish_reasons = tuple(reason.decode() for reason in finished)
 
 
-def _without_usage(exchange: Exchange, block: bytes) -> bytes:
-    """Note a block's usage, and return the block as the caller wants to see it."""
-    reports = _LAST_FIELD.findall(block)
-    if len(reports) == block.count(b'"usage"'):
+def _without_usage(exchange: Exchange, block: bytes, at: int) -> bytes:
+    """Note a block's usage, first at `at`, and return the block as the caller wants to see it."""
+    before = block.rfind(b"\n\n", 0, at)
+    first = before + 2 if before >= 0 else 0  # what stands before needs no look
+    reports = _LAST_FIELD.findall(block, first)
+    if len(reports) == block.count(b'"usage"', first):
         told = [report for report in reports if report != b"null"]
         if not told:
             return block
@@ -222,8 +227,6 @@ def _without_usage(exchange: Exchange, block: bytes) -> bytes:
             # `continuous_usage_stats`, which we asked for: usage beside text in every chunk.
             exchange.usage = read_usage(orjson.loads(told[-1])) or exchange.usage
             return block if _each_chunk(exchange) else _LAST_FIELD.sub(b"", block)
-    before = block.rfind(b"\n\n", 0, block.find(b'"usage"'))
-    first = before + 2 if before >= 0 else 0  # what stands before needs no look
     parts = [block[:first]]
     for event in sse.events(block[first:]):
         value = sse.decode(event) if b'"usage"' in event else None

@@ -44,15 +44,17 @@ class Settle:
                 self._budgets.settle(exchange.caller, exchange.reserved, exchange.amount or 0, now)
 
 
+_NOTHING = Usage(requests=0)
+
+
 def _rule(exchange: Exchange) -> tuple[Rule, Usage]:
-    nothing = Usage(requests=0)
     if exchange.recalled:
-        return Rule.CACHED, nothing
+        return Rule.CACHED, _NOTHING
     answered = exchange.answer is not None and exchange.answer.status < 400
     if exchange.rule in (Rule.ABORTED, Rule.BROKEN):  # set by the pipeline
-        return (exchange.rule, exchange.usage) if exchange.usage else (exchange.rule, nothing)
+        return (exchange.rule, exchange.usage) if exchange.usage else (exchange.rule, _NOTHING)
     if not answered:
-        return Rule.FAILED, nothing
+        return Rule.FAILED, _NOTHING
     if exchange.usage is not None:
         return Rule.USAGE, exchange.usage
     received = (
@@ -74,14 +76,14 @@ def _row(exchange: Exchange, usage: Usage, now: float) -> Record:
         "key_id": key.id,
         "team": key.team,
         "model": release.model,
-        "kind": release.kind.value,
+        "kind": release.kind._value_,  # `value` is a property in Python
         "release": release.digest,
         "status": 499
         if exchange.rule is Rule.ABORTED
         else exchange.answer.status
         if exchange.answer
         else 500,
-        "rule": exchange.rule.value if exchange.rule else "",
+        "rule": exchange.rule._value_ if exchange.rule else "",
         "price": release.price_id,
         "amount_pico_usd": exchange.amount,
         "input_tokens": usage.input_tokens,
