@@ -243,7 +243,7 @@ def test_a_reader_that_stalls_does_not_make_the_gateway_hold_the_stream(
     wire = dial(gateway)
     wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
     wire.send(wire.post("x", stream=True))
-    until(lambda: upstream.calls)
+    until(lambda: upstream.streamed)
     before = -1
     while before != upstream.streamed:  # until it has come to a stand
         before = upstream.streamed
