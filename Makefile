@@ -31,7 +31,7 @@ bench: env ## Measure the figures that the documents quote
 	@$(BIN)/python bench/money.py --calls 100000
 
 bench-gateway: env ## Measure the gateway beside its peers (installs them under ~/.cache/trilith-bench)
-	@$(BIN)/python -m bench.gateway
+	@$(BIN)/python -m bench.gateway $(ARGUMENTS)
 
 fuzz: env ## Send the gateway what its OpenAPI page allows, and what it does not, for some minutes
 	@PYTHONPATH=tests $(BIN)/python bench/fuzz.py

@@ -1,146 +1,137 @@
-"""`make bench-gateway`: the gateway and its peers, one after the other, in one run.
+"""`make bench-gateway`: the gateway and its peers, in one run.
 
-`python -m bench.gateway [--only nginx,trilith] [--seconds 3] [--peers FOLDER]`
+`python -m bench.gateway [--only nginx,trilith] [--sections cost,behaviour] [--seconds 3] [--quick]`
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import asyncio
+import contextlib
 import os
-import platform
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.gateway.target import ROOT, TARGETS, Missing, Started, Target, free_port, rss_mb
+from bench.gateway import behaviour, cost, fault, inference, memory, report
+from bench.gateway.load import Order
+from bench.gateway.ours import OURS
+from bench.gateway.peer import NGINX, PEERS
+from bench.gateway.target import Missing, Target, upstream
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "trilith-bench"
-Seen = dict[str, Any]
+_SECTIONS = ("cost", "behaviour", "memory", "infer", "faults")
+_FULL = "trilith full"
 
 
-@contextmanager
-def upstream() -> Iterator[str]:
-    """Run the model server on core 1."""
-    port = free_port()
-    process = subprocess.Popen(
-        ["taskset", "-c", "1", sys.executable, "-m", "bench.gateway.upstream", str(port)], cwd=ROOT
-    )
-    time.sleep(0.7)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
+@dataclass
+class Run:
+    """What was asked for, and what has been seen."""
+
+    peers: Path
+    folder: Path
+    url: str
+    sections: list[str]
+    seconds: float
+    million: int
+    cost: dict[str, Any] = field(default_factory=dict)
+    behaviour: dict[str, Any] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)
+    why: dict[str, str] = field(default_factory=dict)
+
+    def target(self, target: Target, beside: Order | None) -> None:
+        """Measure one target."""
+        tell(target.name)
+        try:
+            version = target.version(self.peers)
+            folder = self.folder / target.name.replace(" ", "-")
+            with target.running(self.peers, folder, self.url) as started:
+                order = cost.order(target, started, self.url)
+                if "cost" in self.sections:
+                    seen = cost.measure(order, beside, self.seconds)
+                    ready = {"ready_s": started.ready_s, "ready_cpu_s": started.ready_cpu_s}
+                    self.cost[target.name] = {"version": version, **ready, **seen}
+                if "behaviour" in self.sections and target.name not in (
+                    "trilith bare",
+                    "trilith full + tracing",
+                ):
+                    self.behaviour[target.name] = asyncio.run(behaviour.probe(order))
+                if "memory" in self.sections and target.name == _FULL:
+                    self.memory[target.name] = memory.measure(order, self.million)
+        except (Missing, OSError, TimeoutError, subprocess.CalledProcessError) as error:
+            self.why[target.name] = str(error)
+
+    def beside(self, stack: contextlib.ExitStack) -> Order | None:
+        """Start the nginx that every target is measured beside."""
+        try:
+            NGINX.version(self.peers)
+            started = stack.enter_context(NGINX.running(self.peers, self.folder / "beside", self.url))
+        except Missing as error:
+            self.why["nginx, beside each"] = str(error)
+            return None
+        return cost.order(NGINX, started, self.url)
 
 
-def load(port: int, connections: int, seconds: float, mode: str, key: str, pid: int, url: str) -> Seen:
-    """Run the load on core 1."""
-    command = ["taskset", "-c", "1", sys.executable, "-m", "bench.gateway.load"]
-    arguments = [str(port), str(connections), str(seconds), mode, key, str(pid)]
-    environment = {**os.environ, "BENCH_UPSTREAM": url}
-    done = subprocess.run([*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise Missing(f"the load failed: {done.stderr[-200:]}")
-    found: Seen = json.loads(done.stdout)
-    if not found["cpu_us"] or found["failed"] > connections:
-        raise Missing(f"{found['failed']} answers failed: {found['sample'][:160]!r}")
-    return found
+def tell(what: str) -> None:
+    """Say on the side what is being done."""
+    print(f"... {what}", file=sys.stderr, flush=True)
 
 
-def measure(target: Target, peers: Path, folder: Path, url: str, seconds: float) -> Seen:
-    """Measure one target."""
-    version = target.version(peers)
-    with target.running(peers, folder, url) as started:
-        return {"version": version, "ready_s": started.ready_s, **_points(started, url, seconds)}
-
-
-def _points(started: Started, url: str, seconds: float) -> Seen:
-    def run(connections: int, mode: str) -> Seen:
-        return load(started.port, connections, seconds, mode, started.key, started.pid, url)
-
-    idle = rss_mb(started.pid)
-    warm = run(4, "whole")
-    most = 64 if warm["per_s"] > 200 else 4  # slow ones would be cut off in the middle of their answers
-    points = {f"c{count}": run(min(count, most), "whole") for count in (1, 16, 64)}
-    return {
-        "idle_mb": idle,
-        **points,
-        "warm": warm,
-        "flood": run(4, "flood"),
-        "one": run(1, "paced"),
-        "paced": run(min(16, most), "paced"),
-        "loaded_mb": rss_mb(started.pid),
-    }
+def _gateways(run: Run, chosen: list[Target]) -> str:
+    with contextlib.ExitStack() as stack:
+        beside = run.beside(stack) if "cost" in run.sections else None
+        direct = cost.measure_direct(run.url, run.seconds) if "cost" in run.sections else {}
+        for target in chosen:
+            run.target(target, beside)
+    parts = []
+    if run.cost:
+        parts.append("## Cost\n\n" + cost.report(run.cost, direct))
+    if run.behaviour:
+        parts.append("## Behaviour\n\n" + behaviour.report(run.behaviour))
+    if run.memory:
+        parts.append("## Memory\n\n" + memory.report(run.memory))
+    return "\n\n".join(parts) + report.missing(run.why)
 
 
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="bench.gateway", description=__doc__)
     parser.add_argument("--only", default="", help="rows whose names begin so, A,B (default: all)")
-    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--sections", default=",".join(_SECTIONS), help="what is measured (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=3, help="length of a point (%(default)s)")
+    parser.add_argument("--million", type=int, default=100_000, help="requests for memory (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="nginx and the full gateway, one second a point")
     parser.add_argument("--peers", type=Path, default=_CACHE, help="where peers are installed (%(default)s)")
-    arguments = parser.parse_args()
-    chosen = [t for t in TARGETS if not arguments.only or t.name.startswith(tuple(arguments.only.split(",")))]
-    arguments.peers.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Seen] = {}
-    why: dict[str, str] = {}
-    with upstream() as url, tempfile.TemporaryDirectory() as folder:
-        for target in chosen:
-            print(f"... {target.name}", file=sys.stderr, flush=True)
-            try:
-                found[target.name] = measure(
-                    target,
-                    arguments.peers,
-                    Path(folder) / target.name.replace(" ", "-"),
-                    url,
-                    arguments.seconds,
-                )
-            except (Missing, OSError, subprocess.CalledProcessError) as error:
-                why[target.name] = str(error)
-    print(report(found, why))
+    given = parser.parse_args()
+    only = given.only or ("nginx,trilith full" if given.quick else "")
+    sections = [name for name in given.sections.split(",") if name in _SECTIONS]
+    seconds = 1.0 if given.quick else given.seconds
+    chosen = [target for target in (*PEERS, *OURS) if _wanted(target.name, only, exact=given.quick)]
+    given.peers.mkdir(parents=True, exist_ok=True)
+    print(report.heading(), flush=True)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        others: dict[str, Callable[[], str]] = {
+            "infer": lambda: inference.run(given.peers, Path(folder), only, seconds),
+            "faults": lambda: fault.run(Path(folder)),
+        }
+        if {"cost", "behaviour", "memory"} & set(sections):
+            with upstream() as url:
+                run = Run(given.peers, Path(folder), url, sections, seconds, given.million)
+                print("\n" + _gateways(run, chosen), flush=True)
+        for name, measure in others.items():
+            if name in sections:
+                print("\n" + measure(), flush=True)
+    print(f"\nload average at the end {' '.join(f'{value:.1f}' for value in os.getloadavg())}")
     return 0
 
 
-def report(found: dict[str, Seen], why: dict[str, str]) -> str:
-    """Return the tables in Markdown."""
-    base = found.get("nginx")
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    lines = [
-        f"{time.strftime('%Y-%m-%d %H:%M')}, {machine}; target on core 0, upstream and load on core 1.",
-        "",
-        "| target | version | CPU us a request (c=64) | / nginx | req/s c=1 / 16 / 64 | p50 us c=1 "
-        "| MB idle / loaded | ready s |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, seen in found.items():
-        cpu = seen["c64"]["cpu_us"]
-        ratio = f"{cpu / base['c64']['cpu_us']:.1f}" if base else "-"
-        rates = " / ".join(f"{seen[c]['per_s']:,.0f}" for c in ("c1", "c16", "c64"))
-        memory = f"{seen['idle_mb']:.0f} / {seen['loaded_mb']:.0f}"
-        lines.append(
-            f"| {name} | {seen['version']} | {cpu:,.1f} | {ratio} | {rates} | {seen['c1']['p50_us']:,.0f} "
-            f"| {memory} | {seen['ready_s']:.1f} |"
-        )
-    lines += [f"| {name} | - | {reason.splitlines()[-1][:120]} | | | | | |" for name, reason in why.items()]
-    lines += [
-        "",
-        "| target | CPU us a chunk (flood) | / nginx | first token p50 ms, 1 stream "
-        "| gap p50 / p99 ms, 16 streams |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for name, seen in found.items():
-        cpu = seen["flood"]["cpu_us_chunk"]
-        ratio = f"{cpu / base['flood']['cpu_us_chunk']:.1f}" if base else "-"
-        gaps = f"{seen['paced']['gap_p50_us'] / 1e3:.2f} / {seen['paced']['gap_p99_us'] / 1e3:.2f}"
-        first = seen["one"]["first_p50_us"] / 1e3
-        lines.append(f"| {name} | {cpu:.2f} | {ratio} | {first:.2f} | {gaps} |")
-    return "\n".join(lines)
+def _wanted(name: str, only: str, *, exact: bool = False) -> bool:
+    names = only.split(",")
+    return not only or (name in names if exact else name.startswith(tuple(names)))
 
 
 if __name__ == "__main__":

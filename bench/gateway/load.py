@@ -1,7 +1,7 @@
 """Closed-loop load on one core; prints one JSON line.
 
-`python -m bench.gateway.load PORT CONNECTIONS SECONDS MODE KEY PID...` with MODE one of `whole`, `flood`,
-`paced`. CPU time is that of the processes given, and of theirs below them.
+`python -m bench.gateway.load JSON`, with the fields of `Order`. CPU time is that of the process given, and of
+all below it.
 """
 
 from __future__ import annotations
@@ -11,47 +11,63 @@ import json
 import os
 import sys
 import time
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import uvloop
+from bench.gateway.process import cpu_s, rss_mb
 from bench.gateway.upstream import FLOOD, PACED
+
+Mode = Literal["whole", "flood", "paced", "first"]
 
 _END = b"\r\n0\r\n\r\n"
 _PIECE = b'" token"'
+_CHUNKS = {"whole": 1, "flood": FLOOD, "paced": PACED, "first": 2}
 
 
-def request(key: str, mode: str) -> bytes:
+@dataclass(frozen=True)
+class Order:
+    """What is sent where."""
+
+    port: int
+    key: str
+    path: str = "/v1/chat/completions"
+    model: str = "m"
+    upstream: str = ""
+    """For gateways that are told it with each request."""
+    pid: int = 0
+    """Whose CPU time counts; 0: nobody's."""
+    mode: Mode = "whole"
+    connections: int = 1
+    seconds: float = 3.0
+    requests: int = 0
+    """Instead of a time: so many requests; memory is then noted ten times on the way."""
+    body: str = ""
+    """Another body than a chat."""
+
+    def json(self) -> str:
+        """Return it as JSON."""
+        return json.dumps(asdict(self))
+
+
+def request(order: Order) -> bytes:
     """Return the request that is sent again and again: a prompt of about 400 bytes."""
-    more = {"whole": "", "flood": ',"stream":true', "paced": ',"stream":true,"user":"paced"'}[mode]
-    prompt = "hello there " * 28
-    body = f'{{"model":"m","messages":[{{"role":"user","content":"{prompt}"}}],"max_tokens":16{more}}}'
+    mark = f"[[{order.mode}]] " if order.mode in ("paced", "first") else ""
+    prompt = mark + "hello there " * 28
+    more = "" if order.mode == "whole" else ',"stream":true'
+    message = f'{{"model":"{order.model}","messages":[{{"role":"user","content":"{prompt}"}}]'
+    body = order.body or f'{message},"max_tokens":16{more}}}'
+    return head(order, len(body.encode())) + body.encode()
+
+
+def head(order: Order, length: int, more: str = "") -> bytes:
+    """Return a request's head."""
     return (
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\naccept: */*\r\nuser-agent: bench\r\n"
-        f"authorization: Bearer {key}\r\nx-portkey-provider: openai\r\n"
-        f"x-portkey-custom-host: {os.environ.get('BENCH_UPSTREAM', '')}/v1\r\n"
-        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}"
+        f"POST {order.path} HTTP/1.1\r\nhost: bench\r\naccept: */*\r\nuser-agent: bench\r\n"
+        f"authorization: Bearer {order.key}\r\nx-portkey-provider: openai\r\n"
+        f"x-portkey-custom-host: {order.upstream}/v1\r\n{more}"
+        f"content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
     ).encode()
-
-
-def cpu_s(pids: list[int]) -> float:
-    """Return the CPU time of processes and all below them (seconds)."""
-    below: dict[int, list[int]] = {}
-    times: dict[int, int] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
-            except (OSError, IndexError):
-                continue
-            pid = int(folder.name)
-            below.setdefault(int(fields[1]), []).append(pid)
-            times[pid] = int(fields[11]) + int(fields[12])
-    found, todo = 0, list(pids)
-    while todo:
-        pid = todo.pop()
-        found += times.get(pid, 0)
-        todo += below.get(pid, [])
-    return found / os.sysconf("SC_CLK_TCK")
 
 
 class Tally:
@@ -68,12 +84,14 @@ class Tally:
 class Caller(asyncio.Protocol):
     """One connection, one request at a time."""
 
-    def __init__(self, message: bytes, mode: str, tally: Tally) -> None:
+    transport: asyncio.Transport
+
+    def __init__(self, message: bytes, mode: Mode, tally: Tally) -> None:
         self.message, self.mode, self.tally = message, mode, tally
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        self.transport = transport
+        self.transport = transport  # type: ignore[assignment]  # a stream's transport reads and writes
         self.ask()
 
     def ask(self) -> None:
@@ -81,17 +99,17 @@ class Caller(asyncio.Protocol):
         self.held = b""
         self.last = 0.0
         self.started = time.perf_counter()
-        self.transport.write(self.message)  # type: ignore[attr-defined]
+        self.transport.write(self.message)
 
     def data_received(self, data: bytes) -> None:
         """Look for the end."""
         now = time.perf_counter()
         if not self.held:
             self.chunked = b"transfer-encoding: chunked" in data.lower()
-        if not self.held and not data.startswith(b"HTTP/1.1 200"):
-            self.tally.failed += 1
-            self.tally.sample = self.tally.sample or data[:300]
-        if self.mode == "paced" and _PIECE in data:
+            if not data.startswith(b"HTTP/1.1 200"):
+                self.tally.failed += 1
+                self.tally.sample = self.tally.sample or data[:300]
+        if self.mode in ("paced", "first") and _PIECE in data:
             (self.tally.gaps if self.last else self.tally.firsts).append(now - (self.last or self.started))
             self.last = now
         self.held = (self.held[-1024:] if self.mode != "whole" else self.held) + data
@@ -119,32 +137,47 @@ class Caller(asyncio.Protocol):
 
 async def main() -> None:
     """Run, and print what was seen."""
-    port, connections, seconds, mode, key, *pids = sys.argv[1:]
+    order = Order(**json.loads(sys.argv[1]))
     tally = Tally()
     loop = asyncio.get_running_loop()
-    for _ in range(int(connections)):
-        await loop.create_connection(lambda: Caller(request(key, mode), mode, tally), "127.0.0.1", int(port))
-    await asyncio.sleep(0.7)
-    watched = [int(pid) for pid in pids]
-    done, spent, began = tally.done, cpu_s(watched), time.perf_counter()
+    message = request(order)
+    for _ in range(order.connections):
+        await loop.create_connection(lambda: Caller(message, order.mode, tally), "127.0.0.1", order.port)
+    if not order.requests:
+        await asyncio.sleep(0.7)
+    done, spent, began = tally.done, cpu_s(order.pid), time.perf_counter()
     for seen in (tally.times, tally.firsts, tally.gaps):
         seen.clear()
-    await asyncio.sleep(float(seconds))
-    count, cpu = tally.done - done, cpu_s(watched) - spent
-    chunks = {"whole": 1, "flood": FLOOD, "paced": PACED}[mode]
-    found = {
+    memory = await _wait(order, tally)
+    count, cpu = tally.done - done, cpu_s(order.pid) - spent
+    found: dict[str, Any] = {
+        "requests": count,
         "per_s": count / (time.perf_counter() - began),
         "cpu_us": cpu / count * 1e6 if count else None,
-        "cpu_us_chunk": cpu / count / chunks * 1e6 if count else None,
+        "cpu_us_chunk": cpu / count / _CHUNKS[order.mode] * 1e6 if count else None,
         "p50_us": _quantile(tally.times, 0.5),
         "first_p50_us": _quantile(tally.firsts, 0.5),
         "gap_p50_us": _quantile(tally.gaps, 0.5),
         "gap_p99_us": _quantile(tally.gaps, 0.99),
+        "memory_mb": memory,
         "failed": tally.failed,
         "sample": tally.sample.decode("latin-1"),
     }
     print(json.dumps(found), flush=True)
     os._exit(0)
+
+
+async def _wait(order: Order, tally: Tally) -> list[float]:
+    if not order.requests:
+        await asyncio.sleep(order.seconds)
+        return []
+    memory: list[float] = []
+    while len(memory) < 10 and tally.failed < 100:
+        if tally.done >= order.requests * (len(memory) + 1) / 10:
+            memory.append(rss_mb(order.pid))
+            tally.times.clear()
+        await asyncio.sleep(0.02)
+    return memory
 
 
 def _quantile(values: list[float], share: float) -> float | None:

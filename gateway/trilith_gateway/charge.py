@@ -160,10 +160,10 @@ def row(exchange: Exchange, now: float, usage: Usage, *, estimated: bool, tried:
         "key_id": key.id,
         "team": key.team,
         "model": release.model,
-        "kind": release.kind.value,
+        "kind": release.kind._value_,  # `value` is a property in Python
         "release": release.digest,
         "status": _status(exchange),
-        "rule": rule.value if rule else "",
+        "rule": rule._value_ if rule else "",
         "price": release.price_id,
         "amount_pico_usd": exchange.amount,
         "input_tokens": usage.input_tokens,

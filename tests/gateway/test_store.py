@@ -125,6 +125,38 @@ def test_a_line_that_the_crash_cut_off_is_passed_over(tmp_path: Path) -> None:
     assert [record["id"] for record in Journal(tmp_path).replay()] == ["c1"]
 
 
+def lines(folder: Path) -> list[tuple[str, str]]:
+    facts = [json.loads(line) for path in folder.glob("*.jsonl") for line in path.read_bytes().splitlines()]
+    return [(fact["t"], fact["id"]) for fact in facts]
+
+
+def test_a_reservation_that_is_charged_at_once_is_never_written(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.hold(reserve(1))
+    journal.hold(reserve(2))
+    journal.append(charge(1))
+    assert lines(tmp_path) == [("charge", "c1")]
+    assert [record["id"] for _, record in journal.write_held()] == ["c2"]
+    assert journal.write_held() == []
+    assert lines(tmp_path) == [("charge", "c1"), ("reserve", "c2")]
+    journal.close()
+
+
+def test_a_reservation_that_the_disk_refuses_is_still_held(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.hold(reserve(1))
+    own, broken = journal._fd, os.open(os.devnull, os.O_RDONLY)
+    journal._fd = broken
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        journal.write_held()
+    with pytest.raises(OSError, match="refused"):
+        journal.hold(reserve(2))
+    journal._fd = own
+    os.close(broken)
+    assert [record["id"] for _, record in journal.write_held()] == ["c1"]
+    journal.close()
+
+
 def test_segments_that_are_in_the_database_are_deleted(tmp_path: Path) -> None:
     for number in range(3):
         store = SqliteStore(tmp_path)

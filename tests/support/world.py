@@ -14,6 +14,7 @@ from trilith.settings.schema import Settings
 from trilith.testing import MemoryUpstream
 
 HERE = {"url": "http://127.0.0.1:9/v1"}
+ALL = {"ttl_s": 600, "only_deterministic": False}
 MODELS: dict[str, dict[str, Any]] = {
     "chat": {"kind": "chat", "upstream": HERE, "price": PRICE},
     "kept": {

@@ -24,7 +24,7 @@ from trilith_gateway.routing import cause
 from trilith_gateway.routing.gate import Gate, Ticket
 from trilith_gateway.routing.routed import RoutedUpstream
 from trilith_gateway.trace import Attempt
-from trilith_gateway.upstream.http import HttpUpstream
+from trilith_gateway.upstream.http import HttpReply, HttpUpstream
 from trilith_gateway.usage import Tally, read_usage
 
 _PASSED_ON = frozenset(
@@ -80,9 +80,10 @@ class Call:
         """Set `exchange.answer`."""
         if exchange.answer is not None or exchange.call is None:
             return None
-        if exchange.target.fallbacks or exchange.target.gate is not None:
-            return self._ask_in_turn(exchange, exchange.target.fallbacks)
-        return self._ask(exchange, exchange.target.upstream, exchange.call)
+        release = exchange.target
+        if release.fallbacks or release.gate is not None:
+            return self._ask_in_turn(exchange, release.fallbacks)
+        return self._ask(exchange, release.upstream, exchange.call)
 
     async def _ask_in_turn(self, exchange: Exchange, others: Sequence[str]) -> None:
         """Ask the model, then its fallbacks one after the other while the answer is one they may better."""
@@ -156,15 +157,9 @@ class Call:
         if exchange.operation.opaque and reply.status < 400:
             exchange.answer = Answer(reply.status, headers, events=reply.chunks(), opaque=True)
             return
-        parts: list[bytes] = []
-        try:
-            async for chunk in reply.chunks():
-                parts.append(chunk)
-        except APIConnectionError:
-            if reply.status < 400:
-                _torn(exchange, b"".join(parts))
-            raise
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        body = reply.whole() if type(reply) is HttpReply else None
+        if body is None:
+            body = await _read_whole(exchange, reply)
         exchange.waited_s = time.perf_counter() - sent_at
         if reply.status < 400:
             _read(exchange, reply, body)
@@ -198,6 +193,18 @@ class Call:
             exchange.cache = "miss"
         await ticket.head()
         return ticket
+
+
+async def _read_whole(exchange: Exchange, reply: Reply) -> bytes:
+    parts: list[bytes] = []
+    try:
+        async for chunk in reply.chunks():
+            parts.append(chunk)
+    except APIConnectionError:
+        if reply.status < 400:
+            _torn(exchange, b"".join(parts))
+        raise
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _torn(exchange: Exchange, received: bytes) -> None:
@@ -333,8 +340,8 @@ async def _watch(exchange: Exchange, reply: Reply) -> AsyncIterator[bytes]:
             tally.add(block)
         if exchange.trace is not None:
             _describe(exchange, block)
-        if b'"usage"' in block:
-            block = _without_usage(exchange, block)
+        if (at := block.find(b'"usage"')) >= 0:
+            block = _without_usage(exchange, block, at)
         if block:
             yield block
     mark = exchange.operation.ends_with
@@ -354,10 +361,12 @@ def _describe(exchange: Exchange, block: bytes) -> None:
         exchange.trace.content.hear(block)
 
 
-def _without_usage(exchange: Exchange, block: bytes) -> bytes:
-    """Note a block's usage, and return the block as the caller wants to see it."""
-    reports = _LAST_FIELD.findall(block)
-    if len(reports) == block.count(b'"usage"'):
+def _without_usage(exchange: Exchange, block: bytes, at: int) -> bytes:
+    """Note a block's usage, first at `at`, and return the block as the caller wants to see it."""
+    before = block.rfind(b"\n\n", 0, at)
+    first = before + 2 if before >= 0 else 0  # what stands before needs no look
+    reports = _LAST_FIELD.findall(block, first)
+    if len(reports) == block.count(b'"usage"', first):
         told = [report for report in reports if report != b"null"]
         if not told:
             return block
@@ -365,8 +374,6 @@ def _without_usage(exchange: Exchange, block: bytes) -> bytes:
             # `continuous_usage_stats`, which we asked for: usage beside text in every chunk.
             exchange.usage = read_usage(orjson.loads(told[-1])) or exchange.usage
             return block if _each_chunk(exchange) else _LAST_FIELD.sub(b"", block)
-    before = block.rfind(b"\n\n", 0, block.find(b'"usage"'))
-    first = before + 2 if before >= 0 else 0  # what stands before needs no look
     parts = [block[:first]]
     for event in sse.events(block[first:]):
         value = sse.decode(event) if b'"usage"' in event else None

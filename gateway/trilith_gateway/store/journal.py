@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self._sync = sync
         self._folder = folder
-        self._held: deque[bytes] = deque()
+        self._held: dict[str, Record] = {}
         self._refused = False
         self._lock = threading.Lock()
         last = max(map(_number, segments(folder)), default=0)
@@ -42,49 +41,47 @@ class Journal:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._fd = os.open(self._folder / f"{number:08d}.jsonl", flags, 0o600)
 
-    def hold(self, record: Record) -> int:
-        """Take a record that may wait for the next one, or for `write_held`; returns its segment's number.
+    def hold(self, record: Record) -> None:
+        """Take a record that may wait for `write_held`, and need not be written if one of its id is sooner.
 
         Raises:
             OSError: the disk refused what came last.
         """
         if self._refused:
             raise OSError("the journal's last write was refused: is the disk full?")
-        self._held.append(_line(record))
-        return self.segment
+        self._held[record["id"]] = record
 
-    def write_held(self) -> None:
-        """Write what is held. Safe beside `append` in another thread.
+    def write_held(self) -> list[tuple[int, Record]]:
+        """Write what is held; returns it with its segment's number. Safe beside `append` in another thread.
 
         Raises:
-            OSError: the disk refused it.
+            OSError: the disk refused it; it is still held.
         """
         with self._lock:
-            held = self._take_held() or (b"\n" if self._refused else b"")  # an empty line asks again
-            if held:
-                self._write(held)
+            held = [record for id in list(self._held) if (record := self._held.pop(id, None)) is not None]
+            if held or self._refused:  # an empty line asks again
+                try:
+                    self._write(b"".join(map(_line, held)) or b"\n")
+                except OSError:
+                    self._held.update((record["id"], record) for record in held)
+                    raise
+            return [(self.segment, record) for record in held]
 
     def append(self, record: Record) -> int:
-        """Write one record, after those that are held; returns the number of its segment.
+        """Write one record, in place of one that is held under its id; returns the number of its segment.
 
         Raises:
             OSError: the disk refused it; the caller must not answer as if it were recorded.
         """
+        self._held.pop(record["id"], None)
         line = _line(record)
         with self._lock:
             segment = self.segment
-            self._write(self._take_held() + line if self._held else line)
+            self._write(line)
             if self._size >= _MAX_SEGMENT_BYTES:
                 os.close(self._fd)
                 self._open(segment + 1)
         return segment
-
-    def _take_held(self) -> bytes:
-        lines: list[bytes] = []
-        with contextlib.suppress(IndexError):
-            while True:
-                lines.append(self._held.popleft())
-        return b"".join(lines)
 
     def _write(self, line: bytes) -> None:
         try:

@@ -100,9 +100,10 @@ class JournalledStore:
     def hold(self, record: Record) -> None:
         """Record one fact that may be lost if the process is killed within the next 50 ms.
 
-        Good for reservations: what a request may cost matters only if the process dies while it runs.
+        Good for reservations: what a request may cost matters only if the process dies while it runs. One
+        that is charged sooner is never written at all.
         """
-        self._facts.append((self._journal.hold(record), record))
+        self._journal.hold(record)
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Wait until every fact so far is in the tables; false when that took longer than `timeout_s`."""
@@ -229,7 +230,7 @@ class JournalledStore:
             self._wake.wait(timeout=_DELAY_S)
             self._wake.clear()
             with contextlib.suppress(OSError):  # whoever appends next is told
-                self._journal.write_held()
+                self._facts.extend(self._journal.write_held())
             try:
                 if connection is None:
                     connection = self._database.connect()

@@ -85,9 +85,24 @@ class HttpReply:
             APIConnectionError: they will not come.
         """
         while not self.status:
-            if self._failure is not None:
-                raise self._failure
-            await self.wait()
+            connection = self._connection
+            if self._failure is not None or connection is None:
+                raise self._failure or ClosedEarly("the connection was closed before an answer came")
+            self._waiter = waiter = connection.loop.create_future()  # `wait`, without a coroutine of its own
+            self.quiet_since = connection.loop.time()
+            try:
+                await waiter
+            finally:
+                self._waiter = None
+
+    def whole(self) -> bytes | None:
+        """Return the rest of the body if all of it is there, else None."""
+        if not self._complete:
+            return None
+        parts = self._parts
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        return data
 
     async def wait(self) -> None:
         """Return when something has happened."""
@@ -152,6 +167,7 @@ class Connection(asyncio.Protocol):
     """Carries one request at a time; between two it rests in its pool."""
 
     __slots__ = (
+        "_body",
         "_close_delimited",
         "_head_bytes",
         "_keep",
@@ -161,6 +177,7 @@ class Connection(asyncio.Protocol):
         "_whole",
         "idle_since",
         "loop",
+        "on_body",
         "pool",
         "transport",
         "used",
@@ -174,6 +191,10 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self.used = False
         """Whether it has carried a request before."""
+        self._body: list[bytes] = []
+        self.on_body = self._body.append
+        """What the parser calls with each part of a body: a list's own method, because a stream's read has
+        hundreds of parts, which are handed on together."""
         self._parser = httptools.HttpResponseParser(self)
         self._reply: HttpReply | None = None
         self._paused = False
@@ -211,6 +232,9 @@ class Connection(asyncio.Protocol):
             self._fail(APIConnectionError(f"its answer is not HTTP ({type(error).__name__})"))
             self.transport.abort()
             return
+        if body := self._body:
+            reply.take(body[0] if len(body) == 1 else b"".join(body))
+            body.clear()
         if self._whole:
             self._finish(reply)
         else:
@@ -246,11 +270,6 @@ class Connection(asyncio.Protocol):
             if status in (204, 304):
                 self._close_delimited = False
             reply.status = status
-
-    def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
-        if self._reply is not None:
-            self._reply.take(body)
 
     def on_message_complete(self) -> None:
         """Note the end; an interim answer's end is none."""

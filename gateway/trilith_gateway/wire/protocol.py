@@ -343,26 +343,23 @@ class ExchangeCycle:
 
     async def _run(self) -> None:
         self._begun = True
-        try:
-            await self._answer()
-        finally:
-            if self._task is not None:
-                self._protocol.tasks.discard(self._task)
-
-    async def _answer(self) -> None:
+        protocol = self._protocol
         api, path, model = self._found
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._exchange_headers}
         exchange = Exchange(api, path, headers, self._read, model)
         try:
-            await self._protocol.front.run(exchange, self)
+            await protocol.front.run(exchange, self)
         except asyncio.CancelledError:
             if not self.disconnected:
-                self._protocol.transport.abort()
+                protocol.transport.abort()
         except APIError:  # within an answer that has no place for the word
-            self._protocol.transport.abort()
+            protocol.transport.abort()
         except Exception:
             _log.exception("request %s could not be finished", exchange.id)
-            self._protocol.transport.abort()
+            protocol.transport.abort()
+        finally:
+            if self._task is not None:
+                protocol.tasks.discard(self._task)
 
     def leave(self) -> None:
         """The caller has gone: stop the work."""

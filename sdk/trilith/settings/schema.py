@@ -224,8 +224,8 @@ class PriceSettings(Section):
     """Per hour of CPU time that a predictor was measured to take, down to the nanosecond."""
     batch_factor: Decimal | None = None
     """By what every rate is multiplied for lines of batches, and for answers that name the service tier
-    `batch`; `0.5` is half the price. Without it batches cost as single calls, and answers in a tier that has a
-    price neither here nor in the book are unpriced."""
+    `batch`; `0.5` is half the price. Without it lines of batches cost as single calls. Answers in a tier
+    with a price neither here nor in the book are unpriced."""
     flex_factor: Decimal | None = None
     """The same for the tier `flex`."""
     priority_factor: Decimal | None = None
