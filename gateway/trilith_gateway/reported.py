@@ -5,30 +5,30 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from trilith.types import Usage
-from trilith_gateway.usage import read_usage
+from trilith.types import NO_PARTICULARS, Usage
+from trilith_gateway.usage import read_message_usage, read_usage
 
 Body = dict[str, Any]
 
 
 def message_usage(answer: Body) -> Usage | None:
-    """Read usage as Anthropic counts it: cached tokens stand beside the others, not among them."""
-    told = (answer.get("message") or answer).get("usage")
-    if not isinstance(told, dict):
-        return None
-    read, made = (told.get(f"cache_{name}_input_tokens") or 0 for name in ("read", "creation"))
-    return read_usage(
-        {
-            "prompt_tokens": (told.get("input_tokens") or 0) + read + made,
-            "completion_tokens": told.get("output_tokens"),
-            "prompt_tokens_details": {"cached_tokens": read},
-        }
-    )
+    """Read usage as Anthropic counts it, from a whole message or from one event of a stream."""
+    return read_message_usage((answer.get("message") or answer).get("usage"))
 
 
 def larger(one: Usage, other: Usage) -> Usage:
     """Put together reports that each repeat, or raise, what the ones before them said."""
-    return Usage(*(max(getattr(one, name), getattr(other, name)) for name in Usage.__slots__))
+    told, said = one.particulars, other.particulars
+    counts = {
+        name: max(getattr(told, name), getattr(said, name)) for name in told.__slots__ if name != "tier"
+    }
+    numbers = {
+        name: max(getattr(one, name), getattr(other, name))
+        for name in Usage.__slots__
+        if name != "particulars"
+    }
+    particulars = replace(said, **counts, tier=said.tier or told.tier)
+    return Usage(**numbers, particulars=NO_PARTICULARS if particulars == NO_PARTICULARS else particulars)
 
 
 def added(one: Usage, other: Usage) -> Usage:

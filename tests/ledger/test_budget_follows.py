@@ -66,7 +66,7 @@ async def test_a_step_that_is_part_of_the_answer_is_a_row_and_its_caller_pays(tm
     stages = replace(built.pipeline, before=(*before, first_step, call))
     await Front(stages, built.metrics, None).run(exchange, Ear(None))
     assert isinstance(built.budgets, Budgets)
-    assert built.budgets.account(exchange.caller, time.time()).spent == 2 * COST
+    assert built.budgets.account(exchange.caller.budgets[0], time.time()).spent == 2 * COST
     built.store.flush()
     assert built.store.charged("team:direct", 0.0) == 2 * COST
     rows = ask(built.store, "select attempt, category, upstream, team from ledger order by attempt")

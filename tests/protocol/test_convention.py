@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 from support.gateway import Gateway, StartGateway
-from trilith_gateway.limit import RateLimiter
+from trilith_gateway.limits.keeper import LimitKeeper
+from trilith_gateway.limits.memory import RateLimiter
 
 from trilith.errors import APIStatusError
 from trilith.testing import MemoryUpstream
@@ -188,7 +189,9 @@ class TestBodies:
 
     def test_a_bomb_never_takes_more_memory_than_the_limit(self) -> None:
         limit = 100_000
-        admit = Admit(ReleaseTable({}), RateLimiter(), Budgets(lambda *_: 0), lambda _: None, limit)
+        admit = Admit(
+            ReleaseTable({}), LimitKeeper(RateLimiter()), Budgets(lambda *_: 0), lambda _: None, limit
+        )
         bomb = gzip.compress(b" " * 20_000_000)
         tracemalloc.start()
         with pytest.raises(APIStatusError) as caught:

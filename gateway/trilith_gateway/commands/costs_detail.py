@@ -75,8 +75,8 @@ def of_budget(connection: Connection, budget: Budget, now: float) -> Forecast:
     column, value = lease.condition(budget.account)
     sums: dict[int, int] = {}
     first = start
-    statement = f"select at, amount_pico_usd from ledger where {column} = ? and at >= ? and amount_pico_usd is not null"
-    for row in connection.execute(statement, (value, start)):
+    statement = f"select at, amount_pico_usd from ledger where {column} = ? and at >= ?"
+    for row in connection.execute(statement + " and amount_pico_usd is not null", (value, start)):
         sums[int(row[0] // size)] = sums.get(int(row[0] // size), 0) + int(row[1])
     if end == float("inf"):
         first, end = float(min(sums, default=int(now // size)) * size), now + 30 * _DAY_S
