@@ -12,12 +12,12 @@ from typing import Any
 import httpx
 import pytest
 from support.gateway import Gateway, StartGateway
-from trilith_gateway.limits.keeper import LimitKeeper
-from trilith_gateway.limits.memory import RateLimiter
 
 from trilith.errors import APIStatusError
 from trilith.testing import MemoryUpstream
 from trilith_gateway.budget import Budgets
+from trilith_gateway.limits.keeper import LimitKeeper
+from trilith_gateway.limits.memory import RateLimiter
 from trilith_gateway.release import ReleaseTable
 from trilith_gateway.stages.admit import Admit
 
