@@ -19,7 +19,7 @@ import httpx
 import pytest
 from support.installed import free_port
 
-from trilith.settings.schema import EngineSettings
+from trilith.settings.engine import EngineSettings
 from trilith_gateway.engines import SupervisedEngine, place, vllm_engine
 from trilith_gateway.engines.install import install_model, install_vllm
 from trilith_gateway.engines.uv import IndexUnreachable

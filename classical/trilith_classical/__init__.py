@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trilith.settings.schema import PredictorModel
+    from trilith.settings.model import PredictorModel
     from trilith_classical.predictor import OnnxPredictor
     from trilith_classical.registry import MlflowRegistry
     from trilith_classical.training import Outcome, TrainingReport, train

@@ -281,7 +281,7 @@ def app_spans(home: Path) -> Iterator[None]:
     """Let this app's spans go where the gateway's go, so that one tree shows both."""
     from opentelemetry import trace
 
-    from trilith.settings.schema import TelemetrySettings
+    from trilith.settings.server import TelemetrySettings
 
     provider = span_provider(TelemetrySettings(), home, service="demo-app")
     trace.set_tracer_provider(provider)

@@ -16,13 +16,9 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 from trilith.money import Price, pico_usd, shares
-from trilith.settings.schema import (
-    ChatModel,
-    EmbeddingModel,
-    EngineCostSettings,
-    RagModel,
-    Settings,
-)
+from trilith.settings.engine import EngineCostSettings
+from trilith.settings.model import ChatModel, EmbeddingModel, RagModel
+from trilith.settings.schema import Settings
 from trilith_gateway.charge import PLATFORM
 from trilith_gateway.store.journal import Record
 from trilith_gateway.store.journalled import JournalledStore

@@ -12,8 +12,7 @@ from opentelemetry.trace import Tracer
 from trilith.money import Price
 from trilith.seams import Embedder, Upstream
 from trilith.settings.fault import without_userinfo
-from trilith.settings.routing import RoutingSettings
-from trilith.settings.schema import (
+from trilith.settings.model import (
     ChatModel,
     ModelSettings,
     PredictorModel,
@@ -21,9 +20,10 @@ from trilith.settings.schema import (
     ReplicaSettings,
     RerankModel,
     ServedModel,
-    Settings,
     UpstreamSettings,
 )
+from trilith.settings.routing import RoutingSettings
+from trilith.settings.schema import Settings
 from trilith.types import Kind
 from trilith_gateway import enginecost
 from trilith_gateway.release import Release, ReleaseTable, declared_digest, digest

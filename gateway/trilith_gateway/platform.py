@@ -17,7 +17,8 @@ from opentelemetry.trace import Tracer
 import trilith_governance as governance
 from trilith.errors import TrilithError
 from trilith.seams import Upstream
-from trilith.settings.schema import AnswerCacheSettings, Settings
+from trilith.settings.cache import AnswerCacheSettings
+from trilith.settings.schema import Settings
 from trilith.telemetry import tracer as tracer_of
 from trilith_gateway import key, tracing
 from trilith_gateway.budget import Alert, Budgets

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, replace
 
 from trilith.money import Price
 from trilith.seams import Upstream, Versioned
+from trilith.settings.cache import CacheSettings
+from trilith.settings.model import ModelSettings
 from trilith.settings.routing import RouteSettings, StepSettings
-from trilith.settings.schema import CacheSettings, ModelSettings, Settings
+from trilith.settings.schema import Settings
 from trilith.types import Kind
 from trilith_gateway.routing.gate import Gate
 

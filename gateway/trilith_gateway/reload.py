@@ -13,7 +13,8 @@ from pathlib import Path
 
 from trilith.errors import TrilithError
 from trilith.seams import Upstream
-from trilith.settings.schema import RagModel, ServedModel, Settings
+from trilith.settings.model import RagModel, ServedModel
+from trilith.settings.schema import Settings
 from trilith_gateway.opening import open_releases
 from trilith_gateway.platform import Platform
 from trilith_gateway.release import declared_digest

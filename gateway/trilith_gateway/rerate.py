@@ -15,7 +15,8 @@ from typing import Any
 from trilith.errors import DataError
 from trilith.money import Price, UnpricedUsage, cost
 from trilith.prices import load
-from trilith.settings.schema import ChatModel, EmbeddingModel, Settings
+from trilith.settings.model import ChatModel, EmbeddingModel
+from trilith.settings.schema import Settings
 from trilith.types import NO_PARTICULARS, Particulars, Usage
 from trilith_gateway.opening import price_of
 from trilith_gateway.release import price_id

@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from trilith.errors import SettingsError
-from trilith.settings.schema import GatewaySettings
+from trilith.settings.server import GatewaySettings
 from trilith_gateway import log
 from trilith_gateway.wire.protocol import WireLimits, WireProtocol
 

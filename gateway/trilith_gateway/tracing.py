@@ -12,7 +12,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from trilith.settings.schema import TelemetrySettings
+from trilith.settings.server import TelemetrySettings
 from trilith.telemetry import names
 
 _SCHEMA = """

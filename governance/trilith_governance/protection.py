@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from trilith.errors import InternalServerError, PermissionDeniedError
 from trilith.seams import Scanner
-from trilith.settings.schema import PiiSettings
+from trilith.settings.policy import PiiSettings
 from trilith.types import Finding, Verdict
 
 PLACEHOLDER = re.compile(r"<([A-Z][A-Z_]*)_(\d+)>")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trilith.seams import Scanner
-from trilith.settings.schema import PolicySettings
+from trilith.settings.policy import PolicySettings
 from trilith_governance.protection import Protection
 
 

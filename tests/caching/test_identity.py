@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trilith.settings.schema import CacheSettings
+from trilith.settings.cache import CacheSettings
 from trilith.testing import MemoryUpstream
 from trilith.types import Kind
 from trilith_gateway import key as keys

@@ -15,7 +15,7 @@ from support.gateway import Gateway, StartGateway
 from support.installed import until
 
 from trilith.seams import NearestIndex
-from trilith.settings.schema import SemanticCacheSettings
+from trilith.settings.cache import SemanticCacheSettings
 from trilith.testing import MemoryNearest, MemoryUpstream
 from trilith_gateway.caching.memory import MemoryCache
 from trilith_gateway.caching.seam import Kept, Purge

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import trilith_governance as governance
 from trilith.errors import InternalServerError, PermissionDeniedError
-from trilith.settings.schema import PiiSettings, PolicySettings
+from trilith.settings.policy import PiiSettings, PolicySettings
 from trilith.testing import PatternScanner
 from trilith.types import Verdict
 from trilith_governance import ChatStreamRestorer, Protection, Protector, StreamRestorer

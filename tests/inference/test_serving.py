@@ -14,7 +14,7 @@ import pytest
 
 from trilith.errors import BadRequestError, DataError, IntegrityError
 from trilith.seams import Call
-from trilith.settings.schema import PredictorModel
+from trilith.settings.model import PredictorModel
 from trilith.types import Kind
 from trilith_classical import PredictorUpstream, open_predictor
 from trilith_classical.registry import MlflowRegistry

@@ -61,7 +61,7 @@ async def test_a_step_that_is_part_of_the_answer_is_a_row_and_its_caller_pays(tm
         """As a cascade does: something answered, and was not enough."""
         charges.note(exchange, Rule.USAGE, 200, usage=Usage(10, 5), upstream="small", by_caller=True)
 
-    built, exchange = direct(tmp_path, TellingUpstream(answer(USED)), {})
+    built, exchange = direct(tmp_path, TellingUpstream(answer(USED)), {}, budget_pico_usd=1000 * COST)
     *before, call = built.pipeline.before
     stages = replace(built.pipeline, before=(*before, first_step, call))
     await Front(stages, built.metrics, None).run(exchange, Ear(None))

@@ -49,12 +49,12 @@ def waited_for(gateway: Gateway, count: int = 1) -> list[dict[str, Any]]:
 
 
 def direct(
-    home: Path, telling: Any, body: dict[str, Any], **model: Any
+    home: Path, telling: Any, body: dict[str, Any], *, budget_pico_usd: int | None = None, **model: Any
 ) -> tuple[platforms.Platform, Exchange]:
     """A platform without a server and without a span, and one request to it."""
     described = {"kind": "chat", "upstream": {"url": "http://127.0.0.1:9/v1"}, "price": PRICE, **model}
     settings = Settings.model_validate({"home": home, "engines": {"e": {}}, "models": {"m": described}})
-    made, token = keys.mint("k", team="direct")
+    made, token = keys.mint("k", team="direct", budget_pico_usd=budget_pico_usd)
     provider = TracerProvider(sampler=ALWAYS_OFF)
     built = platforms.build(settings, given={"m": telling}, fixed_keys=(made,), provider=provider)
     raw = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}], **body}).encode()

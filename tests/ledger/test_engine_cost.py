@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from store.test_contract import ask, charge
 
 from trilith.money import Price, pico_usd
-from trilith.settings.schema import EngineCostSettings, Settings
+from trilith.settings.engine import EngineCostSettings
+from trilith.settings.schema import Settings
 from trilith_gateway import enginecost, rerate
 from trilith_gateway.enginecost import Account, EngineCosts, absorbed, accounts, standard
 from trilith_gateway.opening import price_of

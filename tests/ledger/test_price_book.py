@@ -20,7 +20,7 @@ from trilith.errors import DataError
 from trilith.money import Price, UnpricedUsage, cost
 from trilith.prices import BOOK, load
 from trilith.prices.pin import SHA256, VERSION
-from trilith.settings.schema import PriceSettings
+from trilith.settings.price import PriceSettings
 from trilith.types import Particulars, Usage
 from trilith_gateway.release import price_id
 

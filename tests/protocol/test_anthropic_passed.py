@@ -14,7 +14,8 @@ import pytest
 from support.gateway import PRICE, Gateway, Running
 from support.scripted_server import Scripted, ScriptedServer
 
-from trilith.settings.schema import PiiSettings, Settings
+from trilith.settings.policy import PiiSettings
+from trilith.settings.schema import Settings
 from trilith.testing import PatternScanner
 from trilith_gateway import sse
 from trilith_governance import MessageStreamRestorer, Protection

@@ -251,7 +251,8 @@ class TestTexts:
 def test_pictures_are_exported_by_the_picture(start_gateway: StartGateway, client: Connect) -> None:
     gateway = serve(start_gateway, Media({"created": 1, "data": [{"b64_json": "aGk="}] * 3}), "paint")
     client(gateway).images.generate(model="paint", prompt="a stone", n=3)
-    (row,) = focus.rows(gateway.rows(focus.statement(costs._GROUPS["day"])), "acme")
+    found = gateway.rows(focus.statement(costs._GROUPS["day"]), (0.0, float("inf")))
+    (row,) = focus.rows(found, "acme")
     assert (row["ConsumedQuantity"], row["ConsumedUnit"], row["BilledCost"]) == ("3", "Images", "0.12")
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.gateway import StartGateway
 
 from trilith.seams import Call
-from trilith.settings.schema import PiiSettings
+from trilith.settings.policy import PiiSettings
 from trilith.testing import MemoryUpstream, PatternScanner
 from trilith.testing.upstream import MemoryReply
 from trilith_governance import Protection, ResponseStreamRestorer, mask_response

@@ -130,7 +130,9 @@ async def test_no_request_is_lost_that_another_replica_could_serve(seed: int) ->
             statuses: Counter[int] = Counter()
             for _ in range(40):
                 statuses.update(await asyncio.gather(*(one() for _ in range(5))))
-            assert statuses == {200: 200}
-            assert set(FAULTS) <= set(faulty.done)
+            while not set(FAULTS) <= set(faulty.done):  # on a quick machine it rests through many rounds
+                assert statuses.total() < 20_000
+                statuses.update(await asyncio.gather(*(one() for _ in range(5))))
+            assert set(statuses) == {200}
             assert [endpoint.outstanding for endpoint in endpoints] == [0, 0, 0, 0]
             await routed.aclose()

@@ -14,7 +14,7 @@ from support.scripted_server import Scripted, ScriptedServer
 
 from trilith.errors import InternalServerError
 from trilith.seams import Call
-from trilith.settings.schema import ChatModel
+from trilith.settings.model import ChatModel
 from trilith.testing import MemoryUpstream
 from trilith.types import Kind
 from trilith_gateway.opening import _Opener

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,10 +55,10 @@ class Gateway:
         self.platform.keys.reload()
         return token
 
-    def rows(self, statement: str) -> list[dict[str, Any]]:
+    def rows(self, statement: str, given: Sequence[Any] = ()) -> list[dict[str, Any]]:
         self.platform.store.flush()
         with self.platform.store.reading() as connection:
-            return [dict(row) for row in connection.execute(statement)]
+            return [dict(row) for row in connection.execute(statement, given)]
 
     def ledger(self) -> list[dict[str, Any]]:
         return self.rows("select * from ledger order by at")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trilith.settings.schema import PredictorModel
+from trilith.settings.model import PredictorModel
 from trilith.types import Kind
 from trilith_classical.predictor import OnnxPredictor
 from trilith_classical.registry import MlflowRegistry

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from trilith.seams import Embedder, NearestIndex
-from trilith.settings.schema import SemanticCacheSettings, Settings
+from trilith.settings.cache import SemanticCacheSettings
+from trilith.settings.schema import Settings
 from trilith_gateway.caching.memory import MemoryCache
 from trilith_gateway.caching.redis import RedisCache
 from trilith_gateway.caching.seam import Cache

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from trilith.errors import TrilithError
 from trilith.seams import Embedder, NearestIndex
-from trilith.settings.schema import SemanticCacheSettings
+from trilith.settings.cache import SemanticCacheSettings
 from trilith_gateway.caching import guard
 from trilith_gateway.caching.seam import Cache, Kept
 

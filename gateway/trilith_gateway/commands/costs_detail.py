@@ -12,7 +12,8 @@ from typing import Any
 
 from trilith.errors import DataError
 from trilith.money import format_usd
-from trilith.settings.schema import EngineCostSettings, Settings
+from trilith.settings.engine import EngineCostSettings
+from trilith.settings.schema import Settings
 from trilith_gateway import enginecost, key, rerate
 from trilith_gateway.budget import window
 from trilith_gateway.commands.option import table

@@ -6,7 +6,8 @@ import argparse
 import json
 
 from trilith.money import format_usd
-from trilith.settings.schema import ModelSettings, PredictorModel, ServedModel, Settings
+from trilith.settings.model import ModelSettings, PredictorModel, ServedModel
+from trilith.settings.schema import Settings
 from trilith_gateway.commands.option import add_settings, read_settings, table
 from trilith_gateway.release import declared_digest
 

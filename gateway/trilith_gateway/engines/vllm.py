@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trilith.errors import EngineError
-from trilith.settings.schema import EngineSettings
+from trilith.settings.engine import EngineSettings
 from trilith_gateway.engines import place
 from trilith_gateway.engines.supervised import SupervisedEngine
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Awaitable, Callable
 
-from trilith.errors import APIStatusError, PermissionDeniedError
+from trilith.errors import PermissionDeniedError
 from trilith.money import Price, cost
 from trilith.types import Kind, Usage
+from trilith_gateway import packing
 from trilith_gateway.api import spoken_by
 from trilith_gateway.budget import Budgets, Exhausted
-from trilith_gateway.exchange import Exchange, model_not_found, store_unavailable, too_large
+from trilith_gateway.exchange import Exchange, model_not_found, store_unavailable
 from trilith_gateway.limits.keeper import LimitKeeper
 from trilith_gateway.release import Release, ReleaseTable
-from trilith_gateway.request import refuse
 from trilith_gateway.routing import cascade
 from trilith_gateway.routing.condition import routed
 from trilith_gateway.shared import LeasedBudgets
@@ -52,6 +51,8 @@ class Admit:
             await wait
 
     def _read(self, exchange: Exchange) -> Awaitable[None] | None:
+        if "content-encoding" in exchange.headers:
+            packing.check(exchange.headers["content-encoding"])
         raw = exchange.read_body(self._max_body_bytes)
         if isinstance(raw, bytes):
             return self._admit(exchange, raw)
@@ -66,7 +67,8 @@ class Admit:
         exchange.raw = raw
         exchange.body_bytes = len(raw)
         if "content-encoding" in exchange.headers:
-            exchange.raw = raw = self._unpacked(raw, exchange.headers["content-encoding"])
+            encoding = exchange.headers["content-encoding"]
+            exchange.raw = raw = packing.unpacked(raw, encoding, self._max_body_bytes)
             exchange.body_bytes = len(raw)
         exchange.body = body = operation.parse(raw, exchange.headers)
         name = exchange.model_in_path or body["model"]
@@ -100,28 +102,6 @@ class Admit:
         await limiting
         self.reserve(exchange, release)
         exchange.admitted = True
-
-    def _unpacked(self, raw: bytes, encoding: str) -> bytes:
-        """Return a body as it was before its sender packed it; what it comes to is bounded like any other."""
-        if encoding in ("identity", ""):
-            return raw
-        if encoding.lower() not in ("gzip", "x-gzip"):
-            raise APIStatusError(
-                f"The body's Content-Encoding is {encoding[:40]!r}; expected gzip, or none.",
-                status_code=415,
-                code="unsupported_encoding",
-                type="invalid_request_error",
-            )
-        unpacker = zlib.decompressobj(wbits=31)
-        try:
-            found = unpacker.decompress(raw, self._max_body_bytes + 1)
-        except zlib.error:
-            refuse("The body is not gzip, as its Content-Encoding says.", None)
-        if len(found) > self._max_body_bytes:
-            raise too_large(self._max_body_bytes)
-        if not unpacker.eof or unpacker.unused_data:
-            refuse("The body breaks off, or more than one gzip stream stands in it.", None)
-        return found
 
     def reserve(self, exchange: Exchange, release: Release) -> None:
         """Hold the most that `release`, or what a budget puts in its place, may charge for the request.

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from trilith.errors import UnprocessableEntityError
 from trilith.money import UnpricedUsage, cost
-from trilith.settings.schema import AnswerCacheSettings, CacheSettings
+from trilith.settings.cache import AnswerCacheSettings, CacheSettings
 from trilith_gateway.caching import control, identity, replay
 from trilith_gateway.caching.control import Wish
 from trilith_gateway.caching.seam import Cache, Kept

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from trilith.settings.between import ReferenceFaults, reference_faults
 from trilith.settings.fault import Fault, KeyPath, Origin, did_you_mean, found
-from trilith.settings.schema import ReferenceFaults, reference_faults
 from trilith.settings.shape import ROOT, Place, place_at, strip
 
 _NAME = "a name of letters, digits and . _ / -, at most 128 characters"

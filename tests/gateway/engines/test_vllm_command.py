@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from trilith.errors import EngineError
-from trilith.settings.schema import EngineSettings, Settings
+from trilith.settings.engine import EngineSettings
+from trilith.settings.schema import Settings
 from trilith_gateway.engines import Engines, place
 from trilith_gateway.engines.vllm import command, environment, model_path
 

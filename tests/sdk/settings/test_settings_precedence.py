@@ -8,7 +8,7 @@ import pytest
 
 from trilith.errors import SettingsError
 from trilith.settings import load_settings
-from trilith.settings.schema import PriceSettings
+from trilith.settings.price import PriceSettings
 from trilith.types import Kind
 
 from .conftest import SettingsFolder
