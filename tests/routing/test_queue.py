@@ -88,6 +88,23 @@ def test_a_caller_that_hangs_up_leaves_the_queue_at_once_and_reaches_no_upstream
     until(gateway, 0, 0)
 
 
+def test_a_deadline_bounds_the_wait_too(start_gateway: StartGateway) -> None:
+    echo = MemoryUpstream(delay_s=2)
+    gateway = start_gateway({"echo": echo}, echo={"max_concurrency": 1})
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(gateway.chat)
+        until(gateway, 1, 0)
+        with gateway.client() as client:
+            late = client.post("/v1/chat/completions", json=BODY, headers={"x-request-timeout-ms": "100"})
+        assert not first.done()
+        assert (late.status_code, late.json()["error"]["code"]) == (504, "timeout")
+        assert gate(gateway).waiting == 0
+        assert first.result().status_code == 200
+    assert len(echo.calls) == 1
+    assert sorted(row["amount_pico_usd"] for row in gateway.ledger())[0] == 0
+    until(gateway, 0, 0)
+
+
 def test_a_failing_upstream_gives_its_place_back(start_gateway: StartGateway) -> None:
     gateway = start_gateway(
         {"echo": MemoryUpstream(fail_with=[500, 503, 429])}, echo={"max_concurrency": 1, "queue_length": 0}

@@ -239,7 +239,8 @@ async def _enter(exchange: Exchange, gate: Gate) -> None:
     if not isinstance(found, Ticket):
         came = time.perf_counter()
         try:
-            found = await found
+            until = exchange.head_until
+            found = await (found if until is None else deadline.by(until, found))
         finally:
             exchange.queued_s += time.perf_counter() - came
     exchange.place = found
