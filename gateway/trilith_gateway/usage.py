@@ -81,22 +81,6 @@ def read_message_usage(reported: object) -> Usage | None:
     )
 
 
-def read_message_event(event: dict[str, Any], seen: dict[str, Any]) -> Usage | None:
-    """Return the usage so far of a stream in Anthropic's protocol; None where an event tells nothing of it.
-
-    The stream's first event has the input, its last ones have the output so far.
-
-    Args:
-        event: One event, decoded.
-        seen: What earlier events of the stream told; the event's own is put into it.
-    """
-    told = _part(event, "message").get("usage") if "message" in event else event.get("usage")
-    if not isinstance(told, dict):
-        return None
-    seen.update({name: value for name, value in told.items() if value is not None})
-    return read_message_usage(seen)
-
-
 def _particulars(
     written: int,
     hour: int,

@@ -26,7 +26,7 @@ from trilith.testing import MemoryUpstream
 from trilith.types import Usage
 from trilith_gateway import key as keys
 from trilith_gateway import platform as platforms
-from trilith_gateway import rerate
+from trilith_gateway import reported, rerate
 from trilith_gateway.api import Api
 from trilith_gateway.budget import Budgets
 from trilith_gateway.exchange import Exchange
@@ -34,7 +34,7 @@ from trilith_gateway.routing import policy
 from trilith_gateway.routing.endpoint import Endpoint
 from trilith_gateway.routing.routed import Limits, RoutedUpstream
 from trilith_gateway.store import sqlite
-from trilith_gateway.usage import read_message_event, read_message_usage, read_usage
+from trilith_gateway.usage import read_message_usage, read_usage
 
 IN, OUT = 1_000_000, 3_000_000  # pico-USD a token, as PRICE says
 USED = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
@@ -180,16 +180,16 @@ def test_case_03_cached_tokens_are_billed_once_and_told_as_the_callers_protocol_
 
 
 def test_case_03_a_stream_of_messages_tells_the_input_first_and_the_output_last() -> None:
-    seen: dict[str, Any] = {}
     start = {"input_tokens": 5, "cache_read_input_tokens": 7, "output_tokens": 1}
     start["cache_creation_input_tokens"] = 2
-    first = read_message_event({"type": "message_start", "message": {"usage": start}}, seen)
-    assert read_message_event({"type": "content_block_delta", "delta": {}}, seen) is None
-    last = read_message_event({"type": "message_delta", "usage": {"output_tokens": 9}}, seen)
+    first = reported.message_usage({"type": "message_start", "message": {"usage": start}})
+    assert reported.message_usage({"type": "content_block_delta", "delta": {}}) is None
+    last = reported.message_usage({"type": "message_delta", "usage": {"output_tokens": 9}})
     assert first is not None
     assert last is not None
-    assert (first.output_tokens, last.output_tokens) == (1, 9)
-    assert (last.input_tokens, last.cached_input_tokens, last.uncached_input_tokens) == (14, 7, 5)
+    both = reported.larger(first, last)
+    assert (first.output_tokens, both.output_tokens) == (1, 9)
+    assert (both.input_tokens, both.cached_input_tokens, both.uncached_input_tokens) == (14, 7, 5)
 
 
 # 4. Reasoning tokens within the output's
