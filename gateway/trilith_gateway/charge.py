@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
 
 import orjson
 
 from trilith.money import NS_PER_HOUR, Meter, Price, UnpricedUsage, cost
 from trilith.seams import Tried
 from trilith.types import NO_PARTICULARS, Usage
-from trilith_gateway.exchange import Exchange, Rule
+from trilith_gateway.exchange import Exchange
 from trilith_gateway.release import Release
+from trilith_gateway.rule import Rule, Try
 from trilith_gateway.store.journal import Record
 
 PLATFORM = "platform"
@@ -27,24 +27,6 @@ PLATFORM = "platform"
 NOTHING = Usage(requests=0)
 
 _USAGE = re.compile(rb'"usage":\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
-
-
-@dataclass(slots=True)
-class Try:
-    """One try that is over, and what it cost."""
-
-    release: Release
-    rule: Rule
-    usage: Usage
-    status: int
-    amount: int | None
-    """Pico-USD; None: unpriced."""
-    upstream: str = ""
-    by_caller: bool = False
-    """Whether the caller pays; otherwise the platform does."""
-    estimated: bool = False
-    booked: bool = False
-    """Whether the caller's budget has it already."""
 
 
 def note(

@@ -2,75 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from trilith.errors import APIStatusError, InternalServerError, NotFoundError
 from trilith.seams import Call, Reply
 from trilith.types import Kind, Usage
 from trilith_gateway.api import OPERATIONS, Api, Operation
+from trilith_gateway.identifier import new_id
 from trilith_gateway.key import Key
 from trilith_gateway.limits.seam import Allowance
 from trilith_gateway.release import Release
+from trilith_gateway.rule import Rule, Try
 from trilith_gateway.usage import Tally
 from trilith_governance import Protection
 
 if TYPE_CHECKING:
     from trilith_gateway.caching.flight import Ticket
     from trilith_gateway.caching.semantic import Question
-    from trilith_gateway.charge import Try
     from trilith_gateway.routing import gate
     from trilith_gateway.trace import RequestTrace
-
-
-class Rule(StrEnum):
-    """By which rule a charge came about; every row of the ledger names one."""
-
-    __hash__ = str.__hash__  # in C; an enum's own is not
-
-    USAGE = "usage"
-    """The upstream reported what was used."""
-    ESTIMATE = "estimate"
-    """The upstream answered without usage: tokens are counted as bytes / 3, rounded up."""
-    REQUEST = "request"
-    """The upstream answered without usage, and the request tells it: images, seconds, characters."""
-    ABORTED = "aborted"
-    """The caller left: what the upstream had reported by then is charged; of a stream that had reported
-    nothing yet, an estimate of what had come (the row's `estimated` is 1)."""
-    BROKEN = "broken"
-    """The upstream broke off: charged as if the caller had left."""
-    CACHED = "cached"
-    """Answered from the cache, or by a call that another one pays for: nothing is charged."""
-    FAILED = "failed"
-    """No answer: nothing is charged."""
-    UNPRICED = "unpriced"
-    """The model has no price: the amount is unknown, not zero."""
-
-
-_random = bytearray()
-"""Bytes from the system that are not used yet: asking for each id alone would cost a system call each."""
-
-
-def new_id(now_ns: int) -> str:
-    """Return a request's id: 11 hexadecimal digits of time (milliseconds), then 56 random bits.
-
-    So ids are in order of time, which is also the cheapest order to store them in.
-    """
-    return f"req_{now_ns // 1_000_000:011x}{random_bytes(7).hex()}"
-
-
-def random_bytes(count: int) -> bytes:
-    """Return random bytes from the system, fit for identifiers."""
-    if len(_random) < count:
-        _random.extend(os.urandom(4096))
-    part = bytes(_random[-count:])
-    del _random[-count:]
-    return part
 
 
 _NOTHING: dict[str, Any] = {}

@@ -7,7 +7,7 @@ import asyncio
 from trilith_gateway.exchange import Exchange
 from trilith_gateway.metric import Metrics
 from trilith_gateway.pipeline import Outlet, Pipeline
-from trilith_gateway.trace import TraceLog
+from trilith_gateway.tracelog import TraceLog
 
 
 class Era:

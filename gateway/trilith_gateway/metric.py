@@ -15,7 +15,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from trilith_gateway import charge
-from trilith_gateway.exchange import Exchange, Rule
+from trilith_gateway.exchange import Exchange
+from trilith_gateway.rule import Rule
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 

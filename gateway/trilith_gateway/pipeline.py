@@ -14,7 +14,8 @@ from typing import Protocol
 
 from trilith.errors import APIConnectionError, APIError, InternalServerError
 from trilith_gateway import answer, sse
-from trilith_gateway.exchange import Answer, Exchange, Rule
+from trilith_gateway.exchange import Answer, Exchange
+from trilith_gateway.rule import Rule
 
 _log = logging.getLogger(__name__)
 

@@ -55,7 +55,7 @@ from trilith_gateway.stages.settle import Settle
 from trilith_gateway.stages.translate import Translate
 from trilith_gateway.store.journalled import JournalledStore
 from trilith_gateway.store.opening import open_store
-from trilith_gateway.trace import TraceLog
+from trilith_gateway.tracelog import TraceLog
 
 _log = logging.getLogger(__name__)
 

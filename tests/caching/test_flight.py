@@ -16,7 +16,7 @@ from trilith.errors import APIConnectionError
 from trilith.testing import MemoryReply
 from trilith.types import Usage
 from trilith_gateway.caching.flight import Flights, Ticket
-from trilith_gateway.exchange import Rule
+from trilith_gateway.rule import Rule
 
 CHUNKS = [b"one ", b"two ", b"three ", b"end"]
 NOTHING = Usage(requests=0)

@@ -19,8 +19,9 @@ from trilith.types import Usage
 from trilith_gateway import charge as charges
 from trilith_gateway import rerate
 from trilith_gateway.budget import Budgets
-from trilith_gateway.exchange import Exchange, Rule
+from trilith_gateway.exchange import Exchange
 from trilith_gateway.front import Front
+from trilith_gateway.rule import Rule
 from trilith_gateway.store import sqlite
 
 COST = 10 * IN + 5 * OUT

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mappin
 from trilith.errors import APIConnectionError
 from trilith.seams import Reply
 from trilith.types import Usage
-from trilith_gateway.exchange import Rule
+from trilith_gateway.rule import Rule
 
 _AHEAD_BYTES = 256 * 1024
 """How far the upstream may be ahead of its fastest listener."""

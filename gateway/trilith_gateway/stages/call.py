@@ -18,11 +18,12 @@ from trilith.seams import Call as UpstreamCall
 from trilith.seams import Reply, Tried, Upstream
 from trilith_gateway import charge, deadline, sse
 from trilith_gateway.caching.flight import Flights
-from trilith_gateway.exchange import Answer, Exchange, Rule
+from trilith_gateway.exchange import Answer, Exchange
 from trilith_gateway.release import Release, ReleaseTable
 from trilith_gateway.routing import cause
 from trilith_gateway.routing.gate import Gate, Ticket
 from trilith_gateway.routing.routed import RoutedUpstream
+from trilith_gateway.rule import Rule
 from trilith_gateway.trace import Attempt
 from trilith_gateway.upstream.http import HttpReply, HttpUpstream
 from trilith_gateway.usage import Tally, read_usage

@@ -19,10 +19,11 @@ from trilith.seams import Call as UpstreamCall
 from trilith.seams import Tried
 from trilith.types import Kind, Usage
 from trilith_gateway import charge, deadline, sse
-from trilith_gateway.exchange import Answer, Exchange, Rule
+from trilith_gateway.exchange import Answer, Exchange
 from trilith_gateway.release import Release, ReleaseTable
 from trilith_gateway.routing import cascade
 from trilith_gateway.routing.cascade import Step
+from trilith_gateway.rule import Rule
 from trilith_gateway.stages import call
 from trilith_gateway.stages.route import Route
 from trilith_gateway.usage import estimate

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 
 from trilith.types import Verdict
-from trilith_gateway.exchange import Exchange, Rule
+from trilith_gateway.exchange import Exchange
 from trilith_gateway.metric import Metrics
+from trilith_gateway.rule import Rule
 from trilith_gateway.store.journal import Record as Fact
 
 

@@ -14,8 +14,9 @@ from trilith_gateway import charge
 from trilith_gateway.api import Api
 from trilith_gateway.budget import Budgets
 from trilith_gateway.caching.flight import Ticket
-from trilith_gateway.exchange import Exchange, Rule, store_unavailable
+from trilith_gateway.exchange import Exchange, store_unavailable
 from trilith_gateway.limits.keeper import LimitKeeper
+from trilith_gateway.rule import Rule
 from trilith_gateway.shared import LeasedBudgets
 from trilith_gateway.store.journal import Record
 from trilith_gateway.usage import estimate

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import httptools
 
 from trilith.errors import APIConnectionError, APIError, APITimeoutError
-
-if TYPE_CHECKING:
-    from trilith_gateway.upstream.http import Pool
 
 _HIGH_BYTES = 256 * 1024
 """With so much unread, reading stops until the caller has caught up."""
@@ -161,6 +158,16 @@ class HttpReply:
     def untouched(self) -> bool:
         """Whether not a byte of it has come."""
         return not self.status and not self._parts
+
+
+class Pool(Protocol):
+    """Where a connection rests between two requests."""
+
+    def give_back(self, connection: Connection, *, keep: bool) -> None:
+        """Take a connection whose answer is complete."""
+
+    def forget(self, connection: Connection) -> None:
+        """Drop a connection that is closed."""
 
 
 class Connection(asyncio.Protocol):

@@ -12,6 +12,7 @@ from trilith.client import operation
 from trilith.client.driver import AsyncDriver
 from trilith.client.operation import Turn
 from trilith.client.option import CallOptions, ChatOptions, EmbeddingOptions
+from trilith.client.raw import araw
 from trilith.client.schema import ChatCompletion, ChatCompletionChunk, EmbeddingList, Feedback, ModelCard
 from trilith.client.session import origin, session
 from trilith.client.stream import AsyncStream
@@ -21,7 +22,6 @@ from trilith.types import Answer, Prediction
 
 if TYPE_CHECKING:
     from trilith.client.http import AsyncPool
-    from trilith.client.raw import AsyncRawClient
 
 
 class AsyncChatCompletions:
@@ -255,8 +255,6 @@ class AsyncClient:
     @property
     def with_raw_response(self) -> AsyncRawClient:
         """The same calls, which return a `RawResponse` with status and headers."""
-        from trilith.client.raw import AsyncRawClient
-
         return AsyncRawClient(self._copy(self._driver.but(raw=True)))
 
     async def aclose(self) -> None:
@@ -271,3 +269,45 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+class AsyncRawChatCompletions:
+    """`client.with_raw_response.chat.completions`."""
+
+    def __init__(self, completions: AsyncChatCompletions) -> None:
+        self.create = araw(completions.create)
+
+
+class AsyncRawChat:
+    """`client.with_raw_response.chat`."""
+
+    def __init__(self, chat: AsyncChat) -> None:
+        self.completions = AsyncRawChatCompletions(chat.completions)
+
+
+class AsyncRawEmbeddings:
+    """`client.with_raw_response.embeddings`."""
+
+    def __init__(self, embeddings: AsyncEmbeddings) -> None:
+        self.create = araw(embeddings.create)
+
+
+class AsyncRawModels:
+    """`client.with_raw_response.models`."""
+
+    def __init__(self, models: AsyncModels) -> None:
+        self.list = araw(models.list)
+        self.retrieve = araw(models.retrieve)
+
+
+class AsyncRawClient:
+    """`client.with_raw_response`: the same calls, answered with headers."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        """Take a client whose driver is raw."""
+        self.chat = AsyncRawChat(client.chat)
+        self.embeddings = AsyncRawEmbeddings(client.embeddings)
+        self.models = AsyncRawModels(client.models)
+        self.ask = araw(client.ask)
+        self.predict = araw(client.predict)
+        self.feedback = araw(client.feedback)

@@ -13,6 +13,7 @@ from trilith.client import operation
 from trilith.client.driver import Driver
 from trilith.client.operation import Turn
 from trilith.client.option import CallOptions, ChatOptions, EmbeddingOptions
+from trilith.client.raw import raw
 from trilith.client.schema import ChatCompletion, ChatCompletionChunk, EmbeddingList, Feedback, ModelCard
 from trilith.client.session import origin, session
 from trilith.client.stream import Stream
@@ -22,7 +23,6 @@ from trilith.types import Answer, Prediction
 
 if TYPE_CHECKING:
     from trilith.client.http import Pool
-    from trilith.client.raw import RawClient
 
 
 class ChatCompletions:
@@ -255,8 +255,6 @@ class Client:
     @property
     def with_raw_response(self) -> RawClient:
         """The same calls, which return a `RawResponse` with status and headers."""
-        from trilith.client.raw import RawClient
-
         return RawClient(self._copy(self._driver.but(raw=True)))
 
     def close(self) -> None:
@@ -271,3 +269,45 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class RawChatCompletions:
+    """`client.with_raw_response.chat.completions`."""
+
+    def __init__(self, completions: ChatCompletions) -> None:
+        self.create = raw(completions.create)
+
+
+class RawChat:
+    """`client.with_raw_response.chat`."""
+
+    def __init__(self, chat: Chat) -> None:
+        self.completions = RawChatCompletions(chat.completions)
+
+
+class RawEmbeddings:
+    """`client.with_raw_response.embeddings`."""
+
+    def __init__(self, embeddings: Embeddings) -> None:
+        self.create = raw(embeddings.create)
+
+
+class RawModels:
+    """`client.with_raw_response.models`."""
+
+    def __init__(self, models: Models) -> None:
+        self.list = raw(models.list)
+        self.retrieve = raw(models.retrieve)
+
+
+class RawClient:
+    """`client.with_raw_response`: the same calls, answered with headers."""
+
+    def __init__(self, client: Client) -> None:
+        """Take a client whose driver is raw."""
+        self.chat = RawChat(client.chat)
+        self.embeddings = RawEmbeddings(client.embeddings)
+        self.models = RawModels(client.models)
+        self.ask = raw(client.ask)
+        self.predict = raw(client.predict)
+        self.feedback = raw(client.feedback)
