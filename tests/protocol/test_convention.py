@@ -15,11 +15,7 @@ from support.gateway import Gateway, StartGateway
 
 from trilith.errors import APIStatusError
 from trilith.testing import MemoryUpstream
-from trilith_gateway.budget import Budgets
-from trilith_gateway.limits.keeper import LimitKeeper
-from trilith_gateway.limits.memory import RateLimiter
-from trilith_gateway.release import ReleaseTable
-from trilith_gateway.stages.admit import Admit
+from trilith_gateway import packing
 
 CHAT = {"model": "echo", "messages": [{"role": "user", "content": "hello"}]}
 RAW = json.dumps(CHAT).encode()
@@ -86,7 +82,13 @@ class TestPaths:
 
     @pytest.mark.parametrize(
         ("path", "allowed"),
-        [("/v1/chat/completions", "OPTIONS, POST"), ("/v1/models", "GET, HEAD, OPTIONS")],
+        [
+            ("/v1/chat/completions", "OPTIONS, POST"),
+            ("/chat/completions", "OPTIONS, POST"),
+            ("/v1/models", "GET, HEAD, OPTIONS"),
+            ("/models/org/model", "GET, HEAD, OPTIONS"),
+            ("/models/echo/invocations", "OPTIONS, POST"),
+        ],
     )
     def test_options_names_the_methods(self, gateway: Gateway, path: str, allowed: str) -> None:
         with gateway.client() as http:
@@ -99,6 +101,7 @@ class TestPaths:
             ("GET", "/v1/nothing", 404, "unknown_url"),
             ("OPTIONS", "/v1/nothing", 404, "unknown_url"),
             ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
+            ("GET", "/chat/completions", 405, "method_not_allowed"),
             ("GET", "/v1/files?limit=many", 400, None),
         ],
     )
@@ -189,13 +192,10 @@ class TestBodies:
 
     def test_a_bomb_never_takes_more_memory_than_the_limit(self) -> None:
         limit = 100_000
-        admit = Admit(
-            ReleaseTable({}), LimitKeeper(RateLimiter()), Budgets(lambda *_: 0), lambda _: None, limit
-        )
         bomb = gzip.compress(b" " * 20_000_000)
         tracemalloc.start()
         with pytest.raises(APIStatusError) as caught:
-            admit._unpacked(bomb, "gzip")
+            packing.unpacked(bomb, "gzip", limit)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert caught.value.status_code == 413

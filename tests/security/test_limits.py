@@ -6,6 +6,7 @@ import gzip
 import json
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -155,15 +156,84 @@ def test_many_messages_are_as_good_as_few(gateway: Gateway) -> None:
     assert answered.status_code == 200
 
 
-@pytest.mark.parametrize(
-    "path", ["/v1/chat/completions", "/v1/messages", "/v2/models/bikes/infer", "/invocations"]
-)
-@pytest.mark.parametrize("coding", ["gzip", "br", "deflate, gzip", "GZIP"])
-def test_a_compressed_body_is_refused_unread(gateway: Gateway, path: str, coding: str) -> None:
-    bomb = gzip.compress(b"[" * 10_000_000)
-    with gateway.client() as client:
-        answered = client.post(path, content=bomb, headers={"content-encoding": coding})
-    assert answered.status_code == 415
+PACKED: dict[str, bytes] = {
+    "/v1/chat/completions": b'{"model":"chat","messages":[{"role":"user","content":"x"}]}',
+    "/v1/chat/completions?by=asgi": b'{"model":"chat","messages":[{"role":"user","content":"x"}]}',
+    "/v1/messages": b'{"model":"chat","max_tokens":5,"messages":[{"role":"user","content":"x"}]}',
+    "/v2/models/bikes/infer": b'{"inputs":[{"name":"a","shape":[1],"datatype":"FP64","data":[1]}]}',
+    "/invocations": b'{"instances":[[1]]}',
+    "/models/bikes/invocations": b'{"instances":[[1]]}',
+}
+
+
+@pytest.mark.parametrize("path", PACKED)
+@pytest.mark.parametrize("coding", ["br", "zstd", "deflate", "compress", "deflate, gzip", "gzip, gzip", "x"])
+def test_a_body_in_another_coding_than_gzip_is_refused_unread(
+    gateway: Gateway, path: str, coding: str
+) -> None:
+    """The answer is there before a byte of the body has been sent."""
+    host, port = gateway.url.removeprefix("http://").split(":")
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {gateway.token}\r\n"
+    head += f"content-encoding: {coding}\r\ncontent-length: 100\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(13) == b"HTTP/1.1 415 "
+
+
+@pytest.mark.parametrize("path", PACKED)
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "x-gzip"])
+def test_a_gzipped_body_is_held_to_every_limit_of_a_plain_one(
+    gateway: Gateway, path: str, coding: str
+) -> None:
+    packed = {
+        200: gzip.compress(PACKED[path]),
+        400: gzip.compress(nested(600).encode()),
+        413: gzip.compress(b"[" * 10_000_000),
+    }
+    with gateway.client(headers={"content-encoding": coding}) as client:
+        answered = {status: client.post(path, content=body).status_code for status, body in packed.items()}
+    assert answered == {status: status for status in packed}
+
+
+@pytest.mark.parametrize("path", PACKED)
+def test_what_is_not_wholly_gzip_is_refused(gateway: Gateway, path: str) -> None:
+    packed = gzip.compress(PACKED[path])
+    with gateway.client(headers={"content-encoding": "gzip"}) as client:
+        for body in (PACKED[path], packed[:-1], packed + packed, packed + b"{}", b"", packed[:10]):
+            assert client.post(path, content=body).status_code == 400, body
+
+
+def test_gzip_bombs_cost_bounded_memory(tmp_path: Path) -> None:
+    """Eight callers send four bombs each, every one of which would come to more than all may take."""
+    bomb = gzip.compress(b"[" * (96 * 1024 * 1024))
+    statuses: list[int] = []
+
+    def send(url: str, key: str) -> None:
+        headers = {"authorization": f"Bearer {key}", "content-encoding": "gzip"}
+        with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
+            for _ in range(4):
+                statuses.append(client.post("/v1/chat/completions", content=bomb).status_code)
+
+    with ScriptedServer([Scripted(body={})]) as upstream:
+        model = {"kind": "chat", "upstream": {"url": f"{upstream.url}/v1"}}
+        platform = Platform(tmp_path, {"models": {"chat": model}, "telemetry": {"store_spans": False}})
+        made = platform.command("keys", "create", "packer").split()
+        key = next(word for word in made if word.startswith("tl_"))
+        platform.start()
+        assert platform.process is not None
+        pid = platform.process.pid
+        try:
+            before = seen = memory(pid)
+            senders = [threading.Thread(target=send, args=(platform.url, key)) for _ in range(8)]
+            for sender in senders:
+                sender.start()
+            while any(sender.is_alive() for sender in senders):
+                seen = max(seen, memory(pid))
+                time.sleep(0.002)
+        finally:
+            assert platform.stop() == 0
+    assert statuses == [413] * 32
+    assert seen - before < 64 * 1024 * 1024
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,8 @@ def error(error: APIError) -> Body:
 
 
 def _error(status: int, message: str) -> Body:
-    return {"error_code": _CODES.get(status, "INTERNAL_ERROR"), "message": message}
+    other = "BAD_REQUEST" if status < 500 else "INTERNAL_ERROR"
+    return {"error_code": _CODES.get(status, other), "message": message}
 
 
 def _split(given: object) -> Body:

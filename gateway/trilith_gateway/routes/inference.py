@@ -14,7 +14,7 @@ from starlette.responses import Response
 from trilith.errors import APIError, APIStatusError
 from trilith.seams import Call
 from trilith.types import Kind
-from trilith_gateway import fault
+from trilith_gateway import fault, packing
 from trilith_gateway.api import Api
 from trilith_gateway.exchange import model_not_found
 from trilith_gateway.http import ExchangeResponse, _Outlet
@@ -188,7 +188,9 @@ class InvocationResponse(ExchangeResponse):
 
     async def _body(self, most_bytes: int) -> bytes:
         read = self._read(most_bytes)
-        return mlflow.to_inference(await read if inspect.isawaitable(read) else read)
+        raw = await read if inspect.isawaitable(read) else read
+        encoding = self._exchange.headers.pop("content-encoding", "")  # of what came, not of what goes on
+        return mlflow.to_inference(packing.unpacked(raw, encoding, most_bytes))
 
     async def _run(self, outlet: Outlet) -> None:
         await super()._run(cast(_Outlet, _Translated(outlet)))
