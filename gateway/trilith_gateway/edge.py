@@ -14,20 +14,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from trilith.errors import APIError, APIStatusError, InternalServerError
 from trilith_gateway import fault, sse
 from trilith_gateway.dialect import anthropic
-from trilith_gateway.exchange import new_id
+from trilith_gateway.identifier import new_id
 from trilith_gateway.inference import mlflow
 
 _REASONS = {
     404: "There is no such path; GET /openapi.json lists those that there are.",
     405: "This path does not take that method; the header `allow` says which it takes.",
 }
+_CODES = {404: "unknown_url", 405: "method_not_allowed"}
+"""As OpenAI says it."""
 
 
 def told(path: str, error: APIError) -> dict[str, Any]:
     """Return an error's body in the protocol that `path` belongs to."""
     if path.startswith("/v2"):
         return fault.inference(error)
-    if path.startswith("/v1/messages"):
+    if path.startswith(("/v1/messages", "/messages")):
         return anthropic.error(error)
     if path.endswith("/invocations"):
         return mlflow.error(error)
@@ -40,7 +42,8 @@ def dress(app: FastAPI) -> None:
     async def refused(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         message = _REASONS.get(status, "The request cannot be answered.")
-        given = APIStatusError(message, status_code=status, code="not_found" if status == 404 else None)
+        type = "invalid_request_error" if status < 500 else "server_error"
+        given = APIStatusError(message, status_code=status, code=_CODES.get(status), type=type)
         headers = error.headers if isinstance(error, HTTPException) else None
         return _answer(request, given, dict(headers or {}))
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterable, Iterator
+from http.client import HTTPConnection
+from importlib.metadata import version
 from typing import Any
 
 import httpx
@@ -13,13 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.routing import Route
 from support.gateway import Gateway
-from support.world import world
+from support.world import HERE, world
 
 from trilith_gateway.app import assemble
+from trilith_gateway.routes import convention
 from trilith_gateway.wire import route as wire
 
 OPEN = {
+    ("GET", "/health"),
     ("GET", "/healthz"),
+    ("GET", "/livez"),
     ("GET", "/readyz"),
     ("GET", "/metrics"),
     ("GET", "/v2/health/live"),
@@ -71,9 +77,29 @@ def ways_in(gateway: Gateway) -> set[tuple[str, str]]:
 
 
 def filled(path: str) -> str:
-    for name, value in {"{name:path}": "bikes", "{version}": "1"}.items():
+    for name, value in {"{name:path}": "bikes", "{version}": "1", "{id}": "file-" + "0" * 24}.items():
         path = path.replace(name, value)
+    assert "{" not in path, f"{path} has a parameter that this test knows no value for"
     return path
+
+
+def meant(path: str) -> str:
+    """Return the path that the application reads a path as."""
+    found: str = convention._meant({"type": "http", "method": "POST", "path": path})["path"]
+    return found
+
+
+def sent(gateway: Gateway, method: str, target: str) -> tuple[int, dict[str, str], bytes]:
+    """Send a target as it is written: clients tidy up theirs, and those who look for holes do not."""
+    connection = HTTPConnection(gateway.url.removeprefix("http://"), timeout=20)
+    try:
+        connection.putrequest(method, target, skip_accept_encoding=True)
+        connection.putheader("content-length", "0")
+        connection.endheaders()
+        answered = connection.getresponse()
+        return answered.status, {k.lower(): v for k, v in answered.getheaders()}, answered.read()
+    finally:
+        connection.close()
 
 
 def test_the_open_routes_are_exactly_those_of_the_list(gateway: Gateway) -> None:
@@ -82,6 +108,29 @@ def test_the_open_routes_are_exactly_those_of_the_list(gateway: Gateway) -> None
             way for way in ways_in(gateway) if stranger.request(way[0], filled(way[1])).status_code != 401
         }
     assert answered == OPEN
+
+
+def test_paths_without_a_version_are_as_closed_as_those_with_one(gateway: Gateway) -> None:
+    short = {
+        (method, path.removeprefix("/v1"))
+        for method, path in ways_in(gateway)
+        if path.startswith("/v1/") and meant(path.removeprefix("/v1")) == path
+    }
+    assert {path for _, path in short} >= {"/chat/completions", "/messages", "/files/{id}", "/batches"}
+    with httpx.Client(base_url=gateway.url) as stranger:
+        for method, path in sorted(short):
+            assert stranger.request(method, filled(path), content=b"{}").status_code == 401, (method, path)
+
+
+def test_what_is_open_tells_nothing_of_the_release_the_settings_or_the_callers(gateway: Gateway) -> None:
+    gateway.chat(model="chat")
+    kept = {version("trilith"), str(gateway.home), HERE["url"], gateway.token.split("_")[1], '"test"'}
+    with httpx.Client(base_url=gateway.url) as stranger:
+        for path in sorted({path for _, path in OPEN}):
+            answered = stranger.get(path)
+            assert answered.status_code == 200, path
+            told = answered.text + json.dumps(dict(answered.headers))
+            assert [word for word in kept if word in told] == [], path
 
 
 @pytest.mark.parametrize("headers", STRANGERS.values(), ids=STRANGERS)
@@ -122,8 +171,10 @@ def test_what_the_wire_answers_by_itself_is_routed_and_refused_alike(gateway: Ga
         "/v2/models/bikes/versions/1/infer",
     ]
     for path in paths:
-        assert path in routed
-        assert wire.find(path.encode()) is not None
+        assert meant(path) in routed
+        found = wire.find(path.encode())
+        assert found is not None
+        assert found[1] == meant(path)
         with socket.create_connection((host, int(port)), timeout=20) as connection:
             connection.sendall(f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}".encode())
             assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
@@ -135,24 +186,31 @@ def test_what_the_wire_answers_by_itself_is_routed_and_refused_alike(gateway: Ga
         ("GET", "/v1/nothing", 404),
         ("POST", "/v1/chat/completions/", 404),
         ("POST", "//v1/chat/completions", 404),
+        ("POST", "//chat/completions", 404),
+        ("POST", "/v1//chat/completions", 404),
+        ("POST", "/v1/v1/chat/completions", 404),
         ("POST", "/v1/../v1/nothing", 404),
+        ("POST", "/chat/../v1/chat/completions", 404),
+        ("POST", "/messages/", 404),
         ("DELETE", "/v1/messages", 405),
+        ("DELETE", "/messages", 405),
         ("TRACE", "/v2/models/bikes/infer", 405),
         ("PUT", "/invocations", 405),
+        ("GET", "/models/bikes/invocations", 405),
     ],
 )
 def test_what_is_no_route_is_refused_in_its_paths_protocol(
     gateway: Gateway, method: str, path: str, status: int
 ) -> None:
-    with httpx.Client(base_url=gateway.url, follow_redirects=False) as stranger:
-        refused = stranger.request(method, path)
-    assert refused.status_code == status
-    assert refused.headers["x-request-id"]
-    said = refused.json()
+    got, headers, body = sent(gateway, method, path)
+    assert got == status
+    assert headers["x-request-id"]
+    said = json.loads(body)
     if path.startswith("/v2"):
         assert isinstance(said["error"], str)
     elif path.endswith("/invocations"):
         assert said["message"]
     else:
         assert said["error"]["message"]
-    assert said.get("type") == ("error" if path == "/v1/messages" else None)
+    anthropic = path.removeprefix("/v1").startswith("/messages")
+    assert said.get("type") == ("error" if anthropic else None)

@@ -75,7 +75,7 @@ class _Paths:
 def _meant(scope: Scope) -> Scope:
     method, path = scope["method"], scope["path"]
     first = path[1:].partition("/")[0]
-    if first in _UNVERSIONED or (first == "models" and method != "POST"):
+    if first in _UNVERSIONED or (first == "models" and not path.endswith("/invocations")):
         scope = {**scope, "path": f"/v1{path}", "raw_path": b"/v1" + (scope.get("raw_path") or path.encode())}
     if method == "HEAD":  # the server leaves the body out by itself
         scope = {**scope, "method": "GET"}
