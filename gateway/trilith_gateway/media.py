@@ -27,8 +27,8 @@ def parse_image(raw: bytes, headers: Mapping[str, str]) -> Body:
     body = request.decode(raw)
     request.check_model(body)
     request.check_prompt(body)
-    _check_count(body)
     request.check_generation(body)
+    _check_count(body)
     return body
 
 

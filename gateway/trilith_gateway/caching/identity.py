@@ -33,6 +33,8 @@ _STATEFUL = frozenset({"conversation", "previous_response_id", "background"})
 """Fields that make an answer depend on more than its request."""
 
 _SORTED = orjson.OPT_SORT_KEYS
+_MOST_WHOLE = 2**53
+"""Beyond that a float is no exact number, and far beyond orjson writes no whole one."""
 
 
 def cacheable(exchange: Exchange) -> bool:
@@ -77,7 +79,7 @@ def canonical(body: Mapping[str, Any], operation: Operation) -> dict[str, Any]:
             value = {option: chosen for option, chosen in value.items() if option not in _USAGE_ONLY}
             if not value:
                 continue
-        elif type(value) is float and value.is_integer():
+        elif type(value) is float and value.is_integer() and abs(value) < _MOST_WHOLE:
             value = int(value)
         if name in _DEFAULTS and value == _DEFAULTS[name]:
             continue
