@@ -88,6 +88,8 @@ class TestPaths:
             ("/v1/models", "GET, HEAD, OPTIONS"),
             ("/models/org/model", "GET, HEAD, OPTIONS"),
             ("/models/echo/invocations", "OPTIONS, POST"),
+            ("/v2/models/echo/infer", "OPTIONS, POST"),
+            ("/v1/files", "GET, HEAD, OPTIONS, POST"),
         ],
     )
     def test_options_names_the_methods(self, gateway: Gateway, path: str, allowed: str) -> None:

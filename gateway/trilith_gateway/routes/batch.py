@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import FileResponse, Response
@@ -32,6 +32,7 @@ _STATUSES = (400, 401, 404, 408, 413, 431, 500, 503)
 
 After = Annotated[str | None, Query(max_length=128)]
 Answer = Callable[[Key], Awaitable[Response]]
+Item = TypeVar("Item", StoredFile, Batch)
 
 
 def router(platform: Platform, runner: BatchRunner) -> APIRouter:
@@ -90,8 +91,8 @@ def _files(
         limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
     ) -> Response:
         async def work(key: Key) -> Response:
-            found = await asyncio.to_thread(shelf.listed, key.team)
-            return _page([file for file in found if purpose in (None, file.purpose)], after, limit)
+            found = _after(await asyncio.to_thread(shelf.listed, key.team), after)
+            return _page([file for file in found if purpose in (None, file.purpose)], limit)
 
         return await answer(request, work)
 
@@ -155,7 +156,7 @@ def _batches(
         request: Request, after: After = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
     ) -> Response:
         async def work(key: Key) -> Response:
-            return _page(await asyncio.to_thread(table.listed, key.team), after, limit)
+            return _page(_after(await asyncio.to_thread(table.listed, key.team), after), limit)
 
         return await answer(request, work)
 
@@ -217,22 +218,26 @@ def _asked(raw: bytes) -> tuple[str, str, dict[str, str] | None]:
     return file_id, str(endpoint), metadata
 
 
-def _page(found: Sequence[StoredFile | Batch], after: str | None, limit: int) -> Response:
-    """Return one page of a list."""
-    first = 0
-    if after is not None:
-        ids = [item.id for item in found]
-        if after not in ids:
-            reading.refuse(f"`after` is {after!r}, which is not in the list.", "after")
-        first = ids.index(after) + 1
-    page = found[first : first + limit]
+def _after(found: Sequence[Item], after: str | None) -> Sequence[Item]:
+    """Return what comes after the item of the id `after`; everything without one."""
+    if after is None:
+        return found
+    ids = [item.id for item in found]
+    if after not in ids:
+        reading.refuse(f"`after` is {after!r}, which is not in the list.", "after")
+    return found[ids.index(after) + 1 :]
+
+
+def _page(found: Sequence[StoredFile | Batch], limit: int) -> Response:
+    """Return the first page of a list."""
+    page = found[:limit]
     return reply(
         {
             "object": "list",
             "data": [item.shown() for item in page],
             "first_id": page[0].id if page else None,
             "last_id": page[-1].id if page else None,
-            "has_more": first + limit < len(found),
+            "has_more": limit < len(found),
         }
     )
 

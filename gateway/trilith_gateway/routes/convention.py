@@ -64,8 +64,9 @@ class _Paths:
 
     def _methods(self, scope: Scope) -> list[str]:
         found: set[str] = {"OPTIONS"}
-        for route in self._routes:
-            if route.path_regex.match(scope["path"]) is not None:
+        routes = [route for route in self._routes if route.path_regex.match(scope["path"]) is not None]
+        for route in routes:
+            if route.path == routes[0].path:  # later ones are wider, and take names for what they are not
                 found |= route.methods or set()
         if "GET" in found:
             found.add("HEAD")

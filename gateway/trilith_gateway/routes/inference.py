@@ -189,7 +189,9 @@ class InvocationResponse(ExchangeResponse):
     async def _body(self, most_bytes: int) -> bytes:
         read = self._read(most_bytes)
         raw = await read if inspect.isawaitable(read) else read
-        encoding = self._exchange.headers.pop("content-encoding", "")  # of what came, not of what goes on
+        headers = dict(self._exchange.headers)
+        encoding = headers.pop("content-encoding", "")
+        self._exchange.headers = headers  # of what goes on
         return mlflow.to_inference(packing.unpacked(raw, encoding, most_bytes))
 
     async def _run(self, outlet: Outlet) -> None:

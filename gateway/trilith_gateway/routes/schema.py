@@ -101,7 +101,10 @@ MESSAGE: Final = _object(
     stream=_FLAG,
     tools={"type": ["array", "null"], "items": {"type": "object"}},
 )
-COUNT: Final = MESSAGE | {"required": ["model", "messages"]}
+COUNT: Final = _object(
+    ["model", "messages"],
+    **{name: field for name, field in MESSAGE["properties"].items() if name not in ("max_tokens", "stream")},
+)
 COMPLETION: Final = _object(
     ["model", "prompt"],
     model=_NAME,
@@ -125,28 +128,35 @@ MODERATION: Final = _object(
     model=_NAME,
     input={"oneOf": [{"type": "string", "minLength": 1}, {"type": "array", "minItems": 1}]},
 )
-IMAGE: Final = _object(
-    ["model", "prompt"], model=_NAME, prompt=_TEXT, n={"type": "integer", "minimum": 1, "maximum": 100}
-)
+_IMAGES: Final = {"type": "integer", "minimum": 1, "maximum": 100}
+IMAGE: Final = _object(["model", "prompt"], model=_NAME, prompt=_passed_on("A text"), n=_IMAGES, stream=_FLAG)
 SPEECH: Final = _object(
     ["model", "input"],
     model=_NAME,
     input={"type": "string", "minLength": 1},
-    voice=_TEXT,
-    response_format=_TEXT,
+    voice=_passed_on("A voice's name"),
+    response_format=_passed_on("`mp3`, `wav` and others"),
 )
 _BINARY: Final = {"type": "string", "format": "binary"}
-IMAGE_FORM: Final = _object(["model", "image"], model=_NAME, image=_BINARY, prompt=_TEXT, n=_COUNT)
+IMAGE_FORM: Final = _object(["model", "image"], model=_NAME, image=_BINARY, prompt=_TEXT, n=_IMAGES)
 AUDIO_FORM: Final = _object(
     ["model", "file"], model=_NAME, file=_BINARY, language=_TEXT, response_format=_TEXT
 )
 FILE_FORM: Final = _object(["purpose", "file"], purpose={"enum": ["batch"]}, file=_BINARY)
+_ENDPOINT: Final = (
+    r"^((/v1)?/(chat/completions|completions|embeddings|responses|moderations|rerank)"
+    r"|/v2/rerank|/v2/models/[A-Za-z0-9._-]+/infer)$"
+)
 BATCH: Final = _object(
     ["input_file_id", "endpoint", "completion_window"],
     input_file_id=_TEXT,
-    endpoint=_TEXT,
+    endpoint={"type": "string", "pattern": _ENDPOINT},
     completion_window={"enum": ["24h"]},
-    metadata={"oneOf": [{"type": "object", "additionalProperties": _TEXT}, {"type": "null"}]},
+    metadata={
+        "type": ["object", "null"],
+        "maxProperties": 16,
+        "additionalProperties": {"type": "string", "maxLength": 512},
+    },
 )
 INFERENCE: Final = _object(
     ["inputs"],
