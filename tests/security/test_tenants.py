@@ -8,19 +8,24 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from support.gateway import Gateway
-from support.world import MODELS, Speaker, world
+from support.installed import until
+from support.world import LINES, MODELS, Speaker, begin, upload, world
 
 CHAT = {"messages": [{"role": "user", "content": "what is the plan"}]}
 TENSOR = {"inputs": [{"name": "a", "shape": [1], "datatype": "FP64", "data": [1]}]}
 HIDDEN = "chat"
 """A's own model; B's key does not name it."""
+ORDER = {"model": "sorter", "query": "the plan", "documents": ["a", "b"]}
+BATCH = {"input_file_id": "FILE", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+SOUND = {"file": ("a.mp3", b"ID3 la la")}
+PICTURE = {"image": ("a.png", b"PNG a picture")}
 REQUESTS: dict[str, tuple[str, str, Any]] = {
     "the list of models": ("GET", "/v1/models", None),
     "a hidden model": ("GET", f"/v1/models/{HIDDEN}", None),
@@ -48,8 +53,33 @@ REQUESTS: dict[str, tuple[str, str, Any]] = {
     "unloading a hidden predictor": ("POST", "/v2/repository/models/bikes/unload", {}),
     "an invocation": ("POST", "/invocations", {"instances": [[1]]}),
     "a named invocation": ("POST", "/models/bikes/invocations", {"instances": [[1]]}),
+    "the version": ("GET", "/version", None),
+    "counting for a hidden model": ("POST", "/v1/messages/count_tokens", {"model": HIDDEN, **CHAT}),
+    "an order by a hidden model": ("POST", "/v1/rerank", ORDER),
+    "an order by a hidden model, the other way": ("POST", "/v2/rerank", ORDER),
+    "a judgement by a hidden model": ("POST", "/v1/moderations", {"model": "judge", "input": "x"}),
+    "a hidden model's picture": ("POST", "/v1/images/generations", {"model": "painter", "prompt": "x"}),
+    "a hidden model's change": ("POST", "/v1/images/edits", ("painter", PICTURE)),
+    "a hidden model's variation": ("POST", "/v1/images/variations", ("painter", PICTURE)),
+    "a hidden model's voice": ("POST", "/v1/audio/speech", {"model": "voice", "input": "x"}),
+    "a hidden model's transcript": ("POST", "/v1/audio/transcriptions", ("voice", SOUND)),
+    "a hidden model's translation": ("POST", "/v1/audio/translations", ("voice", SOUND)),
+    "the list of files": ("GET", "/v1/files", None),
+    "files after A's": ("GET", "/v1/files?after=FILE", None),
+    "A's hidden file": ("GET", "/v1/files/FILE", None),
+    "what stands in A's hidden file": ("GET", "/v1/files/FILE/content", None),
+    "deleting A's hidden file": ("DELETE", "/v1/files/FILE", None),
+    "A's hidden output": ("GET", "/v1/files/OUTPUT/content", None),
+    "uploading nothing": ("POST", "/v1/files", None),
+    "the list of batches": ("GET", "/v1/batches", None),
+    "batches after A's": ("GET", "/v1/batches?after=BATCH", None),
+    "A's hidden batch": ("GET", "/v1/batches/BATCH", None),
+    "cancelling A's hidden batch": ("POST", "/v1/batches/BATCH/cancel", None),
+    "a batch over A's hidden file": ("POST", "/v1/batches", BATCH),
 }
-ALLOWED = frozenset(MODELS) - {HIDDEN, "bikes"}
+NOBODYS = {"FILE": "file-" + "0" * 24, "BATCH": "batch_" + "0" * 32, "OUTPUT": "file-" + "1" * 24}
+ALLOWED = frozenset({"kept", "guarded", "vectors", "library"})
+assert frozenset(MODELS) >= ALLOWED
 
 
 @pytest.fixture
@@ -58,9 +88,30 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
         yield running
 
 
-def ask(gateway: Gateway, token: str, what: str, **headers: str) -> httpx.Response:
+def own(gateway: Gateway, token: str) -> dict[str, str]:
+    """Make a file and a batch that has ended, and return their ids by the words that stand for them."""
+    with gateway.client(token=token) as client:
+        file = upload(client)
+        batch = begin(client, file)
+
+        def told() -> Any:
+            return client.get(f"/v1/batches/{batch}").json()
+
+        until(lambda: told()["status"] == "completed", what="the batch being done")
+        return {"FILE": file, "BATCH": batch, "OUTPUT": told()["output_file_id"]}
+
+
+def ask(
+    gateway: Gateway, token: str, what: str, ids: Mapping[str, str] = NOBODYS, **headers: str
+) -> httpx.Response:
     method, path, body = REQUESTS[what]
+    for word, id in ids.items():
+        path = path.replace(word, id)
     with gateway.client(token=token, headers=headers) as client:
+        if isinstance(body, tuple):
+            return client.request(method, path, data={"model": body[0]}, files=body[1])
+        if body is BATCH:
+            body = BATCH | {"input_file_id": ids["FILE"]}
         return client.request(method, path, json=body)
 
 
@@ -74,27 +125,56 @@ def seen(response: httpx.Response) -> tuple[Any, ...]:
 def test_b_gets_what_b_would_get_if_a_had_never_been(gateway: Gateway, tmp_path: Path) -> None:
     a, b = gateway.mint(team="a"), gateway.mint(team="b", models=ALLOWED)
     name = {"idempotency-key": "the-same-for-both"}
-    for what in REQUESTS:
-        ask(gateway, a, what)
-        ask(gateway, a, what, **name)
-    after = {what: [seen(ask(gateway, b, what)), seen(ask(gateway, b, what, **name))] for what in REQUESTS}
-    with world(tmp_path / "alone", Speaker()) as fresh:
-        alone = fresh.mint(team="b", models=ALLOWED)
-        never = {
-            what: [seen(ask(fresh, alone, what)), seen(ask(fresh, alone, what, **name))] for what in REQUESTS
+    harmless = [what for what in REQUESTS if not what.startswith("deleting")]
+    ids = own(gateway, a)
+    for what in harmless:
+        ask(gateway, a, what, ids)
+        ask(gateway, a, what, ids, **name)
+
+    def told(running: Gateway, token: str) -> dict[str, list[tuple[Any, ...]]]:
+        return {
+            what: [seen(ask(running, token, what, ids)), seen(ask(running, token, what, ids, **name))]
+            for what in REQUESTS
         }
+
+    after = told(gateway, b)
+    with world(tmp_path / "alone", Speaker()) as fresh:
+        never = told(fresh, fresh.mint(team="b", models=ALLOWED))
     assert after == never
-    hidden = {what for what in REQUESTS if "hidden" in what or "version" in what or "invocation" in what}
+    hidden = {what for what in REQUESTS if "hidden" in what or "a version" in what or "invocation" in what}
     assert {after[what][0][0] for what in hidden} == {404}
+    for what in (
+        "A's hidden file",
+        "what stands in A's hidden file",
+        "A's hidden output",
+        "A's hidden batch",
+    ):
+        assert ask(gateway, a, what, ids).status_code == 200, "what b tried has changed it"
+
+
+def test_a_key_of_the_same_team_sees_what_b_does_not(gateway: Gateway) -> None:
+    """So that what B is refused is refused for the team, and not because nobody would get it."""
+    a, other, b = gateway.mint(team="a"), gateway.mint(team="a"), gateway.mint(team="b")
+    ids = own(gateway, a)
+    requests = [what for what in REQUESTS if "A's" in what and not what.startswith("cancelling")]
+    requests.sort(key=lambda what: what.startswith("deleting"))
+    refused = {ask(gateway, b, what, ids).status_code for what in requests}
+    assert refused == {400, 404}  # 400: a page cannot begin after what is not there
+    assert {what: ask(gateway, other, what, ids).status_code for what in requests} == dict.fromkeys(
+        requests, 200
+    )
+    with gateway.client(token=b) as client:
+        assert client.get("/v1/files").json()["data"] == client.get("/v1/batches").json()["data"] == []
 
 
 def test_the_table_of_requests_leaves_no_route_out(gateway: Gateway) -> None:
     paths = httpx.get(f"{gateway.url}/openapi.json").json()["paths"]
-    known = {(method, path) for method, path, _ in REQUESTS.values()}
+    known = {(method, path.partition("?")[0]) for method, path, _ in REQUESTS.values()}
     for path, operations in paths.items():
         for method, operation in operations.items():
             if "security" in operation and path != "/v1/feedback":
                 pattern = re.escape(path).replace(r"\{name\}", r"[\w]+").replace(r"\{version\}", "1")
+                pattern = pattern.replace(r"\{id\}", "(FILE|BATCH)")
                 assert any(m == method.upper() and re.fullmatch(pattern, p) for m, p in known), path
 
 
@@ -125,7 +205,7 @@ def test_what_a_spends_and_asks_is_not_bs(gateway: Gateway) -> None:
 def test_a_callers_own_request_id_does_not_shadow_anothers(gateway: Gateway) -> None:
     a, b = gateway.mint(team="a"), gateway.mint(team="b")
     for token in (a, b):
-        ask(gateway, token, "vectors", **{"x-request-id": "shared-name"})
+        ask(gateway, token, "vectors", NOBODYS, **{"x-request-id": "shared-name"})
     with gateway.client(token=b) as client:
         assert client.post("/v1/feedback", json={"request_id": "shared-name"}).status_code == 201
     rows = [row for row in gateway.ledger() if row["request_id"] == "shared-name"]
@@ -140,8 +220,11 @@ def test_no_answer_of_bs_holds_a_word_of_as(gateway: Gateway) -> None:
         for model in ("chat", "kept", "guarded", "library"):
             body = {"model": model, "messages": [{"role": "user", "content": word}], "user": word}
             assert word in client.post("/v1/chat/completions", json=body).text
+        file = upload(client, LINES.replace(b"question", word.encode()))
+        assert word in client.get(f"/v1/files/{file}/content").text
+        ids = NOBODYS | {"FILE": file, "BATCH": begin(client, file)}
     for what in REQUESTS:
-        answered = ask(gateway, b, what)
+        answered = ask(gateway, b, what, ids)
         assert word not in answered.text + json.dumps(dict(answered.headers))
     with httpx.Client(base_url=gateway.url) as stranger:
         for path in ("/metrics", "/readyz", "/openapi.json"):

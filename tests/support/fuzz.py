@@ -13,30 +13,37 @@ from typing import Any
 SEED = 20_260_301
 PHASES = "coverage,fuzzing,stateful"
 _UNSAYABLE = """
-# No JSON schema can say that a tensor's values fill its shape and that rows are of one length.
+# No JSON schema can say that a tensor's values fill its shape, that rows are of one length, and that a batch
+# has not ended yet.
 [[operations]]
-include-path-regex = "/infer$|/invocations$"
+include-path-regex = "/infer$|/invocations$|/cancel$"
 checks.positive_data_acceptance.enabled = false
 """
 
 
 def aimed(page: Mapping[str, Any], models: Mapping[str, list[str]]) -> dict[str, Any]:
-    """Return the page with models that exist, so that requests get further than `model_not_found`.
+    """Return the page with models (and, where `models` has any, files and batches) that exist.
+
+    So requests get further than `model_not_found`.
 
     What an upstream may add (`default`) is left out: every status must be one that the gateway names.
     """
     made: dict[str, Any] = copy.deepcopy(dict(page))
     for path, operations in made["paths"].items():
-        for operation in operations.values():
+        for method, operation in operations.items():
             operation["responses"].pop("default", None)
             for parameter in operation.get("parameters", ()):
                 if parameter["name"] in ("name", "version"):
                     choices = models["/v2"] if path.startswith("/v2") else models["/v1"]
                     parameter["schema"] = {"enum": choices if parameter["name"] == "name" else ["1", "9"]}
-            content = operation.get("requestBody", {}).get("content", {})
-            fields = content.get("application/json", {}).get("schema", {}).get("properties", {})
-            if "model" in fields:
-                fields["model"] = {"enum": models[path], "type": "string"}
+                if parameter["name"] in ("id", "after") and f"{method} {path}" in models:
+                    parameter["schema"] = {"enum": models[f"{method} {path}"]}
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                fields = content["schema"].get("properties", {})
+                if "model" in fields:
+                    fields["model"] = {"enum": models[path], "type": "string"}
+                if "input_file_id" in fields and "input_file_id" in models:
+                    fields["input_file_id"] = {"enum": models["input_file_id"], "type": "string"}
     return made
 
 

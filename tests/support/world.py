@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from support.gateway import PRICE, Running
+import httpx
+
+from support.gateway import PRICE, Gateway, Running
 from trilith.errors import APIConnectionError
 from trilith.seams import Call, Reply, Upstream
 from trilith.settings.schema import Settings
 from trilith.testing import MemoryUpstream
+from trilith_gateway import multipart
 
 HERE = {"url": "http://127.0.0.1:9/v1"}
 ALL = {"ttl_s": 600, "only_deterministic": False}
@@ -27,6 +30,14 @@ MODELS: dict[str, dict[str, Any]] = {
     "vectors": {"kind": "embedding", "upstream": HERE, "price": PRICE},
     "library": {"kind": "rag", "index": "books", "generator": "chat", "price": PRICE},
     "bikes": {"kind": "predictor", "registered_model": "bikes", "price": PRICE | {"usd_per_krow": "1"}},
+    "sorter": {"kind": "rerank", "upstream": HERE, "price": PRICE},
+    "judge": {"kind": "moderation", "upstream": HERE, "price": PRICE},
+    "painter": {"kind": "image", "upstream": HERE, "price": {"usd_per_image": "0.04"}},
+    "voice": {
+        "kind": "audio",
+        "upstream": HERE,
+        "price": {"usd_per_audio_s": "0.0001", "usd_per_mchar": "15"},
+    },
 }
 """One model of every kind, one whose answers are kept, and one with a policy."""
 
@@ -39,6 +50,16 @@ TARGETS = {
     "/v1/completions": ["chat", "guarded", "vectors"],
     "/v1/embeddings": ["vectors", "chat"],
     "/v1/responses": ["chat", "guarded", "nobody"],
+    "/v1/messages/count_tokens": ["chat", "guarded", "nobody"],
+    "/v1/rerank": ["sorter", "chat"],
+    "/v2/rerank": ["sorter", "chat"],
+    "/v1/moderations": ["judge", "chat"],
+    "/v1/images/generations": ["painter", "nobody"],
+    "/v1/images/edits": ["painter", "nobody"],
+    "/v1/images/variations": ["painter", "nobody"],
+    "/v1/audio/speech": ["voice", "nobody"],
+    "/v1/audio/transcriptions": ["voice", "nobody"],
+    "/v1/audio/translations": ["voice", "nobody"],
 }
 """Which models to ask for on which path (or below it): those that answer there, and one that does not."""
 
@@ -59,7 +80,7 @@ class Spoken:
 
 
 class Speaker:
-    """Answers chats as `MemoryUpstream` does, and embeddings, responses and inferences in their forms."""
+    """Answers chats as `MemoryUpstream` does, and everything else in its form."""
 
     def __init__(self, **options: Any) -> None:
         self.chats = MemoryUpstream(**options)
@@ -67,9 +88,21 @@ class Speaker:
 
     async def send(self, call: Call) -> Reply:
         self.calls.append(call)
-        if call.path.startswith("/v2/"):
+        if call.path.startswith(("/v1/images/", "/v1/audio/")):
+            return _media(call)
+        if call.path.startswith("/v2/") and call.path != "/v2/rerank":
             return _inference(call)
         body = json.loads(call.body)
+        if call.path in ("/v1/rerank", "/v2/rerank"):
+            if not all(isinstance(one, str | dict) for one in body["documents"]):
+                said = {"message": "that is no document", "type": "invalid_request_error"}
+                return Spoken(400, {"error": {**said, "param": "documents", "code": None}})
+            return Spoken(200, _ranked(body))
+        if call.path == "/v1/moderations":
+            judged = {"flagged": False, "categories": {}, "category_scores": {}}
+            return Spoken(200, {"id": "modr_1", "model": body["model"], "results": [judged]})
+        if call.path == "/tokenize":
+            return Spoken(200, {"count": len(body["messages"]), "max_model_len": 4096, "tokens": []})
         if call.path == "/v1/embeddings":
             return Spoken(200, _vectors(body))
         if call.path == "/v1/responses":
@@ -89,6 +122,31 @@ def _vectors(body: dict[str, Any]) -> dict[str, Any]:
     data = [{"object": "embedding", "index": at, "embedding": [0.5, 0.5]} for at in range(len(texts))]
     usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
     return {"object": "list", "model": body["model"], "data": data, "usage": usage}
+
+
+def _ranked(body: dict[str, Any]) -> dict[str, Any]:
+    texts = [one if isinstance(one, str) else str(one.get("text", "")) for one in body["documents"]]
+    results = [
+        {"index": at, "document": {"text": text}, "relevance_score": 1 / (at + 1)}
+        for at, text in enumerate(texts)
+    ]
+    return {"id": "rank_1", "model": body["model"], "usage": {"total_tokens": 9}, "results": results}
+
+
+def _media(call: Call) -> Spoken:
+    """Answer with as many pictures as were asked for, with a sound, or with what was heard."""
+    if call.path == "/v1/audio/speech":
+        return Spoken(200, b"ID3 la la la", {"content-type": "audio/mpeg"})
+    if call.path.startswith("/v1/audio/"):
+        return Spoken(200, {"text": "la la la", "usage": {"type": "duration", "seconds": 2}})
+    fields = multipart.read(call.body, call.headers) if b"form-data" in call.body else json.loads(call.body)
+    pictures = [{"b64_json": "aGk="}] * int(fields.get("n") or 1)
+    if str(fields.get("stream")).lower() != "true":
+        return Spoken(200, {"created": 1, "data": pictures})
+    usage = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
+    event = {"type": "image_generation.completed", "b64_json": "aGk=", "usage": usage}
+    said = f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+    return Spoken(200, said, {"content-type": "text/event-stream"})
 
 
 _TENSOR = {"name": str, "datatype": str, "shape": list, "data": list}
@@ -139,3 +197,57 @@ def world(
     )
     upstream = speaker or Speaker()
     return Running(settings, dict.fromkeys(models, upstream))
+
+
+LINES = b"\n".join(
+    json.dumps(
+        {
+            "custom_id": f"line-{at}",
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": {"model": "chat", "messages": [{"role": "user", "content": f"question {at}"}]},
+        }
+    ).encode()
+    for at in range(2)
+)
+"""A batch's input."""
+NO_FILE, NO_BATCH = "file-" + "0" * 24, "batch_" + "0" * 32
+
+
+def upload(client: httpx.Client, lines: bytes = LINES) -> str:
+    """Upload a batch's input; returns the file's id."""
+    form = {"file": ("lines.jsonl", lines)}
+    made = client.post("/v1/files", data={"purpose": "batch"}, files=form).raise_for_status()
+    return str(made.json()["id"])
+
+
+def begin(client: httpx.Client, file: str) -> str:
+    """Begin a batch; returns its id."""
+    asked = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    return str(client.post("/v1/batches", json=asked).raise_for_status().json()["id"])
+
+
+def stock(gateway: Gateway, token: str | None = None) -> dict[str, list[str]]:
+    """Make files and batches, some for each operation on one of them, so that deleting one harms no other.
+
+    Returns:
+        Ids by operation, such as `get /v1/files/{id}`, and by the name of a field of a body. Those of a list
+        are where a page of it may begin.
+    """
+    with gateway.client(**({} if token is None else {"token": token})) as client:
+        files = {
+            way: [upload(client), NO_FILE]
+            for way in ("get /v1/files/{id}", "delete /v1/files/{id}", "get /v1/files/{id}/content")
+        }
+        kept = upload(client)
+        batches = {
+            way: [begin(client, kept), NO_BATCH]
+            for way in ("get /v1/batches/{id}", "post /v1/batches/{id}/cancel")
+        }
+    return {
+        **files,
+        **batches,
+        "get /v1/files": [kept],
+        "get /v1/batches": [ids[0] for ids in batches.values()],
+        "input_file_id": [kept, NO_FILE],
+    }
