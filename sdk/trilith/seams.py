@@ -45,9 +45,12 @@ class Tried:
     """What was read of its answer, in which usage may stand."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
-    """One request on its way to an upstream."""
+    """One request on its way to an upstream. Nobody changes one; `dataclasses.replace` makes another.
+
+    (It is not frozen: that would make it four times as slow to make, and there is one for every request.)
+    """
 
     path: str
     """OpenAI's path (`/v1/chat/completions`) or the Open Inference Protocol's (`/v2/models/m/infer`)."""

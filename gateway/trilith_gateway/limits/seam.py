@@ -19,9 +19,9 @@ _TOLERANCE_S = 1e-6
 What = Literal["requests", "tokens", "concurrency"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Allowance:
-    """What a limit says about one request."""
+    """What a limit says about one request; as quick to make as can be, so it is not frozen."""
 
     allowed: bool
     limit: int

@@ -84,6 +84,8 @@ class Call:
         release = exchange.target
         if release.fallbacks or release.gate is not None:
             return self._ask_in_turn(exchange, release.fallbacks)
+        if exchange.head_until is None:
+            return self._asked(exchange, release.upstream, exchange.call)
         return self._ask(exchange, release.upstream, exchange.call)
 
     async def _ask_in_turn(self, exchange: Exchange, others: Sequence[str]) -> None:

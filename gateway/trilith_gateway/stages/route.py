@@ -46,15 +46,16 @@ class Route:
             timeout_s = self._left(exchange)
             if exchange.until is not None:
                 headers[deadline.HEADER] = deadline.told(timeout_s)
+        release = exchange.target
         exchange.call = Call(
             path=operation.path or exchange.path,
             body=body,
             headers=headers,
             timeout_s=timeout_s,
-            affinity=_beginning(exchange) if operation.generates else None,
+            affinity=_beginning(exchange) if operation.generates and release.tries_again else None,
             json=exchange.body if operation.scores else None,
-            shield=exchange.protection if exchange.target.kind is Kind.RAG else None,
-            tried=partial(charge.note_tried, exchange) if exchange.target.tries_again else None,
+            shield=exchange.protection if release.kind is Kind.RAG else None,
+            tried=partial(charge.note_tried, exchange) if release.tries_again else None,
             tag=exchange.tag,
             repeatable=operation.repeatable,
             trail=exchange.trail,
@@ -96,8 +97,12 @@ def _changes(exchange: Exchange) -> dict[str, Any]:
     if body.get("model") != release.upstream_model:
         changes["model"] = release.upstream_model
     limits = exchange.operation.limits
-    if limits and all(body.get(name) is None for name in limits):
-        changes[limits[0]] = release.max_output_tokens
+    for name in limits:
+        if body.get(name) is not None:
+            break
+    else:
+        if limits:
+            changes[limits[0]] = release.max_output_tokens
     if exchange.stream and exchange.operation.generates:
         given = body.get("stream_options") or {}
         options = {**given, "include_usage": True}

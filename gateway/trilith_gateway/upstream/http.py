@@ -189,11 +189,17 @@ class HttpUpstream:
         deadline = now + call.timeout_s
         connection = self._pool.idle() if call.repeatable else self._pool.fresh(now)
         if connection is not None:
+            reply = connection.send(head, call.body, deadline=deadline, idle_s=_IDLE_S)
             try:
-                return await self._exchange(connection, head, call, deadline)
+                await reply.head()
+                return reply
             except ClosedEarly:  # the upstream had closed it while it was at rest
+                reply.abort()
                 if not call.repeatable:
                     raise
+            except BaseException:
+                reply.abort()
+                raise
             call = replace(call, timeout_s=deadline - asyncio.get_running_loop().time())
         return await self._exchange(await self._pool.connect(call.timeout_s), head, call, deadline)
 

@@ -24,8 +24,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from trilith.errors import APIError, APIStatusError
 from trilith_gateway import edge, sse
-from trilith_gateway.exchange import Exchange, new_id, too_large
+from trilith_gateway.exchange import Exchange, too_large
 from trilith_gateway.front import Front
+from trilith_gateway.identifier import new_id
 from trilith_gateway.wire import route
 
 if TYPE_CHECKING:
