@@ -18,6 +18,8 @@ Seen: TypeAlias = dict[str, Any]
 
 _SLOW_PER_S = 200
 """Below this rate, more connections would only be cut off in the middle of their answers."""
+_STEADY_PER_S = 1000.0
+"""The steady rate (requests per second); for a target that cannot take twice that, half of what it takes."""
 
 
 def load(order: Order) -> Seen:
@@ -66,6 +68,10 @@ def measure(asked: Order, beside: Order | None, seconds: float) -> Seen:
         found[f"c{count}"] = run(min(count, most), "whole")
     if beside is not None:
         found["c64 beside"] = run(64, "whole", beside)
+    rate = min(_STEADY_PER_S, warm["per_s"] / 2)
+    found["steady"] = load(replace(asked, connections=min(16, most), per_s=rate, seconds=seconds))
+    if beside is not None:
+        found["steady beside"] = load(replace(beside, connections=min(16, most), per_s=rate, seconds=seconds))
     found["flood"] = run(4, "flood")
     if beside is not None:
         found["flood beside"] = run(4, "flood", beside)
@@ -111,6 +117,8 @@ def _requests(found: Mapping[str, Seen]) -> str:
                 seen["version"],
                 number(seen["c64"]["cpu_us"], 1),
                 number(ratio(seen, "c64", "cpu_us"), 2),
+                f"{number(seen['steady']['cpu_us'], 0)} ({seen['steady']['per_s']:,.0f}/s)",
+                number(ratio(seen, "steady", "cpu_us"), 2),
                 rates,
                 number(seen["c1"]["p50_us"], 0),
                 f"{seen['idle_mb']:.0f} / {seen['loaded_mb']:.0f}",
@@ -123,6 +131,8 @@ def _requests(found: Mapping[str, Seen]) -> str:
             "version",
             "CPU us a request",
             "/ nginx",
+            "CPU us, steady rate",
+            "/ nginx at that rate",
             "requests/s c=1 / 16 / 64",
             "p50 us c=1",
             "MB idle / loaded",

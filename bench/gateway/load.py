@@ -1,4 +1,4 @@
-"""Closed-loop load on one core; prints one JSON line.
+"""Load on one core, as much as the target answers or at a steady rate; prints one JSON line.
 
 `python -m bench.gateway.load JSON`, with the fields of `Order`. CPU time is that of the process given, and of
 all below it.
@@ -44,6 +44,8 @@ class Order:
     """Instead of a time: so many requests; memory is then noted ten times on the way."""
     body: str = ""
     """Another body than a chat."""
+    per_s: float = 0.0
+    """Requests per second, spread evenly over the connections; 0: each asks again when it is answered."""
 
     def json(self) -> str:
         """Return it as JSON."""
@@ -86,13 +88,25 @@ class Caller(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, message: bytes, mode: Mode, tally: Tally) -> None:
+    def __init__(
+        self, message: bytes, mode: Mode, tally: Tally, due: float = 0.0, every_s: float = 0.0
+    ) -> None:
         self.message, self.mode, self.tally = message, mode, tally
+        self.due, self.every_s = due, every_s
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self.transport = transport  # type: ignore[assignment]  # a stream's transport reads and writes
-        self.ask()
+        self.next()
+
+    def next(self) -> None:
+        """Send the next request, now or when it is due."""
+        if not self.every_s:
+            self.ask()
+            return
+        loop = asyncio.get_running_loop()
+        self.due = max(self.due + self.every_s, loop.time())
+        loop.call_at(self.due, self.ask)
 
     def ask(self) -> None:
         """Send one request."""
@@ -116,7 +130,7 @@ class Caller(asyncio.Protocol):
         if self._ended():
             self.tally.done += 1
             self.tally.times.append(now - self.started)
-            self.ask()
+            self.next()
 
     def _ended(self) -> bool:
         if self.mode != "whole":
@@ -141,8 +155,11 @@ async def main() -> None:
     tally = Tally()
     loop = asyncio.get_running_loop()
     message = request(order)
-    for _ in range(order.connections):
-        await loop.create_connection(lambda: Caller(message, order.mode, tally), "127.0.0.1", order.port)
+    every_s = order.connections / order.per_s if order.per_s else 0.0
+    for number in range(order.connections):
+        due = loop.time() - every_s * number / order.connections
+        caller = Caller(message, order.mode, tally, due, every_s)
+        await loop.create_connection(lambda caller=caller: caller, "127.0.0.1", order.port)  # type: ignore[misc]
     if not order.requests:
         await asyncio.sleep(0.7)
     done, spent, began = tally.done, cpu_s(order.pid), time.perf_counter()
