@@ -20,6 +20,7 @@ Priority = Literal["interactive", "batch"]
 """Which of a full model's two queues a key's requests wait in."""
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 
+_MOST_SEEN = 10_000
 _TOKEN = re.compile(r"tl_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 
 
@@ -151,6 +152,7 @@ class KeyRing:
         """Read the keys again. Blocking."""
         self._read_at = time.monotonic()
         self._keys = {key.id: key for key in self._read()}
+        self._seen: dict[str, Key] = {}
 
     def may_be_behind(self, token: str) -> bool:
         """Say whether an unknown token may be that of a key made since the last look, a moment ago."""
@@ -162,7 +164,15 @@ class KeyRing:
 
     def find(self, token: str) -> Key | None:
         """Return the key of a token; None when it is unknown, revoked or malformed."""
+        seen = self._seen
+        if (known := seen.get(token)) is not None:  # found before; a dictionary's keys are hashed with a secret
+            return known
         match = _TOKEN.fullmatch(token)
         if match is None or (key := self._keys.get(match[1])) is None:
             return None
-        return key if hmac.compare_digest(key.secret_sha256, _digest(match[2])) else None
+        if not hmac.compare_digest(key.secret_sha256, _digest(match[2])):
+            return None
+        if len(seen) >= _MOST_SEEN:
+            seen.clear()
+        seen[token] = key
+        return key

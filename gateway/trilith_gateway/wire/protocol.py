@@ -159,7 +159,7 @@ class WireProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one header."""
         name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
+        if len(name) == 6 and name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))
         self._head_bytes += len(name) + len(value)
