@@ -165,7 +165,7 @@ class KeyRing:
     def find(self, token: str) -> Key | None:
         """Return the key of a token; None when it is unknown, revoked or malformed."""
         seen = self._seen
-        if (known := seen.get(token)) is not None:  # found before; a dictionary's keys are hashed with a secret
+        if (known := seen.get(token)) is not None:  # hashed with the process's own secret
             return known
         match = _TOKEN.fullmatch(token)
         if match is None or (key := self._keys.get(match[1])) is None:
