@@ -384,9 +384,9 @@ def _books(platform: platforms.Platform, book: Book, made: list[Key]) -> dict[st
             "tries": dict(ask("select rule, count(*) from ledger where category = 'attempt' group by 1")),
             "tiers": dict(ask("select tier, count(*) from ledger where tier <> '' group by 1")),
             "fell_back": ask(
-                "select count(distinct request_id) from ledger a where category = 'attempt' and model = 'm'"
-                " and exists (select 1 from ledger b where b.request_id = a.request_id"
-                " and b.category = 'usage' and b.model = 'other')"
+                "select count(distinct request_id) from ledger where category = 'attempt' and model = 'm'"
+                " and request_id in"
+                " (select request_id from ledger where category = 'usage' and model = 'other')"
             )[0][0],
             "outcomes": dict(book.outcomes),
         }
