@@ -30,6 +30,10 @@ _FETCHING = frozenset({"gigachat"})
 """Adapters that fetch addresses of a message with a client of their own, past litellm's one check."""
 
 
+_NAMING = frozenset({"image_url", "url", "file_id", "file_data"})
+"""Keys in messages whose values may be addresses."""
+
+
 class NotPassedOn(ValueError):
     """A field of the request that goes to no provider."""
 
@@ -72,6 +76,5 @@ def _addresses(value: object, key: str = "") -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from _addresses(inner, key)
-    elif isinstance(value, str) and key in ("image_url", "url", "file_id", "file_data"):
-        if not value.startswith("data:"):
-            yield value
+    elif key in _NAMING and isinstance(value, str) and not value.startswith("data:"):
+        yield value

@@ -41,7 +41,9 @@ def create_app() -> Starlette:
     async def complete(request: Request) -> Response:
         body = await request.json()
         try:
-            answer = await _unless_gone(request, litellm.acompletion(**_arguments(request, body, CHAT)))
+            # Without the last, litellm looks for tools of its own, with a package that is not installed.
+            asked = litellm.acompletion(**_arguments(request, body, CHAT), _skip_mcp_handler=True)
+            answer = await _unless_gone(request, asked)
         except Exception as error:  # litellm wraps every provider's errors in classes of its own
             return _error(error)
         if not body.get("stream"):
@@ -69,7 +71,7 @@ def create_app() -> Starlette:
 
 
 def _arguments(request: Request, body: dict[str, Any], allowed: frozenset[str]) -> dict[str, Any]:
-    """Return litellm's arguments: the caller's allowed fields, then the operator's, which win even where unset.
+    """Return litellm's arguments: the caller's allowed fields, then the operator's, which win even unset.
 
     Retries belong to the gateway.
     """
