@@ -85,7 +85,7 @@ def _fetch_nothing() -> None:
     import litellm
     from litellm.litellm_core_utils import url_utils
 
-    def refuse(*_: object, **__: object) -> None:
+    def refuse(url: str) -> tuple[str, str]:
         raise url_utils.SSRFError("addresses in messages are not fetched here; send data URLs")
 
     litellm.user_url_validation = True  # without it the check is passed by

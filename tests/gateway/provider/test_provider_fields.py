@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -172,6 +174,34 @@ async def test_litellm_fetches_no_address_itself(
 ) -> None:
     await ask(worker, picture(f"{evil.url}/a.png"), at=friend.url, provider=provider)
     assert evil.paths == []
+
+
+async def test_litellm_fetches_no_public_address_either() -> None:
+    # In a process of its own, as the worker: what is changed in litellm stays changed.
+    script = """
+from trilith_gateway.upstream.provider_worker import create_app
+create_app()
+from litellm.litellm_core_utils.url_utils import SSRFError, safe_get
+class Client:
+    def get(self, *args, **kwargs):
+        raise SystemExit("dialled")
+try:
+    safe_get(Client(), "http://93.184.216.34/a.png")
+except SSRFError:
+    print("refused")
+"""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    assert (process.returncode, out.strip()) == (0, b"refused")
+
+
+async def test_an_adapter_that_fetches_on_its_own_gets_no_address(
+    worker: ProviderWorker, evil: Recorder
+) -> None:
+    status, answer = await ask(worker, picture(f"{evil.url}/a.png"), provider="gigachat/x", at=evil.url)
+    assert (status, answer["error"]["param"], evil.paths) == (400, "messages", [])
 
 
 async def test_an_address_as_a_file_is_refused(
