@@ -21,6 +21,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from trilith_gateway.upstream.provider_fields import CHAT, EMBEDDINGS, NotPassedOn, check
+
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else the import waits for the network
 
 TARGET = "x-trilith-provider"
@@ -34,11 +36,14 @@ def create_app() -> Starlette:
     litellm.telemetry = False
     litellm.suppress_debug_info = True
     litellm.drop_params = False
+    _fetch_nothing()
 
     async def complete(request: Request) -> Response:
         body = await request.json()
         try:
-            answer = await _unless_gone(request, litellm.acompletion(**_arguments(request, body)))
+            # Without the last, litellm looks for tools of its own, with a package that is not installed.
+            asked = litellm.acompletion(**_arguments(request, body, CHAT), _skip_mcp_handler=True)
+            answer = await _unless_gone(request, asked)
         except Exception as error:  # litellm wraps every provider's errors in classes of its own
             return _error(error)
         if not body.get("stream"):
@@ -47,7 +52,7 @@ def create_app() -> Starlette:
 
     async def embed(request: Request) -> Response:
         try:
-            made = await litellm.aembedding(**_arguments(request, await request.json()))
+            made = await litellm.aembedding(**_arguments(request, await request.json(), EMBEDDINGS))
         except Exception as error:
             return _error(error)
         return JSONResponse(made.model_dump(exclude_none=True))
@@ -60,15 +65,42 @@ def create_app() -> Starlette:
             Route("/v1/chat/completions", complete, methods=["POST"]),
             Route("/v1/embeddings", embed, methods=["POST"]),
             Route("/v1/models", models),
+            Route("/{path:path}", _elsewhere, methods=["GET", "POST", "DELETE"]),
         ]
     )
 
 
-def _arguments(request: Request, body: dict[str, Any]) -> dict[str, Any]:
-    """Return litellm's arguments; retries belong to the gateway."""
+def _arguments(request: Request, body: dict[str, Any], allowed: frozenset[str]) -> dict[str, Any]:
+    """Return litellm's arguments: the caller's allowed fields, then the operator's, which win even unset.
+
+    Retries belong to the gateway.
+    """
     target = json.loads(request.headers[TARGET])
-    given = {name: value for name, value in target.items() if value is not None}
-    return {**body, **given, "max_retries": 0, "num_retries": 0}
+    check(body, allowed, target["model"])
+    return {**body, **target, "max_retries": 0, "num_retries": 0}
+
+
+def _fetch_nothing() -> None:
+    """Let litellm fetch no address out of a message: what the caller names is for the provider to fetch."""
+    import litellm
+    from litellm.litellm_core_utils import url_utils
+
+    def refuse(url: str) -> tuple[str, str]:
+        raise url_utils.SSRFError("addresses in messages are not fetched here; send data URLs")
+
+    litellm.user_url_validation = True  # without it the check is passed by
+    url_utils.validate_url = refuse
+
+
+async def _elsewhere(request: Request) -> Response:
+    detail = {
+        "message": f"A provider behind litellm does not answer {request.url.path}; "
+        "use /v1/chat/completions or /v1/embeddings.",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "operation_not_supported",
+    }
+    return JSONResponse({"error": detail}, status_code=400)
 
 
 async def _unless_gone(request: Request, call: Any) -> Any:
@@ -102,6 +134,14 @@ async def _events(chunks: Any) -> AsyncIterator[bytes]:
 
 
 def _error(error: Exception) -> Response:
+    if isinstance(error, NotPassedOn):
+        detail = {
+            "message": str(error),
+            "type": "invalid_request_error",
+            "param": error.param,
+            "code": "unsupported_parameter",
+        }
+        return JSONResponse({"error": detail}, status_code=400)
     # Where the provider's own headers are depends on the provider's adapter.
     places = (
         getattr(error, "litellm_response_headers", None),
