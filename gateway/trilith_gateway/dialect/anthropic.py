@@ -170,7 +170,8 @@ def _asked(role: str, blocks: list[Any], where: str) -> list[Body]:
 
 def _result(block: Body, where: str) -> tuple[str, list[Body]]:
     """Return what a tool said, and the pictures that it gave, each after words that tell whose they are."""
-    content, seen = block.get("content") or "", []
+    content = block.get("content") or ""
+    seen: list[Body] = []
     for part in content if isinstance(content, list) else ():
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "image":
