@@ -7,6 +7,7 @@ import time
 from trilith.errors import APIError, APIStatusError, APITimeoutError
 from trilith.money import format_usd
 from trilith_gateway import charge, fault, sse
+from trilith_gateway.api import Api
 from trilith_gateway.exchange import Answer, Exchange
 from trilith_gateway.limits.seam import Allowance
 
@@ -29,6 +30,8 @@ def headers(exchange: Exchange, ready: Answer) -> dict[str, str]:
     waited = exchange.waited_s * 1000
     own = (elapsed - exchange.waited_s - exchange.queued_s) * 1000
     found["x-request-id"] = exchange.request_id
+    if exchange.api is Api.MESSAGE or exchange.api is Api.COUNT:
+        found["request-id"] = exchange.request_id  # the name that Anthropic's clients look for
     found["openai-version"] = "2020-10-01"
     found["openai-processing-ms"] = "%.0f" % (elapsed * 1000)
     found["server-timing"] = f"gateway;dur={own:.3f}, upstream;dur={waited:.3f}"

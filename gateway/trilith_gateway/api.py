@@ -57,10 +57,10 @@ class Dialect:
 
     ask: Callable[[Body], Body]
     """Returns the chat request; raises BadRequestError."""
-    answer: Callable[[Body, str], Body]
-    """Takes a decoded chat answer and the model's public name."""
-    stream: Callable[[str], Translator]
-    """Takes the model's public name."""
+    answer: Callable[[Body, str, bytes], Body]
+    """Takes a decoded chat answer, the model's public name and the caller's own body."""
+    stream: Callable[[str, bytes], Translator]
+    """Takes the model's public name and the caller's own body."""
     refusal: Callable[[bytes, int], bytes]
     """Takes an upstream's error body and its status."""
     failure: Callable[[APIError], bytes]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import anthropic
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -189,3 +190,63 @@ def test_streamed_calls_of_tools_each_get_a_block() -> None:
     assert "".join(parts) == '{"x":1}'
     stops: Callable[[str], int] = lambda kind: sum(event["type"] == kind for event in events)  # noqa: E731
     assert stops("content_block_start") == stops("content_block_stop") == 3
+
+
+PICTURE: Ask = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
+
+
+def with_result(**more: Any) -> Ask:
+    used = {"type": "tool_use", "id": "t1", "name": "weather", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "t1", **more}
+    turns = [{"role": "assistant", "content": [used]}, {"role": "user", "content": [result]}]
+    return ASK | {"tools": [TOOL], "messages": [*ASK["messages"], *turns]}
+
+
+@pytest.fixture
+def plain(start_gateway: StartGateway, upstream: MemoryUpstream) -> Iterator[anthropic.Anthropic]:
+    gateway = start_gateway({"echo": upstream})
+    with anthropic.Anthropic(base_url=gateway.url, api_key=gateway.token, max_retries=0) as made:
+        yield made
+
+
+def test_a_picture_in_a_tools_result_follows_it_and_an_error_is_told(
+    plain: anthropic.Anthropic, upstream: MemoryUpstream
+) -> None:
+    plain.messages.create(**with_result(content=[PICTURE]))
+    plain.messages.create(**with_result(content="gone", is_error=True))
+    told, shown = orjson.loads(upstream.calls[0].body)["messages"][-2:]
+    assert (told["role"], told["content"], shown["role"]) == ("tool", "An image, which follows.", "user")
+    assert shown["content"][1]["image_url"]["url"] == "data:image/png;base64,aGk="
+    assert orjson.loads(upstream.calls[1].body)["messages"][-1]["content"] == "Error: gone"
+
+
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "web_search_20250305"),
+        ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "bash_20250124"),
+        ({"tools": [TOOL], "tool_choice": {"type": "unheard"}}, "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": {"type": "tool"}}, "tool_choice"),
+        (with_result(content=[{"type": "document"}]), "document"),
+    ],
+)
+def test_what_a_chat_model_has_not_is_refused_by_name(
+    plain: anthropic.Anthropic, upstream: MemoryUpstream, more: Ask, word: str
+) -> None:
+    with pytest.raises(anthropic.BadRequestError, match=word):
+        plain.messages.create(**ASK | more)
+    assert upstream.calls == []
+
+
+def test_the_stop_word_that_the_upstream_names_is_told() -> None:
+    choice = {"message": {"content": "a"}, "finish_reason": "stop", "stop_reason": "END"}
+    answer = from_chat({"choices": [choice]}, "m")
+    assert (answer["stop_reason"], answer["stop_sequence"]) == ("stop_sequence", "END")
+    assert from_chat({"choices": [choice | {"stop_reason": 7}]}, "m")["stop_reason"] == "end_turn"
+    last = {"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": "END"}
+    events = run([chunk(content="a"), sse.encode({"id": "c", "choices": [last]}), sse.DONE])
+    assert events[-2]["delta"] == {"stop_reason": "stop_sequence", "stop_sequence": "END"}
+
+
+def test_a_stream_without_a_chunk_is_a_message_all_the_same() -> None:
+    assert [event["type"] for event in run([sse.DONE])] == ["message_start", "message_delta", "message_stop"]

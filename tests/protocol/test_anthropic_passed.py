@@ -190,3 +190,46 @@ def test_a_tools_streamed_arguments_get_their_data_back() -> None:
     parts = [event["delta"]["partial_json"] for event in made if "delta" in event]
     assert "".join(parts) == '{"a": "Ada Lovelace"}<PER'
     assert made[-1] == {"type": "content_block_stop", "index": 1}
+
+
+SPARE = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}
+LONG = {"type": "error", "error": {"type": "invalid_request_error", "message": "prompt is too long: 9 > 8"}}
+WITHHELD = whole("") | {"content": [], "stop_reason": "refusal"}
+
+
+@pytest.mark.parametrize(
+    ("first", "amount"),
+    [
+        (Scripted(529, SPARE), 0),
+        (Scripted(400, LONG), 0),
+        (Scripted(body=WITHHELD), 23 * 10**6 + 100 * 10**5 + 7 * 3 * 10**6),
+    ],
+    ids=["overloaded", "too long", "withheld"],
+)
+def test_another_model_answers_what_this_one_could_not_and_each_is_charged(
+    tmp_path: Path, client: Any, first: Scripted, amount: int
+) -> None:
+    with ScriptedServer([first]) as one, ScriptedServer([Scripted(body=whole("spare"))]) as other:
+        models = {
+            name: {
+                "kind": "chat",
+                "upstream": {"url": f"{server.url}/v1", "protocol": "anthropic", "model": "theirs"},
+                "price": PRICE | {"cached_input_usd_per_mtok": "0.1"},
+                "fallbacks": others,
+            }
+            for name, server, others in (("claude", one, ["spare"]), ("spare", other, []))
+        }
+        settings = Settings.model_validate({"home": tmp_path / "home", "models": models})
+        with Running(settings, {}) as gateway:
+            assert client(gateway).messages.create(**ASK).content[0].text == "spare"
+            rows = [(row["model"], row["amount_pico_usd"]) for row in gateway.ledger()]
+    assert rows == [("claude", amount), ("spare", 23 * 10**6 + 100 * 10**5 + 7 * 3 * 10**6)]
+
+
+def test_its_clients_find_the_requests_id_and_the_rate_limits(run: Any, client: Any) -> None:
+    told = {"request-id": "req_theirs", "anthropic-ratelimit-input-tokens-remaining": "7"}
+    gateway, _ = run(Scripted(body=whole("hello"), headers=told))
+    raw = client(gateway).messages.with_raw_response.create(**ASK)
+    assert raw.parse()._request_id == raw.headers["x-request-id"]
+    assert raw.headers["x-upstream-request-id"] == "req_theirs"
+    assert raw.headers["anthropic-ratelimit-input-tokens-remaining"] == "7"

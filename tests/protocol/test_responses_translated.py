@@ -184,3 +184,55 @@ def test_streamed_calls_of_functions_each_get_an_item() -> None:
     assert [item.get("arguments") for item in output] == [None, '{"x":1}', ""]
     kinds = [event["type"] for event in events]
     assert kinds.count("response.output_item.added") == kinds.count("response.output_item.done") == 3
+
+
+def test_a_request_is_echoed_and_only_its_allowed_tools_go_on(
+    client: openai.OpenAI, upstream: MemoryUpstream
+) -> None:
+    other: Any = TOOL | {"name": "other"}
+    allowed: Any = {
+        "type": "allowed_tools",
+        "mode": "required",
+        "tools": [{"type": "function", "name": "weather"}],
+    }
+    ask: Any = {
+        "model": "echo",
+        "input": "hi",
+        "instructions": "I am Ada Lovelace",
+        "temperature": 0.5,
+        "top_logprobs": 2,
+        "tools": [TOOL, other],
+        "tool_choice": allowed,
+    }
+    answer = client.responses.create(**ask)
+    with client.responses.stream(**ask) as events:
+        streamed = events.get_final_response()
+    for told in (answer, streamed):
+        assert (told.instructions, told.temperature, told.top_logprobs) == ("I am Ada Lovelace", 0.5, 2)
+        assert [getattr(tool, "name", None) for tool in told.tools] == ["weather", "other"]
+        assert getattr(told.tool_choice, "mode", None) == "required"
+    sent = json.loads(upstream.calls[0].body)
+    assert [tool["function"]["name"] for tool in sent["tools"]] == ["weather"]
+    assert (sent["tool_choice"], sent["logprobs"], sent["top_logprobs"]) == ("required", True, 2)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"type": "file_search"},
+        {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "nobody"}]},
+        {"type": "allowed_tools", "mode": "never", "tools": [{"type": "function", "name": "weather"}]},
+    ],
+)
+def test_a_choice_that_chat_does_not_know_is_refused(client: openai.OpenAI, choice: Any) -> None:
+    with pytest.raises(openai.BadRequestError, match="tool_choice"):
+        client.responses.create(model="echo", input="hi", tools=[TOOL], tool_choice=choice)  # type: ignore[list-item]
+
+
+def test_an_item_that_was_cut_is_incomplete_in_a_stream_and_whole() -> None:
+    last = sse.encode({"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]})
+    events = run([chunk(content="a"), last, sse.DONE])
+    (done,) = (event["item"] for event in events if event["type"] == "response.output_item.done")
+    assert done["status"] == events[-1]["response"]["output"][0]["status"] == "incomplete"
+    whole = from_chat({"choices": [{"message": {"content": "a"}, "finish_reason": "length"}]}, "m")
+    assert whole["output"][0]["status"] == "incomplete"

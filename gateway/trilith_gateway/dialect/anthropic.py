@@ -65,11 +65,9 @@ def to_chat(body: Body) -> Body:
         if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
             request.refuse("`tools` is not a list of objects.", "tools")
         if tools:
-            chat["tools"] = [_tool(tool) for tool in tools]
-    if isinstance(choice := body.get("tool_choice"), dict):
-        kind = str(choice.get("type"))
-        named = {"type": "function", "function": {"name": choice.get("name")}}
-        chat["tool_choice"] = _CHOICES.get(kind, named)
+            chat["tools"] = [_tool(tool, f"tools[{at}]") for at, tool in enumerate(tools)]
+    if (choice := body.get("tool_choice")) is not None:
+        chat["tool_choice"] = _choice(choice)
         if choice.get("disable_parallel_tool_use") is True:
             chat["parallel_tool_calls"] = False
     if (stops := body.get("stop_sequences")) is not None:
@@ -79,6 +77,18 @@ def to_chat(body: Body) -> Body:
     if body.get("stream") is True:
         chat["stream_options"] = {"include_usage": True}
     return chat
+
+
+def _choice(choice: object) -> object:
+    given = choice if isinstance(choice, dict) else {}
+    kind, name = given.get("type"), given.get("name")
+    if isinstance(kind, str) and kind in _CHOICES:
+        return _CHOICES[kind]
+    if kind == "tool" and isinstance(name, str):
+        return {"type": "function", "function": {"name": name}}
+    request.refuse(
+        f"`tool_choice` is none of {', '.join(_CHOICES)}, nor a `tool` with a `name`.", "tool_choice"
+    )
 
 
 def _messages(body: Body) -> list[Body]:
@@ -126,19 +136,19 @@ def _said(blocks: list[Any], where: str) -> Body:
 
 
 def _asked(role: str, blocks: list[Any], where: str) -> list[Body]:
-    """Return a user's turn: the tools' results first, as chat wants them, then the rest."""
+    """Return a user's turn: the tools' results first, as chat wants them, then the rest.
+
+    A tool's message holds text alone, so the pictures in a result lead the user's words that follow.
+    """
     told = _of(blocks, "tool_result")
     if not all(isinstance(block.get("tool_use_id"), str) for block in told):
         request.refuse(f"`{where}` holds a tool's result without `tool_use_id`.", where)
-    results = [
-        {
-            "role": "tool",
-            "tool_call_id": block["tool_use_id"],
-            "content": _plain(block.get("content", ""), where),
-        }
-        for block in told
-    ]
+    results: list[Body] = []
     parts: list[Body] = []
+    for block in told:
+        text, seen = _result(block, where)
+        results.append({"role": "tool", "tool_call_id": block["tool_use_id"], "content": text})
+        parts += seen
     for block in blocks:
         kind = block.get("type") if isinstance(block, dict) else None
         if kind == "text":
@@ -156,6 +166,25 @@ def _asked(role: str, blocks: list[Any], where: str) -> list[Body]:
     if all(part["type"] == "text" for part in parts):
         return [*results, {"role": role, "content": "\n\n".join(part["text"] for part in parts)}]
     return [*results, {"role": role, "content": parts}]
+
+
+def _result(block: Body, where: str) -> tuple[str, list[Body]]:
+    """Return what a tool said, and the pictures that it gave, each after words that tell whose they are."""
+    content = block.get("content") or ""
+    seen: list[Body] = []
+    for part in content if isinstance(content, list) else ():
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind == "image":
+            url = _image(part.get("source"), where)
+            seen.append({"type": "text", "text": f"From the result of {block['tool_use_id']}:"})
+            seen.append({"type": "image_url", "image_url": {"url": url}})
+        elif kind != "text":
+            request.refuse(
+                f"`{where}` holds a tool's result of the type {kind!r}, which a chat model does not take.",
+                where,
+            )
+    text = _plain(content, where) or ("An image, which follows." if seen else "")
+    return (f"Error: {text}" if block.get("is_error") is True else text), seen
 
 
 def _of(blocks: list[Any], kind: str) -> list[Body]:
@@ -180,14 +209,20 @@ def _image(source: object, where: str) -> str:
     request.refuse(f"`{where}` holds an image without a source.", where)
 
 
-def _tool(tool: Body) -> Body:
+def _tool(tool: Body, where: str) -> Body:
+    if (kind := tool.get("type")) not in (None, "custom"):
+        request.refuse(
+            f"`{where}` has the type {kind!r}, which only Anthropic's own models know; a chat model takes "
+            "tools that are described by an `input_schema`.",
+            where,
+        )
     function = {"name": tool.get("name"), "parameters": tool.get("input_schema") or {"type": "object"}}
     if (description := tool.get("description")) is not None:
         function["description"] = description
     return {"type": "function", "function": function}
 
 
-def from_chat(answer: Body, model: str) -> Body:
+def from_chat(answer: Body, model: str, asked: bytes = b"") -> Body:
     """Return the message that a chat's answer means."""
     choice = (answer.get("choices") or [{}])[0]
     said = choice.get("message") or {}
@@ -210,13 +245,20 @@ def from_chat(answer: Body, model: str) -> Body:
         "role": "assistant",
         "model": model,
         "content": content,
-        "stop_reason": _REASONS.get(choice.get("finish_reason") or "stop", "end_turn"),
-        "stop_sequence": None,
+        **_stopped(choice),
         "usage": _usage(answer.get("usage")),
     }
 
 
-def counted(answer: Body, model: str) -> Body:
+def _stopped(choice: Body) -> Body:
+    """Return why an answer ended; vLLM names the stop word, others do not tell it from the answer's end."""
+    reason, word = choice.get("finish_reason") or "stop", choice.get("stop_reason")
+    if reason == "stop" and isinstance(word, str):
+        return {"stop_reason": "stop_sequence", "stop_sequence": word}
+    return {"stop_reason": _REASONS.get(reason, "end_turn"), "stop_sequence": None}
+
+
+def counted(answer: Body, model: str, asked: bytes = b"") -> Body:
     """Return how many tokens a message would have, from what vLLM's `/tokenize` says."""
     return {"input_tokens": answer.get("count") or 0}
 
@@ -243,13 +285,13 @@ def _usage(reported: object) -> Body:
 class Stream:
     """Turns a chat's stream into a message's, chunk by chunk."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, asked: bytes = b"") -> None:
         self._model = model
         self._started = False
         self._open: str | None = None
         """Kind of the block that is open: `text`, or the index of a tool's call."""
         self._index = -1
-        self._reason = "end_turn"
+        self._stopped = _stopped({})
         self._used = _usage(None)
 
     def feed(self, event: bytes) -> bytes:
@@ -265,10 +307,7 @@ class Stream:
         out: list[bytes] = []
         if chunk.get("usage"):
             self._used = _usage(chunk["usage"])
-        if not self._started:
-            self._started = True
-            start = from_chat({"id": chunk.get("id")}, self._model) | {"stop_reason": None}
-            out.append(_event("message_start", message=start))
+        self._start(out, chunk.get("id"))
         for choice in (chunk.get("choices") or ())[:1]:
             delta = choice.get("delta") or {}
             if text := delta.get("content"):
@@ -276,9 +315,15 @@ class Stream:
                 out.append(self._delta({"type": "text_delta", "text": text}))
             for call in delta.get("tool_calls") or ():
                 out += self._call(call)
-            if reason := choice.get("finish_reason"):
-                self._reason = _REASONS.get(reason, "end_turn")
+            if choice.get("finish_reason"):
+                self._stopped = _stopped(choice)
         return b"".join(out)
+
+    def _start(self, out: list[bytes], id: object) -> None:
+        if not self._started:
+            self._started = True
+            start = from_chat({"id": id}, self._model) | {"stop_reason": None}
+            out.append(_event("message_start", message=start))
 
     def _call(self, call: Body) -> list[bytes]:
         function = call.get("function") or {}
@@ -307,9 +352,12 @@ class Stream:
         return [_event("content_block_stop", index=self._index)]
 
     def _end(self) -> bytes:
-        ends = {"stop_reason": self._reason, "stop_sequence": None}
+        out: list[bytes] = []
+        self._start(out, None)
         last = b"event: message_stop\ndata: %b\n\n" % LAST
-        return b"".join([*self._close(), _event("message_delta", delta=ends, usage=self._used), last])
+        return b"".join(
+            [*out, *self._close(), _event("message_delta", delta=self._stopped, usage=self._used), last]
+        )
 
 
 def _event(kind: str, **fields: Any) -> bytes:

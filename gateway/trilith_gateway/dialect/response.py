@@ -11,6 +11,8 @@ import secrets
 import time
 from typing import Any, cast
 
+import orjson
+
 from trilith_gateway import request, sse
 
 Body = dict[str, Any]
@@ -37,6 +39,26 @@ _OWN = frozenset(
         "truncation",
     }
 )
+_CUT = {"length": "max_output_tokens", "content_filter": "content_filter"}
+_ECHOED = (
+    "instructions",
+    "max_output_tokens",
+    "max_tool_calls",
+    "metadata",
+    "parallel_tool_calls",
+    "prompt_cache_key",
+    "reasoning",
+    "safety_identifier",
+    "service_tier",
+    "temperature",
+    "text",
+    "tool_choice",
+    "tools",
+    "top_logprobs",
+    "top_p",
+    "truncation",
+    "user",
+)
 _STATE = ("previous_response_id", "conversation", "prompt")
 
 
@@ -59,7 +81,9 @@ def to_chat(body: Body) -> Body:
     if tools := body.get("tools"):
         chat["tools"] = [_tool(tool, f"tools[{at}]") for at, tool in enumerate(tools)]
         if (choice := body.get("tool_choice")) is not None:
-            chat["tool_choice"] = _choice(choice)
+            chat["tool_choice"] = _choice(choice, chat)
+    if body.get("top_logprobs") is not None:
+        chat["logprobs"] = True  # chat gives none without
     if isinstance(reasoning := body.get("reasoning"), dict) and reasoning.get("effort") is not None:
         chat["reasoning_effort"] = reasoning["effort"]
     if isinstance(text := body.get("text"), dict) and (shape := _shape(text.get("format"))) is not None:
@@ -146,10 +170,28 @@ def _tool(tool: object, where: str) -> Body:
     return {"type": "function", "function": {name: tool[name] for name in kept if tool.get(name) is not None}}
 
 
-def _choice(choice: object) -> object:
-    if isinstance(choice, dict) and choice.get("type") == "function":
-        return {"type": "function", "function": {"name": choice.get("name")}}
-    return choice
+def _choice(choice: object, chat: Body) -> object:
+    """Return chat's choice; where only some tools are allowed, the others are taken out of `chat`."""
+    if isinstance(choice, str):
+        return choice
+    given = choice if isinstance(choice, dict) else {}
+    if given.get("type") == "function":
+        return {"type": "function", "function": {"name": given.get("name")}}
+    allowed, mode = given.get("tools"), given.get("mode", "auto")
+    if (
+        given.get("type") != "allowed_tools"
+        or not isinstance(allowed, list)
+        or mode not in ("auto", "required")
+    ):
+        request.refuse(
+            "`tool_choice` is neither a word, a function nor a list of allowed tools.", "tool_choice"
+        )
+    names = [tool.get("name") if isinstance(tool, dict) else None for tool in allowed]
+    kept = [tool for tool in chat["tools"] if tool["function"].get("name") in names]
+    if not kept or len(kept) < len(names):
+        request.refuse("`tool_choice.tools` names none of `tools`, or one that is not there.", "tool_choice")
+    chat["tools"] = kept
+    return mode
 
 
 def _shape(given: object) -> Body | None:
@@ -161,19 +203,20 @@ def _shape(given: object) -> Body | None:
     return {"type": "json_schema", "json_schema": {n: given[n] for n in kept if given.get(n) is not None}}
 
 
-def from_chat(answer: Body, model: str) -> Body:
-    """Return the response that a chat's answer means."""
+def from_chat(answer: Body, model: str, asked: bytes = b"") -> Body:
+    """Return the response that a chat's answer means, to a request whose body was `asked`."""
     choice = (answer.get("choices") or [{}])[0]
     said = choice.get("message") or {}
     output: list[Body] = []
+    status = "incomplete" if choice.get("finish_reason") in _CUT else "completed"
     if text := said.get("content"):
-        output.append(_message(_id("msg"), [_text(text)], "completed"))
+        output.append(_message(_id("msg"), [_text(text)], status))
     for call in said.get("tool_calls") or ():
         function = call.get("function") or {}
         output.append(
-            _call(_id("fc"), call.get("id"), function.get("name"), function.get("arguments") or "{}")
+            _call(_id("fc"), call.get("id"), function.get("name"), function.get("arguments") or "{}", status)
         )
-    response = _response(_id("resp"), model, int(answer.get("created") or time.time()))
+    response = _response(_id("resp"), model, int(answer.get("created") or time.time()), asked)
     return _ended(response, output, choice.get("finish_reason"), answer.get("usage"))
 
 
@@ -200,7 +243,7 @@ def _call(id: str, call_id: object, name: object, arguments: str, status: str = 
     }
 
 
-def _response(id: str, model: str, created: int) -> Body:
+def _response(id: str, model: str, created: int, asked: bytes) -> Body:
     return {
         "id": id,
         "object": "response",
@@ -218,11 +261,18 @@ def _response(id: str, model: str, created: int) -> Body:
         "tool_choice": "auto",
         "tools": [],
         "usage": None,
+        **_echoed(asked),
     }
 
 
+def _echoed(asked: bytes) -> Body:
+    """Return what a response repeats of its request."""
+    given = orjson.loads(asked) if asked else {}
+    return {name: given[name] for name in _ECHOED if given.get(name) is not None}
+
+
 def _ended(response: Body, output: list[Body], reason: object, used: object) -> Body:
-    cut = {"length": "max_output_tokens", "content_filter": "content_filter"}.get(str(reason))
+    cut = _CUT.get(str(reason))
     return {
         **response,
         "status": "incomplete" if cut else "completed",
@@ -250,8 +300,8 @@ def _usage(told: object) -> Body | None:
 class Stream:
     """Turns a chat's stream into a response's events, chunk by chunk."""
 
-    def __init__(self, model: str) -> None:
-        self._response = _response(_id("resp"), model, int(time.time()))
+    def __init__(self, model: str, asked: bytes = b"") -> None:
+        self._response = _response(_id("resp"), model, int(time.time()), asked)
         self._number = -1
         self._started = False
         self._output: list[Body] = []
@@ -328,10 +378,10 @@ class Stream:
             self._output[-1] = self._output[-1] | {"arguments": self._output[-1]["arguments"] + arguments}
             out.append(self._event("response.function_call_arguments.delta", **self._at(), delta=arguments))
 
-    def _close(self, out: list[bytes]) -> None:
+    def _close(self, out: list[bytes], status: str = "completed") -> None:
         if self._open is None:
             return
-        item = self._output[-1] = self._output[-1] | {"status": "completed"}
+        item = self._output[-1] = self._output[-1] | {"status": status}
         if self._open == "text":
             part = cast(Body, item["content"][0])
             place = {**self._at(), "content_index": 0}
@@ -352,7 +402,7 @@ class Stream:
         self._open = None
 
     def _end(self, out: list[bytes]) -> None:
-        self._close(out)
+        self._close(out, "incomplete" if self._reason in _CUT else "completed")
         ended = _ended(self._response, self._output, self._reason, self._used)
         kind = "response.incomplete" if ended["status"] == "incomplete" else "response.completed"
         out.append(self._event(kind, response=ended))

@@ -5,7 +5,7 @@
 | no connection, name not found | no | elsewhere, else at the same replica after a moment |
 | reset or closed before the answer was whole | perhaps | the same, if the call is repeatable |
 | no answer within `attempt_timeout_s` | perhaps | elsewhere, if the call is repeatable |
-| 429, 503 | no | elsewhere; the replica rests as long as its Retry-After says |
+| 429, 503, 529 (Anthropic: overloaded) | no | elsewhere; the replica rests as long as its Retry-After says |
 | 500, 502, 504 | perhaps | elsewhere, if the call is repeatable |
 | the request's own time is up | perhaps | never |
 | a stream that breaks after its head | yes | never: the caller has seen its beginning |
@@ -23,7 +23,7 @@ from enum import Enum, auto
 from trilith.errors import APIConnectionError, APITimeoutError
 
 _MOST_REST_S = 60.0
-_REFUSED = frozenset({429, 503})
+_REFUSED = frozenset({429, 503, 529})
 _FAILED = frozenset({500, 502, 504})
 
 
@@ -60,7 +60,7 @@ def after_status(status: int, *, repeatable: bool) -> Again:
 
 def sick(status: int) -> bool:
     """Say whether an answer speaks against its replica; 429 does not: it is well, and full."""
-    return status in _FAILED or status == 503
+    return status in _FAILED or status in (503, 529)
 
 
 def rest_s(status: int, headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float:

@@ -44,6 +44,11 @@ _PASSED_ON = frozenset(
         "x-ratelimit-reset-tokens",
         "x-trilith-cascade",
         "inference-header-content-length",
+        *(
+            f"anthropic-ratelimit-{what}-{told}"
+            for what in ("requests", "tokens", "input-tokens", "output-tokens")
+            for told in ("limit", "remaining", "reset")
+        ),
     }
 )
 
@@ -147,7 +152,8 @@ class Call:
             raise APIConnectionError("the upstream answered with a redirect, which is not followed")
         given = reply.headers
         headers = {name: value for name, value in given.items() if name in _PASSED_ON}
-        if (theirs := given.get("x-request-id")) is not None and theirs != exchange.request_id:
+        theirs = given.get("x-request-id") or given.get("request-id")  # the latter is Anthropic's
+        if theirs is not None and theirs != exchange.request_id:
             headers["x-upstream-request-id"] = theirs
         content_type = headers.get("content-type", "")
         if reply.status < 400 and content_type.startswith("text/event-stream"):
@@ -221,8 +227,9 @@ def _torn(exchange: Exchange, received: bytes) -> None:
 def _give_up(exchange: Exchange) -> None:
     """Note the try that another model shall do better than."""
     answer = exchange.answer
-    if exchange.usage is not None:  # it broke off, and had reported something before
-        charge.note(exchange, exchange.rule or Rule.USAGE, 502, usage=exchange.usage)
+    if exchange.usage is not None:  # it broke off, or withheld its answer, and had reported something before
+        status = 502 if answer is None else answer.status
+        charge.note(exchange, exchange.rule or Rule.USAGE, status, usage=exchange.usage)
     elif answer is not None and b'"usage"' in answer.body:
         charge.note_tried(exchange, Tried("", answer.status, answer.body))
     else:
@@ -249,8 +256,17 @@ async def _enter(exchange: Exchange, gate: Gate) -> None:
     exchange.place = found
 
 
-_OVERLOADED = frozenset({408, 429, 500, 502, 503, 504})
-_REFUSED = (b"context_length_exceeded", b"content_policy", b"content_filter", b"maximum context length")
+_OVERLOADED = frozenset({408, 429, 500, 502, 503, 504, 529})
+_REFUSED = (
+    b"context_length_exceeded",
+    b"content_policy",
+    b"content_filter",
+    b"maximum context length",
+    b"prompt is too long",
+    b"exceed context limit",
+)
+"""Words of a refusal that speaks of the request's length or content; the last two are Anthropic's."""
+_WITHHELD = (b'"content_filter"', b'"refusal"')
 
 
 def overloaded(exchange: Exchange) -> bool:
@@ -261,9 +277,39 @@ def overloaded(exchange: Exchange) -> bool:
 def _another_may(exchange: Exchange) -> bool:
     """Say whether another model may answer what this one did not."""
     answer = exchange.answer
-    if answer is None or answer.status < 400:
+    if answer is None:
         return False
+    if answer.status < 400:
+        return _withheld(answer)
     return overloaded(exchange) or any(mark in answer.body for mark in _REFUSED)
+
+
+def _withheld(answer: Answer) -> bool:
+    """Say whether a whole answer is a filter's: it ended there, and nothing was said. A stream has begun."""
+    if answer.events is not None or not any(mark in answer.body for mark in _WITHHELD):
+        return False
+    try:
+        told = orjson.loads(answer.body)
+    except JSONDecodeError:
+        return False
+    if type(told) is not dict:
+        return False
+    if told.get("stop_reason") == "refusal":
+        return not told.get("content")
+    choices = told.get("choices")
+    return (
+        type(choices) is list
+        and bool(choices)
+        and all(type(choice) is dict and _silent(choice) for choice in choices)
+    )
+
+
+def _silent(choice: dict[str, Any]) -> bool:
+    said = choice.get("message")
+    said = said if type(said) is dict else {"content": choice.get("text")}
+    return choice.get("finish_reason") == "content_filter" and not (
+        said.get("content") or said.get("tool_calls")
+    )
 
 
 async def send(exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> Reply:

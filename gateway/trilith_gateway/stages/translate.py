@@ -19,12 +19,14 @@ class Translate:
         dialect = exchange.operation.dialect
         if dialect is None:
             return body
-        return sse.dump(dialect.answer(orjson.loads(body), exchange.model))
+        return sse.dump(dialect.answer(orjson.loads(body), exchange.model, exchange.raw))
 
     def events(self, exchange: Exchange, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Return the stream in the caller's protocol."""
         dialect = exchange.operation.dialect
-        return events if dialect is None else _translated(events, dialect.stream(exchange.model))
+        return (
+            events if dialect is None else _translated(events, dialect.stream(exchange.model, exchange.raw))
+        )
 
 
 async def _translated(blocks: AsyncIterator[bytes], stream: Translator) -> AsyncIterator[bytes]:
