@@ -101,6 +101,8 @@ class TestOpenInference:
         assert post(gateway, "/v2/repository/models/bike/unload").status_code == 200
         assert post(gateway, "/v2/models/bike/infer", inputs=inputs(1)).status_code == 503
         assert post(gateway, "/v2/repository/index").json()[0]["state"] == "UNAVAILABLE"
+        assert post(gateway, "/v2/repository/index", ready=True).json() == []
+        assert post(gateway, "/v2/repository/index", ready="yes").status_code == 400
         assert post(gateway, "/v2/repository/models/bike/load").status_code == 200
         assert post(gateway, "/v2/models/bike/infer", inputs=inputs(1)).status_code == 200
 

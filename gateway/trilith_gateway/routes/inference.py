@@ -15,6 +15,7 @@ from trilith.errors import APIError, APIStatusError
 from trilith.seams import Call
 from trilith.types import Kind
 from trilith_gateway import fault, packing
+from trilith_gateway import request as request_body
 from trilith_gateway.api import Api
 from trilith_gateway.exchange import model_not_found
 from trilith_gateway.http import ExchangeResponse, _Outlet
@@ -26,6 +27,7 @@ from trilith_gateway.release import Release
 from trilith_gateway.routes import schema
 from trilith_gateway.routes.access import caller, refusal, reply
 from trilith_gateway.routes.page import FORWARDED, LISTING, described, open_route
+from trilith_gateway.routes.readiness import Readiness
 
 _MODEL = "/models/{name:path}"
 _VERSION = _MODEL + "/versions/{version}"
@@ -57,6 +59,8 @@ def router(platform: Platform) -> APIRouter:
 
 
 def _server(routes: APIRouter, platform: Platform) -> None:
+    readiness = Readiness()
+
     @routes.get("/v2", summary="Describe the server", **_asked(schema.SERVER))
     async def server(request: Request) -> Response:
         try:
@@ -75,8 +79,8 @@ def _server(routes: APIRouter, platform: Platform) -> None:
         **open_route(_STATE, not_ready=True),
     )
     async def ready() -> Response:
-        predictors = [r for r in platform.releases if r.kind is Kind.PREDICTOR]
-        state = all([await release.upstream.ready() for release in predictors])
+        states = await readiness.of(r for r in platform.releases if r.kind is Kind.PREDICTOR)
+        state = all(states.values())
         return reply({"ready": state}, status=200 if state else 503)
 
 
@@ -153,10 +157,12 @@ def _repository(routes: APIRouter, platform: Platform) -> None:
     async def index(request: Request) -> Response:
         try:
             key = await caller(platform, request)
+            only_ready = _only_ready(await _control_body(request))
         except APIStatusError as error:
             return refusal(error, text=True)
         mine = [r for r in platform.releases if r.kind is Kind.PREDICTOR and key.allows(r.model)]
-        return reply([entry for release in mine for entry in await _entries(release)])
+        entries = [entry for release in mine for entry in await _entries(release)]
+        return reply([entry for entry in entries if not only_ready or entry["state"] == "READY"])
 
     async def manage(request: Request, name: str, action: str) -> Response:
         try:
@@ -264,6 +270,14 @@ async def _control_body(request: Request) -> bytes:
                 status_code=413,
             )
     return body
+
+
+def _only_ready(body: bytes) -> bool:
+    """Say whether the index is asked for models that can answer alone."""
+    asked = request_body.decode(body).get("ready", False) if body.strip() else False
+    if type(asked) is not bool:
+        request_body.refuse("`ready` is not a boolean.", "ready")
+    return asked
 
 
 def _refused(error: APIError) -> Response:

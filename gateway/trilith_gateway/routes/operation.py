@@ -11,11 +11,13 @@ from trilith.errors import APIStatusError
 from trilith_gateway.platform import Platform
 from trilith_gateway.routes.access import caller, refusal, reply
 from trilith_gateway.routes.page import LISTING, described, open_route
+from trilith_gateway.routes.readiness import Readiness
 
 
 def router(platform: Platform) -> APIRouter:
     """Return the routes; all but the version are open, and tell nothing about callers."""
     routes = APIRouter(tags=["operation"])
+    readiness = Readiness()
 
     @routes.get("/healthz", summary="Say whether the process runs", **open_route({"type": "object"}))
     async def healthz() -> Response:
@@ -38,7 +40,7 @@ def router(platform: Platform) -> APIRouter:
         "/readyz", summary="Say which models can answer", **open_route({"type": "object"}, not_ready=True)
     )
     async def readyz() -> Response:
-        models = {release.model: await release.upstream.ready() for release in platform.releases}
+        models = await readiness.of(platform.releases)
         ready = platform.warmed.is_set() and not platform.draining and (any(models.values()) or not models)
         return reply({"ready": ready, "models": models}, status=200 if ready else 503)
 
