@@ -158,9 +158,17 @@ def _tensors(raw: bytes, headers: Mapping[str, str]) -> Body:
 
 
 def _generated(body: Body, size: int, most_output: int) -> Usage:
-    wanted = body.get("max_completion_tokens") or body.get("max_tokens") or most_output
+    # Upstreams differ in which of the two they obey.
+    wanted = max(body.get("max_completion_tokens") or 0, body.get("max_tokens") or 0) or most_output
     choices = max(body.get("n") or 1, body.get("best_of") or 1)
     return Usage(input_tokens=size, output_tokens=wanted * choices)
+
+
+def _completed(body: Body, size: int, most_output: int) -> Usage:
+    """Every prompt gets an answer; a list of numbers is one prompt."""
+    prompt = body.get("prompt")
+    prompts = len(prompt) if type(prompt) is list and prompt and type(prompt[0]) is not int else 1
+    return Usage(size, _generated(body, size, most_output).output_tokens * prompts)
 
 
 _LIMITS = ("max_tokens", "max_completion_tokens")
@@ -251,13 +259,13 @@ OPERATIONS: Mapping[Api, Operation] = {
             Api.COMPLETION,
             frozenset({Kind.CHAT}),
             parse=_checked(request.check_model, request.check_prompt, request.check_generation),
-            bound=_generated,
+            bound=_completed,
             read_usage=_openai_usage,
             mask=governance.mask_completion,
             path="/v1/completions",
             restore=governance.restore_chat,
             restorer=governance.ChatStreamRestorer,
-            limits=_LIMITS,
+            limits=("max_tokens",),
             generates=True,
             ends_with=b"[DONE]",
         ),

@@ -69,10 +69,26 @@ def note(
 def note_tried(exchange: Exchange, tried: Tried) -> None:
     """Write down a try that an upstream made on its own."""
     usage = None
-    if (found := _USAGE.search(tried.body)) is not None:
-        usage = exchange.operation.read_usage({"usage": orjson.loads(found[1])})
+    if (told := _told(tried)) is not None:
+        usage = exchange.operation.read_usage({"usage": told})
     rule = Rule.FAILED if usage is None else Rule.USAGE
     note(exchange, rule, tried.status, usage=usage, upstream=tried.upstream)
+
+
+def _told(tried: Tried) -> object:
+    """Return the usage in an answer, or in what came of one that broke off; None when there is none.
+
+    In an error it counts only where the protocol has it: elsewhere in it, a caller's own words may stand.
+    """
+    try:
+        answer = orjson.loads(tried.body)
+    except ValueError:
+        found = _USAGE.search(tried.body) if tried.status < 400 else None
+        try:
+            return orjson.loads(found[1]) if found is not None else None
+        except ValueError:
+            return None
+    return answer.get("usage") if isinstance(answer, dict) else None
 
 
 def owed(exchange: Exchange) -> int:

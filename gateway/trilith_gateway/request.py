@@ -60,6 +60,54 @@ def check_messages(body: dict[str, Any]) -> None:
             refuse(f"`messages[{at}]` is not an object with a `role`.", f"messages[{at}]")
 
 
+_TEXTS = frozenset(
+    {
+        "text",
+        "input_text",
+        "output_text",
+        "summary_text",
+        "refusal",
+        "thinking",
+        "redacted_thinking",
+        "tool_use",
+    }
+)
+
+
+def references(body: dict[str, Any]) -> tuple[int, bool]:
+    """Say what a request that is to be answered in words refers to, beyond its own words.
+
+    Returns:
+        How many pictures, sounds and files there are in it or named by it, and whether it goes on with
+        something that the upstream keeps.
+    """
+    listed = body.get("messages") or body.get("input")
+    stored = (
+        body.get("previous_response_id") is not None
+        or body.get("conversation") is not None
+        or body.get("container") is not None
+        or type(body.get("prompt")) is dict
+    )
+    return (_parts(listed) if type(listed) is list else 0), stored
+
+
+def _parts(listed: list[Any]) -> int:
+    count = 0
+    for item in listed:
+        if type(item) is not dict:
+            continue
+        content = item.get("content")
+        if content is None:
+            content = item.get("output")
+        if type(content) is not list:
+            continue
+        for part in content:
+            if type(part) is not dict or (kind := part.get("type")) in _TEXTS:
+                continue
+            count += _parts([part]) if kind == "tool_result" else 1
+    return count
+
+
 def check_prompt(body: dict[str, Any]) -> None:
     """Check that there is a prompt."""
     if "prompt" not in body:

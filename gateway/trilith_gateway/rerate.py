@@ -27,7 +27,17 @@ from trilith_gateway.store.seam import Connection, Database
 WORKER = "adjustments"
 """Who writes adjustments; also their holder among the leases."""
 
-_USAGE = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens", "rows", "requests")
+_USAGE = (
+    "input_tokens",
+    "output_tokens",
+    "cached_input_tokens",
+    "reasoning_tokens",
+    "rows",
+    "requests",
+    "images",
+    "seconds",
+    "characters",
+)
 _PARTICULARS = Particulars.__slots__
 _KEPT = (
     "request_id",

@@ -71,6 +71,7 @@ def make(app: FastAPI, settings: GatewaySettings) -> Server:
     limits = WireLimits(
         head_s=settings.head_timeout_s,
         body_s=settings.body_timeout_s,
+        write_s=settings.write_timeout_s,
         keep_alive_s=settings.keep_alive_s,
         half_close=settings.half_close,
     )

@@ -64,7 +64,8 @@ def spent_after(platform: Platform, key: str) -> int:
     A refusal alone does not say that a budget is spent: for a moment another worker may hold what is left.
     """
     statuses(platform, key, 2)
-    return sum(row["amount_pico_usd"] for row in ledger(platform)) // 10**10
+    spent: int = sum(row["amount_pico_usd"] for row in ledger(platform))
+    return spent // 10**10
 
 
 def workers(platform: Platform) -> list[int]:

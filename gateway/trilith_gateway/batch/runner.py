@@ -199,7 +199,8 @@ class BatchRunner:
         found: dict[int, tuple[int, bool]] = {}
         with store.reading() as connection:
             rows = connection.execute(
-                "select id, rule from ledger where id >= ? and id < ?", (f"{batch.id}-", f"{batch.id}.")
+                "select id, rule from ledger where id >= ? and id < ? and category = 'usage'",
+                (f"{batch.id}-", f"{batch.id}."),
             ).fetchall()
         for row in rows:
             number, attempt = (int(part) for part in row["id"].rsplit("-", 2)[1:])

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from trilith.errors import PermissionDeniedError
 from trilith.money import Price, cost
 from trilith.types import Kind, Usage
-from trilith_gateway import packing
+from trilith_gateway import packing, request
 from trilith_gateway.api import spoken_by
 from trilith_gateway.budget import Budgets, Exhausted
 from trilith_gateway.exchange import Exchange, model_not_found, store_unavailable
@@ -194,16 +194,29 @@ def upper_usage(exchange: Exchange, release: Release) -> Usage:
     """Return the most that this request can use.
 
     A token is at least one byte of the request as it is sent on, and a request asks for at most
-    `max_tokens` per choice. A RAG request grows by its passages: they are covered by its own allowance.
+    `max_tokens` per choice and prompt. What a request only refers to is in no byte of it: each picture, sound
+    or file has an allowance, and a conversation that the upstream keeps may fill the model's window. A RAG
+    request grows by its passages: they are covered by its own allowance.
     """
     if release.kind is Kind.PREDICTOR and not exchange.operation.scores:
         return Usage(rows=1)  # asked on the way to an answer, about one text
-    passages = _RAG_PROMPT_TOKENS if release.kind is Kind.RAG else 0
-    return exchange.operation.bound(exchange.body, exchange.body_bytes + passages, release.max_output_tokens)
+    more = _RAG_PROMPT_TOKENS if release.kind is Kind.RAG else 0
+    if exchange.operation.generates:
+        parts, stored = request.references(exchange.body)
+        if parts:
+            more += parts * _PART_TOKENS
+        if stored:
+            more += release.context_tokens or _STORED_TOKENS
+    return exchange.operation.bound(exchange.body, exchange.body_bytes + more, release.max_output_tokens)
 
 
 _RAG_PROMPT_TOKENS = 8192
 """More than the passages and the instructions of a RAG prompt can come to."""
+
+_PART_TOKENS = 8192
+"""More than a picture, a sound or a file comes to, save the longest."""
+_STORED_TOKENS = 131_072
+"""What a stored conversation may come to where the settings do not say how long the model's window is."""
 
 _MOST_CPU_S = 10
 """More CPU time than one call of a predictor takes (seconds); what takes longer is charged all the same."""

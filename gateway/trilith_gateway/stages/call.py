@@ -5,6 +5,7 @@ Bytes pass through as they come. A stream's chunks are decoded only where usage 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -221,7 +222,8 @@ def _torn(exchange: Exchange, received: bytes) -> None:
     if received:
         exchange.rule = Rule.BROKEN
         if (told := _ANYWHERE.search(received)) is not None:
-            exchange.usage = exchange.operation.read_usage({"usage": orjson.loads(told[1])})
+            with contextlib.suppress(JSONDecodeError):
+                exchange.usage = exchange.operation.read_usage({"usage": orjson.loads(told[1])})
 
 
 def _give_up(exchange: Exchange) -> None:
@@ -366,7 +368,10 @@ def _read(exchange: Exchange, reply: Reply, body: bytes) -> None:
         # Only a span wants to know more than the usage.
         match = _ANYWHERE.match(body, body.rfind(b'"usage"'))
         if match is not None:
-            told = {"usage": orjson.loads(match[1])}
+            try:
+                told = {"usage": orjson.loads(match[1])}
+            except JSONDecodeError:
+                return  # nor is the whole of it JSON
             if operation.limits and b'"service_tier"' in body and (tier := _TIER.search(body)) is not None:
                 told["service_tier"] = tier[1].decode()
             exchange.usage = operation.read_usage(told)

@@ -56,6 +56,8 @@ class WireLimits:
     """Longest time until a head is complete (seconds)."""
     body_s: float = 60.0
     """Longest time until a body is complete (seconds)."""
+    write_s: float = 120.0
+    """Longest time that an answer waits for its reader (seconds)."""
     keep_alive_s: float = 75.0
     """Longest rest between two requests (seconds)."""
     half_close: bool = False
@@ -93,8 +95,20 @@ class WireProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._phase = _HEAD
         self._since = self.loop.time()
+        self._unread_since: float | None = None
+        """Since when the caller does not read what is written; None: it does."""
 
     # From the transport.
+    def pause_writing(self) -> None:
+        """The caller reads more slowly than is written."""
+        self._unread_since = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._unread_since = None
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The caller has left: so does its work, in this very tick."""
         active, self.active = self.active, None
@@ -237,11 +251,15 @@ class WireProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-        elif self._phase == _ANSWER:
-            self._rest()
+        if not self.pipeline:
+            self.flow.resume_reading()
+            if self._phase == _ANSWER:
+                self._rest()
+            return
+        following = self.pipeline.pop()
+        if not self.pipeline:  # before that, more would be read than is answered
+            self.flow.resume_reading()
+        self._start_asgi_task(*following)
 
     def _rest(self) -> None:
         self._phase = _REST
@@ -251,7 +269,11 @@ class WireProtocol(HttpToolsProtocol):
         """Close a connection that has kept the server waiting for too long; `now` is on the loop's clock."""
         waited = now - self._since
         phase, limits = self._phase, self._limits
-        if (phase == _REST and waited >= limits.keep_alive_s) or (
+        if self._unread_since is not None and now - self._unread_since >= limits.write_s:
+            self.transport.abort()  # its work ends with it
+        elif phase == _REST and waited >= limits.keep_alive_s and self.transport.get_write_buffer_size():
+            self.transport.abort()  # what it has not read in all that time would keep the connection
+        elif (phase == _REST and waited >= limits.keep_alive_s) or (
             phase == _HEAD and not self.url and waited >= limits.head_s
         ):
             self.transport.close()
@@ -416,8 +438,14 @@ class ExchangeCycle:
         head = self._head(status, headers, f"content-length: {len(body)}\r\n")
         if not self.disconnected:
             self._protocol.transport.write(head + body)
+            if self._protocol.flow.write_paused:  # the next request waits until this answer is read
+                return self._drained()
         self._done()
         return None
+
+    async def _drained(self) -> None:
+        await self._protocol.flow.drain()
+        self._done()
 
     def start(self, status: int, headers: dict[str, str]) -> Awaitable[None] | None:
         """Send the head of a stream."""

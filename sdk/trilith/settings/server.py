@@ -29,6 +29,8 @@ class GatewaySettings(Section):
     """How long a caller may take to send a request's head (seconds)."""
     body_timeout_s: float = Field(60, gt=0)
     """How long a caller may take to send a request's body (seconds)."""
+    write_timeout_s: float = Field(120, gt=0)
+    """How long an answer may wait for a caller that does not read it (seconds)."""
     keep_alive_s: float = Field(75, gt=0)
     """How long an idle connection is kept (seconds)."""
     log: Literal["text", "json"] = "text"
