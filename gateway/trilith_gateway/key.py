@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import re
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -146,13 +147,15 @@ class KeyRing:
     def __init__(self, read: Callable[[], list[Key]]) -> None:
         """Take keys from `read`."""
         self._read = read
+        self._lock = threading.Lock()
         self.reload()
 
     def reload(self) -> None:
         """Read the keys again. Blocking."""
-        self._read_at = time.monotonic()
-        self._keys = {key.id: key for key in self._read()}
-        self._seen: dict[str, Key] = {}
+        with self._lock:  # two threads may ask; the older read must not win
+            self._read_at = time.monotonic()
+            self._keys = {key.id: key for key in self._read()}
+            self._seen: dict[str, Key] = {}
 
     def may_be_behind(self, token: str) -> bool:
         """Say whether an unknown token may be that of a key made since the last look, a moment ago."""

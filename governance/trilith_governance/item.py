@@ -13,16 +13,18 @@ from trilith.errors import PermissionDeniedError
 from trilith.types import Verdict
 from trilith_governance.protection import Protection
 from trilith_governance.stream import StreamRestorer
-from trilith_governance.walk import _deep, _escaped, _in_json, _reserve, _texts
+from trilith_governance.walk import _deep, _escaped, _in_json, _reserve, _texts, beside
 
 Body = dict[str, Any]
 Change = Callable[[str], str]
 
 
 def mask_response(body: Body, shield: Protection) -> Body:
-    """Return a request for a response with its input and instructions masked."""
-    _reserve([body.get("input"), body.get("instructions")], shield)
-    masked = {name: value for name, value in body.items() if name not in ("user", "safety_identifier")}
+    """Return a request for a response with its input, instructions and a stored prompt's variables masked."""
+    prompt = body.get("prompt")
+    masked = beside(body, shield, [body.get("input"), body.get("instructions"), prompt])
+    if isinstance(prompt, dict) and "variables" in prompt:
+        masked["prompt"] = {**prompt, "variables": _deep(prompt["variables"], shield.mask)}
     for name in ("input", "instructions"):
         if name in body:
             masked[name] = _items(body[name], shield.mask)
@@ -131,6 +133,8 @@ def _item(item: Body, change: Change) -> Body:
     for name, value in item.items():
         if name == "input":  # a tool's arguments in Anthropic's protocol, a text in some of OpenAI's items
             changed[name] = _deep(value, change)
+        elif name == "source" and item.get("type") == "document":
+            changed[name] = _document(value, change)
         elif name == "arguments" and isinstance(value, str):
             changed[name] = _in_json(value, change)
         elif (name in _SPOKEN and isinstance(value, str)) or (
@@ -140,6 +144,15 @@ def _item(item: Body, change: Change) -> Body:
         ):
             changed[name] = _items(value, change)
     return changed
+
+
+def _document(source: Any, change: Change) -> Any:
+    """Change a document's text; one of bytes, or that is only named, passes as pictures do."""
+    if isinstance(source, dict) and source.get("type") == "text" and isinstance(source.get("data"), str):
+        return {**source, "data": change(source["data"])}
+    if isinstance(source, dict) and source.get("type") == "content":
+        return {**source, "content": _items(source.get("content"), change)}
+    return source
 
 
 def _only(item: Any, name: str, change: Change) -> Any:

@@ -12,25 +12,36 @@ from trilith_governance.stream import StreamRestorer
 Body = dict[str, Any]
 Change = Callable[[str], str]
 
+_IDENTITY = frozenset({"user", "safety_identifier"})
+"""Fields that name a person to the provider."""
+_BESIDE = ("metadata", "prediction", "documents", "prompt_cache_key", "web_search_options")
+"""Fields beside the conversation in which texts of callers stand."""
 _ANSWER_TEXTS = ("content", "reasoning", "reasoning_content", "refusal")
 
 
 def mask_chat(body: Body, shield: Protection) -> Body:
     """Return a chat request with every text masked: contents, their parts, tool calls and results, names.
 
-    The `user` field is left out of what goes on: it names a person to the provider. Definitions of tools are
-    the application's own text and stay.
+    Fields that name a person to the provider are left out of what goes on. Definitions of tools are the
+    application's own text and stay.
     """
-    _reserve(body.get("messages"), shield)
-    masked = {name: value for name, value in body.items() if name != "user"}
+    masked = beside(body, shield, body.get("messages"))
     masked["messages"] = [_message(message, shield.mask) for message in body.get("messages", ())]
+    return masked
+
+
+def beside(body: Body, shield: Protection, texts: Any) -> Body:
+    """Return a request without what names a person, and with what stands beside its `texts` masked."""
+    more = {name: body[name] for name in _BESIDE if body.get(name) is not None}
+    _reserve([texts, more], shield)
+    masked = {name: value for name, value in body.items() if name not in _IDENTITY}
+    masked.update((name, _deep(value, shield.mask)) for name, value in more.items())
     return masked
 
 
 def mask_completion(body: Body, shield: Protection) -> Body:
     """Return a completion request with its prompt and suffix masked."""
-    _reserve([body.get("prompt"), body.get("suffix")], shield)
-    masked = {name: value for name, value in body.items() if name != "user"}
+    masked = beside(body, shield, [body.get("prompt"), body.get("suffix")])
     for name in ("prompt", "suffix"):
         if name in body:
             masked[name] = _texts(body[name], shield.mask)
@@ -39,8 +50,7 @@ def mask_completion(body: Body, shield: Protection) -> Body:
 
 def mask_embedding_input(body: Body, shield: Protection) -> Body:
     """Return an embedding request with its input masked."""
-    _reserve(body.get("input"), shield)
-    masked = {name: value for name, value in body.items() if name != "user"}
+    masked = beside(body, shield, body.get("input"))
     masked["input"] = _texts(body.get("input"), shield.mask)
     return masked
 

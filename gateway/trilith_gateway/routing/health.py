@@ -54,7 +54,7 @@ class Health:
             return
         try:
             status, _ = await upstream.fetch(self.check.path, timeout_s=self.check.timeout_s)
-        except APIConnectionError:
+        except (APIConnectionError, ValueError, OSError):
             self.take(good=False)
         else:
             self.take(good=status < 400)

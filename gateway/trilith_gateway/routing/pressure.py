@@ -42,7 +42,7 @@ async def _read(endpoint: Endpoint) -> None:
     upstream = served(endpoint.upstream)
     if isinstance(upstream, HttpUpstream):
         found = 1.0  # what it was stays until the answer is there: a busy engine is slow to tell
-        with contextlib.suppress(APIConnectionError):
+        with contextlib.suppress(APIConnectionError, ValueError, OSError):
             status, body = await upstream.fetch("/metrics", timeout_s=2)
             if status == 200:
                 found = pressure(body)

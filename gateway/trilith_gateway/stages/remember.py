@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import orjson
+
 from trilith_gateway import sse
 from trilith_gateway.caching.seam import Cache, Kept
 from trilith_gateway.caching.semantic import SemanticCache
@@ -50,6 +52,8 @@ class Remember:
             self._keep(exchange, b"".join(blocks), "text/event-stream")
 
     def _keep(self, exchange: Exchange, body: bytes, content_type: str) -> None:
+        if not _sound(body, content_type):
+            return
         release, ticket, question = exchange.target, exchange.ticket, exchange.question
         now = release.answers_from
         moved = now is not None and exchange.version is not None and now() != exchange.version
@@ -71,3 +75,16 @@ class Remember:
             self._cache.put(key, kept)
             if shared and question is not None:
                 self._semantic.add(question, key)
+
+
+def _sound(body: bytes, content_type: str) -> bool:
+    """Say whether an answer is one to give again: some upstreams tell of a failure within a 200."""
+    if content_type == "text/event-stream":
+        return b'"error"' not in body or not any(
+            isinstance(event := sse.decode(part), dict) and event.get("error") for part in sse.events(body)
+        )
+    try:
+        answer = orjson.loads(body)
+    except ValueError:
+        return False
+    return isinstance(answer, dict | list) and not (isinstance(answer, dict) and answer.get("error"))

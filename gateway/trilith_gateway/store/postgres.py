@@ -130,8 +130,13 @@ class PostgresDatabase:
         return int(connection.execute("select value from meta where name = 'keys'").fetchone()[0])
 
     def away(self, error: Exception) -> bool:
-        """Whether to try again later."""
-        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+        """Whether to try again later: all but what is wrong with the facts themselves.
+
+        A standby that has not taken over yet, for one, is an internal error to PostgreSQL.
+        """
+        return isinstance(error, psycopg.Error) and not isinstance(
+            error, psycopg.DataError | psycopg.IntegrityError | psycopg.ProgrammingError
+        )
 
     def leader(self, name: str, holder: str) -> Leader:
         """Return a holder's candidacy for some work."""

@@ -289,6 +289,9 @@ class WireProtocol(HttpToolsProtocol):
         if self._phase == _GONE:
             return
         cycle = self.cycle
+        if self.active is not None and self.active.response_started:
+            self.transport.abort()  # no word of ours fits into what another request is being answered
+            return
         if cycle is not None and not cycle.response_complete:
             if cycle.response_started:
                 self.transport.abort()
@@ -468,7 +471,7 @@ class ExchangeCycle:
         self.response_started = True
         if self.more_body:  # what is left of the request is not read
             self.keep_alive = False
-        lines = [_STATUS_LINES[status]]
+        lines = [_STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n"]
         lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
         lines.append(framing)
         lines.append("\r\n" if self.keep_alive else "connection: close\r\n\r\n")
