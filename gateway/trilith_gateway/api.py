@@ -167,7 +167,7 @@ def _generated(body: Body, size: int, most_output: int) -> Usage:
 def _completed(body: Body, size: int, most_output: int) -> Usage:
     """Every prompt gets an answer; a list of numbers is one prompt."""
     prompt = body.get("prompt")
-    prompts = len(prompt) if type(prompt) is list and prompt and type(prompt[0]) is not int else 1
+    prompts = sum(type(one) is not int for one in prompt) or 1 if type(prompt) is list else 1
     return Usage(size, _generated(body, size, most_output).output_tokens * prompts)
 
 
@@ -323,7 +323,9 @@ OPERATIONS: Mapping[Api, Operation] = {
         Operation(
             Api.RESPONSE,
             frozenset({Kind.CHAT, Kind.RAG}),
-            parse=_checked(request.check_model, request.check_input, request.check_generation),
+            parse=_checked(
+                request.check_model, request.check_input, request.check_generation, request.check_present
+            ),
             bound=_responded,
             read_usage=_response_usage,
             mask=governance.mask_response,

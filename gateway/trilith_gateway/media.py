@@ -19,7 +19,8 @@ Body = dict[str, Any]
 _MOST_IMAGES = 100
 _BYTES_A_SECOND = 1000
 """Speech is hardly ever stored in fewer: 8 kbit/s."""
-_WAV = re.compile(rb"RIFF....WAVE.{0,256}?fmt .{4}.{8}(.{4})", re.DOTALL)
+_WAV = re.compile(rb"RIFF....WAVE.{0,256}?fmt .{4}(?:\x01\0|\x03\0|\xfe\xff)(..)(....).{6}(..)", re.DOTALL)
+"""Channels, samples a second, and bits a sample, which decoders go by; the rate in bytes may say anything."""
 
 
 def parse_image(raw: bytes, headers: Mapping[str, str]) -> Body:
@@ -86,7 +87,10 @@ def _read_flag(body: Body, name: str) -> None:
 def _seconds(raw: bytes, start: int, end: int) -> int | None:
     """Return how long a recording is, begun seconds counted; None where only the upstream can tell."""
     found = _WAV.match(raw[start : min(end, start + 512)])
-    rate = int.from_bytes(found[1], "little") if found else 0
+    if found is None:
+        return None
+    channels, samples, bits = (int.from_bytes(part, "little") for part in found.groups())
+    rate = channels * samples * bits // 8
     return -(-(end - start) // rate) if rate else None
 
 

@@ -81,14 +81,14 @@ def references(body: dict[str, Any]) -> tuple[int, bool]:
         How many pictures, sounds and files there are in it or named by it, and whether it goes on with
         something that the upstream keeps.
     """
-    listed = body.get("messages") or body.get("input")
     stored = (
         body.get("previous_response_id") is not None
         or body.get("conversation") is not None
         or body.get("container") is not None
         or type(body.get("prompt")) is dict
     )
-    return (_parts(listed) if type(listed) is list else 0), stored
+    lists = (body.get("messages"), body.get("input"))
+    return sum(_parts(listed) for listed in lists if type(listed) is list), stored
 
 
 def _parts(listed: list[Any]) -> int:
@@ -96,6 +96,7 @@ def _parts(listed: list[Any]) -> int:
     for item in listed:
         if type(item) is not dict:
             continue
+        count += "audio" in item or item.get("type") == "item_reference"
         content = item.get("content")
         if content is None:
             content = item.get("output")
@@ -124,6 +125,12 @@ def check_answer_limit(body: dict[str, Any]) -> None:
     """Check that the answer's length is bounded, as Anthropic's protocol demands."""
     if body.get("max_tokens") is None:
         refuse("`max_tokens` is missing, expected a whole number of at least 1.", "max_tokens")
+
+
+def check_present(body: dict[str, Any]) -> None:
+    """Check that a response is to be given now: of one that is made later, no charge would be known."""
+    if body.get("background") is True:
+        refuse("`background` is not offered here; leave it out, and stream what takes long.", "background")
 
 
 def check_documents(body: dict[str, Any]) -> None:

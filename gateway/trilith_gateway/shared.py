@@ -22,6 +22,13 @@ class Purse(Protocol):
         """Changes when this process was taken for dead, and its leases with it."""
         ...
 
+    def leases_valid(self, epoch: int) -> bool:
+        """Say whether what was leased in that epoch may still be spent.
+
+        A process that was silent for too long may have been taken for dead, and its leases by others.
+        """
+        ...
+
     def lease(self, account: str, window_start: float, limit: int | None, at_least: int, wanted: int) -> int:
         """Take money, atomically over all processes; 0 when less than `at_least` is left."""
         ...
@@ -79,7 +86,8 @@ class LeasedBudgets:
         """
         for budget in key.budgets:
             account = self._account(budget, now)
-            missing = amount - (account.held - account.reserved)
+            valid = self._purse.leases_valid(account.epoch)
+            missing = amount - (account.held - account.reserved if valid else 0)
             if missing > 0:  # what is leased here stays idle if the next budget refuses, and goes back
                 wanted = max(missing, budget.pico_usd // _SHARE)
                 taken = self._purse.lease(
@@ -134,7 +142,7 @@ class LeasedBudgets:
         found: list[tuple[str, float, int]] = []
         for name, account in self._accounts.items():
             free = account.held - account.reserved
-            if account.idle and free > 0 and account.epoch == self._purse.lease_epoch:
+            if account.idle and free > 0 and self._purse.leases_valid(account.epoch):
                 account.held -= free
                 if account.total is not None:
                     account.total -= free

@@ -189,6 +189,21 @@ def test_idle_money_that_nobody_took_back_is_held_again() -> None:
     assert book.soft(holder, 0) is not None
 
 
+def test_a_process_that_was_silent_spends_and_gives_back_nothing_that_others_may_have_taken() -> None:
+    purse = MemoryPurse()
+    book, holder = LeasedBudgets(purse), key(10_000, soft_percent=1)
+    spending(book, holder, 10)
+    leased = sum(purse.taken.values())
+    assert leased > 20
+    purse.heard = False
+    spending(book, holder, 10)  # asks anew, though enough lies here
+    assert sum(purse.taken.values()) > leased
+    book.idle()
+    assert book.idle() == []
+    purse.heard = True
+    assert book.idle() != []
+
+
 def test_a_budget_made_while_a_call_is_under_way_hears_of_its_charge(open_book: Open) -> None:
     book, before = open_book(), mint("k", team="lab")[0]
     after = before.under(Groups({"lab": Team("lab", terms=Terms(100, "total"))}))

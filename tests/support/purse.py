@@ -10,7 +10,12 @@ class MemoryPurse:
         """Begin with `spent` pico-USD charged in every window."""
         self.taken: dict[tuple[str, float], int] = {}
         self.lease_epoch = 1
+        self.heard = True
+        """Whether others have heard of this process lately."""
         self._spent = spent
+
+    def leases_valid(self, epoch: int) -> bool:
+        return self.heard and epoch == self.lease_epoch
 
     def lease(self, account: str, window_start: float, limit: int | None, at_least: int, wanted: int) -> int:
         at = account, window_start

@@ -9,7 +9,7 @@ from trilith.errors import PermissionDeniedError
 from trilith.money import Price, cost
 from trilith.types import Kind, Usage
 from trilith_gateway import packing, request
-from trilith_gateway.api import spoken_by
+from trilith_gateway.api import Api, spoken_by
 from trilith_gateway.budget import Budgets, Exhausted
 from trilith_gateway.exchange import Exchange, model_not_found, store_unavailable
 from trilith_gateway.limits.keeper import LimitKeeper
@@ -201,7 +201,7 @@ def upper_usage(exchange: Exchange, release: Release) -> Usage:
     if release.kind is Kind.PREDICTOR and not exchange.operation.scores:
         return Usage(rows=1)  # asked on the way to an answer, about one text
     more = _RAG_PROMPT_TOKENS if release.kind is Kind.RAG else 0
-    if exchange.operation.generates:
+    if exchange.api in _WORDED:
         parts, stored = request.references(exchange.body)
         if parts:
             more += parts * _PART_TOKENS
@@ -213,6 +213,8 @@ def upper_usage(exchange: Exchange, release: Release) -> Usage:
 _RAG_PROMPT_TOKENS = 8192
 """More than the passages and the instructions of a RAG prompt can come to."""
 
+_WORDED = frozenset({Api.CHAT, Api.COMPLETION, Api.MESSAGE, Api.RESPONSE})
+"""Operations whose requests may refer to what they do not hold."""
 _PART_TOKENS = 8192
 """More than a picture, a sound or a file comes to, save the longest."""
 _STORED_TOKENS = 131_072

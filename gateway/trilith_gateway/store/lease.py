@@ -79,8 +79,8 @@ def give_back(
     with database.transaction(connection):
         connection.execute(
             "update leases set amount_pico_usd = amount_pico_usd - ?"
-            " where account = ? and window_start = ? and holder = ?",
-            (amount, account, window_start, holder),
+            " where account = ? and window_start = ? and holder = ? and amount_pico_usd >= ?",
+            (amount, account, window_start, holder, amount),  # less stands there once others have settled it
         )
 
 
