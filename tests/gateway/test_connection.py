@@ -155,6 +155,17 @@ def test_an_old_client_gets_its_answer_and_a_closed_connection(wire: Wire) -> No
     assert wire.at_end()
 
 
+def test_an_old_client_gets_a_stream_without_chunks_which_ends_with_the_connection(wire: Wire) -> None:
+    wire.send(wire.post(stream=True).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+    received = b""
+    while part := wire.socket.recv(65536):
+        received += part
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head.lower()
+    assert body.startswith(b"data: {")
+    assert body.endswith(b"data: [DONE]\n\n")
+
+
 def test_an_offer_of_another_protocol_is_declined_by_answering_in_this_one(wire: Wire) -> None:
     wire.send(wire.post("plain", extra="connection: upgrade, http2-settings\r\nupgrade: h2c\r\n"))
     assert wire.text() == "plain"

@@ -201,9 +201,10 @@ class WireProtocol(HttpToolsProtocol):
         if found is None:
             self._to_asgi()
             return
-        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        chunked = self.parser.get_http_version() != "1.0"
+        keep_alive = chunked and self.parser.should_keep_alive()
         before = self.cycle
-        self.cycle = cycle = ExchangeCycle(self, found, keep_alive=keep_alive)
+        self.cycle = cycle = ExchangeCycle(self, found, keep_alive=keep_alive, chunked=chunked)
         if before is None or before.response_complete:
             cycle.begin()
         else:  # a pipelined request waits for its turn
@@ -324,6 +325,7 @@ class ExchangeCycle:
 
     __slots__ = (
         "_begun",
+        "_chunked",
         "_expects",
         "_exchange_headers",
         "_found",
@@ -342,7 +344,9 @@ class ExchangeCycle:
         "response_started",
     )
 
-    def __init__(self, protocol: WireProtocol, found: route.Found, *, keep_alive: bool) -> None:
+    def __init__(
+        self, protocol: WireProtocol, found: route.Found, *, keep_alive: bool, chunked: bool
+    ) -> None:
         self._protocol = protocol
         self._found = found
         self._exchange_headers = protocol.headers
@@ -355,6 +359,7 @@ class ExchangeCycle:
         self._begun = False
         self.message_event = _SILENT
         self.keep_alive = keep_alive
+        self._chunked = chunked
         self.more_body = True
         self.disconnected = False
         self.response_started = False
@@ -452,18 +457,20 @@ class ExchangeCycle:
 
     def start(self, status: int, headers: dict[str, str]) -> Awaitable[None] | None:
         """Send the head of a stream."""
-        self._protocol.transport.write(self._head(status, headers, "transfer-encoding: chunked\r\n"))
+        framing = "transfer-encoding: chunked\r\n" if self._chunked else ""  # 1.0: until the connection's end
+        self._protocol.transport.write(self._head(status, headers, framing))
         return None
 
     def write(self, data: bytes) -> Awaitable[None] | None:
         """Send a part of a stream."""
-        self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
         flow = self._protocol.flow
         return flow.drain() if flow.write_paused else None
 
     def finish(self) -> Awaitable[None] | None:
         """End a stream."""
-        self._protocol.transport.write(b"0\r\n\r\n")
+        if self._chunked:
+            self._protocol.transport.write(b"0\r\n\r\n")
         self._done()
         return None
 
@@ -473,7 +480,8 @@ class ExchangeCycle:
             self.keep_alive = False
         lines = [_STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n"]
         lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
-        lines.append(framing)
+        if framing:
+            lines.append(framing)
         lines.append("\r\n" if self.keep_alive else "connection: close\r\n\r\n")
         text = "".join(lines)
         ends = len(lines) + (not self.keep_alive)
