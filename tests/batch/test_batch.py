@@ -256,6 +256,24 @@ class TestEnds:
         made = desk.openai.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h")
         assert desk.wait(made).status == "failed"
 
+    def test_what_was_answered_is_handed_out_though_the_input_is_deleted_meanwhile(
+        self, start_gateway: StartGateway
+    ) -> None:
+        gateway = start_gateway({"echo": MemoryUpstream(delay_s=0.2)}, echo=HALF)
+        desk = Desk(gateway)
+        made = desk.hand_in([ask(number) for number in range(60)])
+        deadline = time.monotonic() + 20
+        while not len(gateway.ledger()):
+            assert time.monotonic() < deadline
+        assert desk.openai.files.delete(made.input_file_id).deleted
+        desk.openai.batches.cancel(made.id)
+        done = desk.wait(made)
+        assert done.status == "cancelled"
+        answered = desk.read(done.output_file_id)
+        assert len(answered) == sum(row["rule"] == "usage" for row in gateway.ledger()) > 0
+        assert len(answered) + len(desk.read(done.error_file_id)) == 60
+        assert not list((gateway.home / "files").glob("*.input"))
+
     def test_a_batch_that_another_process_has_ended_is_left_alone(
         self, gateway: Gateway, desk: Desk, upstream: MemoryUpstream
     ) -> None:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import fcntl
 import logging
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -161,10 +162,18 @@ class BatchRunner:
     def _path(self, batch: Batch, what: str) -> Path:
         return self.shelf.folder / f"{batch.id}.{what}"
 
+    def _input(self, batch: Batch) -> Path:
+        """Return the batch's own name for its input, which stays when the file is deleted or expires."""
+        own = self._path(batch, "input")
+        if not own.exists():
+            with contextlib.suppress(FileNotFoundError):
+                os.link(self.shelf.path(batch.input_file_id), own)
+        return own
+
     async def _run(self, run: _Run) -> None:
         """Take one batch from where it is to its end."""
         batch, table = run.batch, self.table
-        source = self.shelf.path(batch.input_file_id)
+        source = await asyncio.to_thread(self._input, batch)
         most = self._platform.settings.batches.max_lines
         try:
             total, faults = await asyncio.to_thread(lines.check, source, batch.endpoint, most)
@@ -268,5 +277,5 @@ class BatchRunner:
         return found[0], found[1]
 
     def _clear(self, batch: Batch) -> None:
-        for what in ("results", "lock"):
+        for what in ("results", "input", "lock"):
             self._path(batch, what).unlink(missing_ok=True)
