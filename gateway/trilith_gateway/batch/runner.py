@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -166,8 +167,13 @@ class BatchRunner:
         """Return the batch's own name for its input, which stays when the file is deleted or expires."""
         own = self._path(batch, "input")
         if not own.exists():
-            with contextlib.suppress(FileNotFoundError):
-                os.link(self.shelf.path(batch.input_file_id), own)
+            given = self.shelf.path(batch.input_file_id)
+            try:
+                os.link(given, own)
+            except FileNotFoundError:
+                pass
+            except OSError:  # a file system without links
+                shutil.copyfile(given, own)
         return own
 
     async def _run(self, run: _Run) -> None:

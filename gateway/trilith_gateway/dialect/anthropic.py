@@ -170,7 +170,7 @@ def _asked(role: str, blocks: list[Any], where: str) -> list[Body]:
 
 def _result(block: Body, where: str) -> tuple[str, list[Body]]:
     """Return what a tool said, and the pictures that it gave, each after words that tell whose they are."""
-    content = block.get("content") or ""
+    content = block.get("content", "")
     seen: list[Body] = []
     for part in content if isinstance(content, list) else ():
         kind = part.get("type") if isinstance(part, dict) else None
@@ -178,7 +178,10 @@ def _result(block: Body, where: str) -> tuple[str, list[Body]]:
             url = _image(part.get("source"), where)
             seen.append({"type": "text", "text": f"From the result of {block['tool_use_id']}:"})
             seen.append({"type": "image_url", "image_url": {"url": url}})
-        elif kind != "text":
+        elif kind == "text":
+            if not isinstance(part.get("text", ""), str):
+                request.refuse(f"`{where}` holds a text that is none.", where)
+        else:
             request.refuse(
                 f"`{where}` holds a tool's result of the type {kind!r}, which a chat model does not take.",
                 where,

@@ -43,32 +43,32 @@ CHAT: Final = _object(
 RESPONSE: Final = _object(
     ["model", "input"], model=_NAME, input=_FILLED, stream=_FLAG, max_output_tokens=_COUNT
 )
+_WORDS: Final = _object(["type"], type={"const": "text"}, text=_TEXT)
+_PICTURE: Final = _object(
+    ["type", "source"],
+    type={"const": "image"},
+    source={
+        "oneOf": [
+            _object(["type", "media_type", "data"], type={"const": "base64"}, media_type=_TEXT, data=_TEXT),
+            _object(["type", "url"], type={"const": "url"}, url=_TEXT),
+        ]
+    },
+)
 _BLOCKS: Final = {
     "oneOf": [
-        _object(["type"], type={"const": "text"}, text=_TEXT),
-        _object(
-            ["type", "source"],
-            type={"const": "image"},
-            source={
-                "oneOf": [
-                    _object(
-                        ["type", "media_type", "data"], type={"const": "base64"}, media_type=_TEXT, data=_TEXT
-                    ),
-                    _object(["type", "url"], type={"const": "url"}, url=_TEXT),
-                ]
-            },
-        ),
+        _WORDS,
+        _PICTURE,
         _object(
             ["type", "tool_use_id"],
             type={"const": "tool_result"},
             tool_use_id=_TEXT,
-            content={"oneOf": [_TEXT, {"type": "array"}]},
+            content={"oneOf": [_TEXT, {"type": "array", "items": {"oneOf": [_WORDS, _PICTURE]}}]},
         ),
     ]
 }
 _SAID_BLOCKS: Final = {
     "oneOf": [
-        _object(["type"], type={"const": "text"}, text=_TEXT),
+        _WORDS,
         _object(["type", "id", "name"], type={"const": "tool_use"}, id=_TEXT, name=_TEXT),
         _object(["type"], type={"type": "string", "not": {"enum": ["text", "tool_use"]}}),
     ]
@@ -99,7 +99,10 @@ MESSAGE: Final = _object(
     },
     max_tokens={"type": "integer", "minimum": 1, "maximum": request.MOST_VALUES},
     stream=_FLAG,
-    tools={"type": ["array", "null"], "items": {"type": "object"}},
+    tools={
+        "type": ["array", "null"],
+        "items": {"type": "object", "properties": {"type": {"enum": ["custom", None]}}},
+    },
 )
 COUNT: Final = _object(
     ["model", "messages"],
