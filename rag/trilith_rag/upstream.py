@@ -27,9 +27,16 @@ RELEVANT = 0.25
 
 NO_ANSWER = "I don't know: the documents do not seem to speak of this."
 
-_OWN_FIELDS = frozenset({"model", "messages", "stream", "stream_options", "n"})
-_NOT_ON = frozenset({"user", "safety_identifier", "metadata", "prediction", "documents", "prompt_cache_key"})
-"""Fields that say who asks, or repeat what was asked: the generator needs none of them."""
+_OWN_FIELDS = frozenset({"model", "messages", "stream", "stream_options", "n"}) | {
+    # who asks, and what repeats the question: the generator needs none of them
+    "user",
+    "safety_identifier",
+    "metadata",
+    "prediction",
+    "documents",
+    "prompt_cache_key",
+}
+"""Fields that do not go on to the generator as they came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +128,7 @@ class RagUpstream:
 
     def _request(self, asked: _Asked, prompt: Prompt) -> dict[str, Any]:
         # Facts from sources want the likeliest words, unless the caller says otherwise.
-        passed = {"temperature": 0, **{n: v for n, v in asked.body.items() if n not in _OWN_FIELDS | _NOT_ON}}
+        passed = {"temperature": 0, **{n: v for n, v in asked.body.items() if n not in _OWN_FIELDS}}
         if passed.get("max_tokens") is None and passed.get("max_completion_tokens") is None:
             passed["max_tokens"] = self._max_output_tokens
         request = {**passed, "model": self._generator_model, "messages": prompt.messages}
