@@ -69,21 +69,25 @@ def note(
 def note_tried(exchange: Exchange, tried: Tried) -> None:
     """Write down a try that an upstream made on its own."""
     usage = None
-    if (told := _told(tried)) is not None:
+    if (told := reported(tried.body, tried.status)) is not None:
         usage = exchange.operation.read_usage({"usage": told})
     rule = Rule.FAILED if usage is None else Rule.USAGE
     note(exchange, rule, tried.status, usage=usage, upstream=tried.upstream)
 
 
-def _told(tried: Tried) -> object:
+def reported(body: bytes, status: int) -> object:
     """Return the usage in an answer, or in what came of one that broke off; None when there is none.
 
     In an error it counts only where the protocol has it: elsewhere in it, a caller's own words may stand.
+
+    Args:
+        body: What came.
+        status: The answer's status; 0 when it broke off.
     """
     try:
-        answer = orjson.loads(tried.body)
+        answer = orjson.loads(body)
     except ValueError:
-        found = _USAGE.search(tried.body) if tried.status < 400 else None
+        found = _USAGE.search(body) if status < 400 else None
         try:
             return orjson.loads(found[1]) if found is not None else None
         except ValueError:

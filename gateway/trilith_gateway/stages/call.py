@@ -5,7 +5,6 @@ Bytes pass through as they come. A stream's chunks are decoded only where usage 
 
 from __future__ import annotations
 
-import contextlib
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -221,9 +220,8 @@ def _torn(exchange: Exchange, received: bytes) -> None:
     """Note an answer that broke off in the middle: what it had reported is charged."""
     if received:
         exchange.rule = Rule.BROKEN
-        if (told := _ANYWHERE.search(received)) is not None:
-            with contextlib.suppress(JSONDecodeError):
-                exchange.usage = exchange.operation.read_usage({"usage": orjson.loads(told[1])})
+        if (told := charge.reported(received, 0)) is not None:
+            exchange.usage = exchange.operation.read_usage({"usage": told})
 
 
 def _give_up(exchange: Exchange) -> None:
