@@ -18,7 +18,8 @@ from fastapi import FastAPI
 from trilith.errors import SettingsError
 from trilith.settings.server import GatewaySettings
 from trilith_gateway import log
-from trilith_gateway.wire.protocol import WireLimits, WireProtocol
+from trilith_gateway.wire.limit import WireLimits
+from trilith_gateway.wire.protocol import WireProtocol
 
 
 def listen(settings: GatewaySettings) -> socket.socket:

@@ -12,7 +12,8 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from trilith_gateway.front import Front
-from trilith_gateway.wire.protocol import WireLimits, WireProtocol
+from trilith_gateway.wire.limit import WireLimits
+from trilith_gateway.wire.protocol import WireProtocol
 
 REQUEST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"
 BODY = b"x" * 100

@@ -15,7 +15,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,6 +27,7 @@ from trilith_gateway.exchange import Exchange, too_large
 from trilith_gateway.front import Front
 from trilith_gateway.identifier import new_id
 from trilith_gateway.wire import route
+from trilith_gateway.wire.limit import WireLimits
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -42,27 +42,6 @@ _STATUS_LINES = {
     status: f"HTTP/1.1 {status} {HTTPStatus(status).phrase if status in list(HTTPStatus) else ''}\r\n"
     for status in range(200, 600)
 }
-
-
-@dataclass(frozen=True, slots=True)
-class WireLimits:
-    """What a connection may take of the server."""
-
-    head_bytes: int = 64 * 1024
-    """Longest head of a request."""
-    headers: int = 128
-    """Most headers of a request."""
-    head_s: float = 10.0
-    """Longest time until a head is complete (seconds)."""
-    body_s: float = 60.0
-    """Longest time until a body is complete (seconds)."""
-    write_s: float = 120.0
-    """Longest time that an answer waits for its reader (seconds)."""
-    keep_alive_s: float = 75.0
-    """Longest rest between two requests (seconds)."""
-    half_close: bool = False
-    """Whether a caller that has closed its sending side still gets the answer. Off, because a caller that has
-    gone away looks just the same."""
 
 
 _ANSWER, _HEAD, _BODY, _REST, _GONE = range(5)
