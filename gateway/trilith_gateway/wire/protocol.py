@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,10 +23,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from trilith.errors import APIError, APIStatusError
 from trilith_gateway import edge, sse
+from trilith_gateway.direct import Direct
 from trilith_gateway.exchange import Exchange, too_large
 from trilith_gateway.front import Front
 from trilith_gateway.identifier import new_id
 from trilith_gateway.wire import route
+from trilith_gateway.wire.head import KnownHead, known_head, readable, small
 from trilith_gateway.wire.limit import WireLimits
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _HIGH_BYTES = 64 * 1024
+_SMALL_BYTES = 64 * 1024
 _LINGER_S = 2.0
 _OFFER = frozenset({b"connection", b"upgrade", b"http2-settings"})
 _STATUS_LINES = {
@@ -44,9 +47,11 @@ _STATUS_LINES = {
 }
 
 
-_ANSWER, _HEAD, _BODY, _REST, _GONE = range(5)
-"""What a connection waits for. Gone: nothing any more, what still comes is thrown away. (Members of an enum
-are looked up five times slower, and this is looked at ten times a request.)"""
+_ANSWER, _HEAD, _BODY, _REST, _GONE, _FRESH = range(6)
+"""What a connection waits for. Fresh: its first request. Gone: nothing any more, what still comes is thrown
+away. (Members of an enum are looked up five times slower, and this is looked at ten times a request.)"""
+
+_BETWEEN = (_REST, _FRESH)
 
 
 class WireProtocol(HttpToolsProtocol):
@@ -69,10 +74,17 @@ class WireProtocol(HttpToolsProtocol):
         self.front = front
         self.active: ExchangeCycle | None = None
         """The exchange that is being answered."""
+        self._known: KnownHead | None = None
+        self._heads = self._hits = 0
+        """How many heads were remembered, and how often one came again."""
+        self._due: ExchangeCycle | None = None
+        """The exchange that is to begin when all that has come is read, and its body, if that is small."""
+        self._left = 0
+        """What is still to come of the body of a request that the parser knows nothing of (bytes)."""
         self._limits = limits
         self.url = b""
         self._head_bytes = 0
-        self._phase = _HEAD
+        self._phase = _FRESH
         self._since = self.loop.time()
         self._unread_since: float | None = None
         """Since when the caller does not read what is written; None: it does."""
@@ -105,7 +117,13 @@ class WireProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came."""
-        if self._phase == _GONE:
+        phase = self._phase
+        if phase == _GONE:
+            return
+        if self._left:
+            self._fill(data)
+            return
+        if phase == _REST and self._known is not None and self._again(self._known, data):
             return
         try:
             self.parser.feed_data(data)
@@ -113,6 +131,61 @@ class WireProtocol(HttpToolsProtocol):
             self._decline(data[offer.args[0] :])
         except httptools.HttpParserError:
             self.refuse(400, "The request is not valid HTTP/1.1.")
+        due = self._due
+        if due is None:
+            return
+        if self._phase == _GONE:
+            self._due = None
+            return
+        if phase in _BETWEEN and self.cycle is due:
+            self._remember(due, data)
+        if not (due.more_body and due.small):
+            self._due = None
+            due.begin()
+
+    def _again(self, known: KnownHead, data: bytes) -> bool:
+        """Take a request whose head came before; False when it is not one, or more than one."""
+        if (found := known.read(data)) is None:
+            return False
+        start, length = found
+        left = length - (len(data) - start)
+        if left < 0 or (left and length > _SMALL_BYTES):
+            return False
+        self._hits += 1
+        self.url = known.url
+        self.cycle = cycle = ExchangeCycle(self, known.found, known.headers, keep_alive=True, chunked=True)
+        if left:
+            self._left, self._due = left, cycle
+            self._phase = _BODY
+            self._since = self.loop.time()
+            cycle.feed(data[start:])
+        else:
+            self._phase = _ANSWER
+            cycle.whole(data[start:])
+            cycle.begin()
+        return True
+
+    def _fill(self, data: bytes) -> None:
+        """Take more of the body of a request whose head came before."""
+        due, left = self._due, self._left
+        if due is None:
+            raise RuntimeError("no body is waited for")
+        due.feed(data[:left])
+        self._left = max(0, left - len(data))
+        if self._left:
+            return
+        self._due = None
+        self._phase = _ANSWER
+        due.end()
+        due.begin()
+        if len(data) > left:
+            self.data_received(data[left:])
+
+    def _remember(self, cycle: ExchangeCycle, data: bytes) -> None:
+        """Know the head again, unless this caller's are always others."""
+        if self._heads <= self._hits + 4 and cycle.keep_alive:
+            self._heads += 1
+            self._known = known_head(data, self.url, cycle.found, self.headers)
 
     def _decline(self, rest: bytes) -> None:
         """Decline the offer of another protocol by reading the request as what it is in this one.
@@ -140,9 +213,9 @@ class WireProtocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self._head_bytes = 0
-        if self._phase != _HEAD:
-            self._phase = _HEAD
+        if self._phase != _FRESH:
             self._since = self.loop.time()
+        self._phase = _HEAD
 
     def on_url(self, url: bytes) -> None:
         """Take (a part of) the target."""
@@ -183,9 +256,10 @@ class WireProtocol(HttpToolsProtocol):
         chunked = self.parser.get_http_version() != "1.0"
         keep_alive = chunked and self.parser.should_keep_alive()
         before = self.cycle
-        self.cycle = cycle = ExchangeCycle(self, found, keep_alive=keep_alive, chunked=chunked)
+        self.cycle = cycle = ExchangeCycle(self, found, None, keep_alive=keep_alive, chunked=chunked)
+        cycle.small = not self.expect_100_continue and small(self.headers, _SMALL_BYTES)
         if before is None or before.response_complete:
-            cycle.begin()
+            self._due = cycle  # begins when all that came is read: its body may be there
         else:  # a pipelined request waits for its turn
             self.flow.pause_reading()
             self.pipeline.appendleft((cast(Any, cycle), self.app))
@@ -221,7 +295,7 @@ class WireProtocol(HttpToolsProtocol):
     # From the answer.
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         if type(cycle) is ExchangeCycle:
-            cycle.begin()
+            cycle.begin_later()
         else:
             super()._start_asgi_task(cycle, app)
 
@@ -254,7 +328,7 @@ class WireProtocol(HttpToolsProtocol):
         elif phase == _REST and waited >= limits.keep_alive_s and self.transport.get_write_buffer_size():
             self.transport.abort()  # what it has not read in all that time would keep the connection
         elif (phase == _REST and waited >= limits.keep_alive_s) or (
-            phase == _HEAD and not self.url and waited >= limits.head_s
+            phase == _FRESH and waited >= limits.head_s
         ):
             self.transport.close()
         elif phase == _HEAD and waited >= limits.head_s:
@@ -305,36 +379,47 @@ class ExchangeCycle:
     __slots__ = (
         "_begun",
         "_chunked",
+        "_direct",
         "_expects",
-        "_exchange_headers",
-        "_found",
+        "_headers",
         "_limit",
         "_parts",
         "_protocol",
+        "_raw_headers",
         "_size",
         "_task",
         "_waiter",
         "body",
         "disconnected",
+        "found",
         "keep_alive",
         "message_event",
         "more_body",
         "response_complete",
         "response_started",
+        "small",
     )
 
     def __init__(
-        self, protocol: WireProtocol, found: route.Found, *, keep_alive: bool, chunked: bool
+        self,
+        protocol: WireProtocol,
+        found: route.Found,
+        headers: dict[str, str] | None,
+        *,
+        keep_alive: bool,
+        chunked: bool,
     ) -> None:
         self._protocol = protocol
-        self._found = found
-        self._exchange_headers = protocol.headers
+        self.found = found
+        self._headers = headers
+        self._raw_headers = protocol.headers
         self._expects = protocol.expect_100_continue
         self._parts: list[bytes] = []
         self._size = 0
         self._limit: int | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._direct: Direct | None = None
         self._begun = False
         self.message_event = _SILENT
         self.keep_alive = keep_alive
@@ -343,43 +428,77 @@ class ExchangeCycle:
         self.disconnected = False
         self.response_started = False
         self.response_complete = False
+        self.small = False
+        """Whether its body is so short that the work waits for it."""
 
     def begin(self) -> None:
-        """Start the work."""
+        """Start the work: without a task if the body is there."""
         protocol = self._protocol
         protocol.active = self
-        self._task = task = protocol.loop.create_task(self._run())
-        protocol.tasks.add(task)
+        exchange = self._exchange()
+        if self.more_body:
+            self.go_on(protocol.front.run(exchange, self))
+        else:
+            self._direct = direct = protocol.front.direct(exchange, self)
+            direct.start()
 
-    async def _run(self) -> None:
+    def begin_later(self) -> None:
+        """Start the work in a task, lest one pipelined request's answer begin the next within itself."""
+        self._protocol.active = self
+        self.go_on(self._protocol.front.run(self._exchange(), self))
+
+    def _exchange(self) -> Exchange:
+        api, path, model = self.found
+        if (headers := self._headers) is None:
+            headers = readable(self._raw_headers)
+        return Exchange(api, path, headers, self._read, model)
+
+    def go_on(self, rest: Coroutine[Any, Any, None]) -> None:
+        """Do the rest of the work in a task."""
+        self._direct = None
+        self._task = task = self._protocol.loop.create_task(self._run(rest))
+        self._protocol.tasks.add(task)
+
+    async def _run(self, rest: Coroutine[Any, Any, None]) -> None:
         self._begun = True
         protocol = self._protocol
-        api, path, model = self._found
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._exchange_headers}
-        exchange = Exchange(api, path, headers, self._read, model)
         try:
-            await protocol.front.run(exchange, self)
+            await rest
         except asyncio.CancelledError:
             if not self.disconnected:
                 protocol.transport.abort()
-        except APIError:  # within an answer that has no place for the word
-            protocol.transport.abort()
-        except Exception:
-            _log.exception("request %s could not be finished", exchange.id)
-            protocol.transport.abort()
+        except Exception as error:
+            self.fail(error)
         finally:
             if self._task is not None:
                 protocol.tasks.discard(self._task)
+
+    def fail(self, error: Exception) -> None:
+        """Break the answer off; an `APIError` is one that had no place for the word."""
+        self._direct = None
+        if not isinstance(error, APIError):
+            _log.error("a request could not be finished", exc_info=error)
+        self._protocol.transport.abort()
 
     def leave(self) -> None:
         """The caller has gone: stop the work."""
         self.disconnected = True
         if self._task is not None:
-            self._task.cancel()
-            if not self._begun:  # and so never will
-                self._protocol.tasks.discard(self._task)
+            if self._begun:
+                self._task.cancel()
+            else:  # what is cancelled before it has begun cannot clean up
+                self._protocol.loop.call_soon(self._task.cancel)
+        elif self._direct is not None:
+            direct, self._direct = self._direct, None
+            direct.leave()
 
     # The body.
+    def whole(self, body: bytes) -> None:
+        """Take all of the body."""
+        self._parts.append(body)
+        self._size = len(body)
+        self.more_body = False
+
     def feed(self, data: bytes) -> None:
         """Take a part of the body."""
         if self.response_complete:
@@ -470,6 +589,7 @@ class ExchangeCycle:
 
     def _done(self) -> None:
         self.response_complete = True
+        self._direct = None  # each knows the other
         if self.more_body:
             self._protocol.linger()
         elif not self.keep_alive:
