@@ -509,7 +509,8 @@ async def _watch(exchange: Exchange, reply: Reply) -> AsyncIterator[bytes]:
             tally.add(block)
         if exchange.trace is not None:
             _describe(exchange, block)
-        if (at := block.find(b'"usage"')) >= 0:
+        # The word alone is found in half the time.
+        if (at := block.find(b"usage")) > 0 and (at := block.find(b'"usage"', at - 1)) >= 0:
             block = _without_usage(exchange, block, at)
         if block:
             yield block

@@ -12,39 +12,28 @@ and the part of `RequestResponseCycle` that it uses. tests/gateway/test_wire.py 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Awaitable, Coroutine
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from trilith.errors import APIError, APIStatusError
+from trilith.errors import APIStatusError
 from trilith_gateway import edge, sse
-from trilith_gateway.direct import Direct
-from trilith_gateway.exchange import Exchange, too_large
 from trilith_gateway.front import Front
 from trilith_gateway.identifier import new_id
 from trilith_gateway.wire import route
-from trilith_gateway.wire.head import KnownHead, known_head, readable, small
+from trilith_gateway.wire.cycle import STATUS_LINES, ExchangeCycle
+from trilith_gateway.wire.head import KnownHead, known_head, small
 from trilith_gateway.wire.limit import WireLimits
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-_log = logging.getLogger(__name__)
-
-_HIGH_BYTES = 64 * 1024
 _SMALL_BYTES = 64 * 1024
 _LINGER_S = 2.0
 _OFFER = frozenset({b"connection", b"upgrade", b"http2-settings"})
-_STATUS_LINES = {
-    status: f"HTTP/1.1 {status} {HTTPStatus(status).phrase if status in list(HTTPStatus) else ''}\r\n"
-    for status in range(200, 600)
-}
 
 
 _ANSWER, _HEAD, _BODY, _REST, _GONE, _FRESH = range(6)
@@ -357,7 +346,7 @@ class WireProtocol(HttpToolsProtocol):
         self.pipeline.clear()
         error = APIStatusError(message, status_code=status, code="bad_request", type="invalid_request_error")
         body = sse.dump(edge.told(self.url.decode("latin-1"), error))
-        head = f"{_STATUS_LINES[status]}content-type: application/json\r\nconnection: close\r\n"
+        head = f"{STATUS_LINES[status]}content-type: application/json\r\nconnection: close\r\n"
         head += f"x-request-id: {new_id(time.time_ns())}\r\ncontent-length: {len(body)}\r\n\r\n"
         self.transport.write(head.encode() + body)
         self.linger()
@@ -371,237 +360,3 @@ class WireProtocol(HttpToolsProtocol):
             self.transport.write_eof()
         else:
             self.transport.close()
-
-
-class ExchangeCycle:
-    """One request and its answer: what uvicorn calls a cycle, and what the pipeline calls an outlet."""
-
-    __slots__ = (
-        "_begun",
-        "_chunked",
-        "_direct",
-        "_expects",
-        "_headers",
-        "_limit",
-        "_parts",
-        "_protocol",
-        "_raw_headers",
-        "_size",
-        "_task",
-        "_waiter",
-        "body",
-        "disconnected",
-        "found",
-        "keep_alive",
-        "message_event",
-        "more_body",
-        "response_complete",
-        "response_started",
-        "small",
-    )
-
-    def __init__(
-        self,
-        protocol: WireProtocol,
-        found: route.Found,
-        headers: dict[str, str] | None,
-        *,
-        keep_alive: bool,
-        chunked: bool,
-    ) -> None:
-        self._protocol = protocol
-        self.found = found
-        self._headers = headers
-        self._raw_headers = protocol.headers
-        self._expects = protocol.expect_100_continue
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._limit: int | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._direct: Direct | None = None
-        self._begun = False
-        self.message_event = _SILENT
-        self.keep_alive = keep_alive
-        self._chunked = chunked
-        self.more_body = True
-        self.disconnected = False
-        self.response_started = False
-        self.response_complete = False
-        self.small = False
-        """Whether its body is so short that the work waits for it."""
-
-    def begin(self) -> None:
-        """Start the work: without a task if the body is there."""
-        protocol = self._protocol
-        protocol.active = self
-        exchange = self._exchange()
-        if self.more_body:
-            self.go_on(protocol.front.run(exchange, self))
-        else:
-            self._direct = direct = protocol.front.direct(exchange, self)
-            direct.start()
-
-    def begin_later(self) -> None:
-        """Start the work in a task, lest one pipelined request's answer begin the next within itself."""
-        self._protocol.active = self
-        self.go_on(self._protocol.front.run(self._exchange(), self))
-
-    def _exchange(self) -> Exchange:
-        api, path, model = self.found
-        if (headers := self._headers) is None:
-            headers = readable(self._raw_headers)
-        return Exchange(api, path, headers, self._read, model)
-
-    def go_on(self, rest: Coroutine[Any, Any, None]) -> None:
-        """Do the rest of the work in a task."""
-        self._direct = None
-        self._task = task = self._protocol.loop.create_task(self._run(rest))
-        self._protocol.tasks.add(task)
-
-    async def _run(self, rest: Coroutine[Any, Any, None]) -> None:
-        self._begun = True
-        protocol = self._protocol
-        try:
-            await rest
-        except asyncio.CancelledError:
-            if not self.disconnected:
-                protocol.transport.abort()
-        except Exception as error:
-            self.fail(error)
-        finally:
-            if self._task is not None:
-                protocol.tasks.discard(self._task)
-
-    def fail(self, error: Exception) -> None:
-        """Break the answer off; an `APIError` is one that had no place for the word."""
-        self._direct = None
-        if not isinstance(error, APIError):
-            _log.error("a request could not be finished", exc_info=error)
-        self._protocol.transport.abort()
-
-    def leave(self) -> None:
-        """The caller has gone: stop the work."""
-        self.disconnected = True
-        if self._task is not None:
-            if self._begun:
-                self._task.cancel()
-            else:  # what is cancelled before it has begun cannot clean up
-                self._protocol.loop.call_soon(self._task.cancel)
-        elif self._direct is not None:
-            direct, self._direct = self._direct, None
-            direct.leave()
-
-    # The body.
-    def whole(self, body: bytes) -> None:
-        """Take all of the body."""
-        self._parts.append(body)
-        self._size = len(body)
-        self.more_body = False
-
-    def feed(self, data: bytes) -> None:
-        """Take a part of the body."""
-        if self.response_complete:
-            return
-        self._parts.append(data)
-        self._size += len(data)
-        limit = self._limit
-        if limit is not None and self._size > limit:
-            self._wake()
-        elif limit is None and self._size > _HIGH_BYTES:
-            self._protocol.flow.pause_reading()
-
-    def end(self) -> None:
-        """The body is whole."""
-        self.more_body = False
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _read(self, most_bytes: int) -> bytes | Awaitable[bytes]:
-        if self._size > most_bytes:
-            raise too_large(most_bytes)
-        if not self.more_body:
-            return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        return self._receive(most_bytes)
-
-    async def _receive(self, most_bytes: int) -> bytes:
-        self._limit = most_bytes
-        if self._expects:
-            self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._protocol.flow.resume_reading()
-        self._waiter = self._protocol.loop.create_future()
-        await self._waiter
-        if self._size > most_bytes:
-            raise too_large(most_bytes)
-        return b"".join(self._parts)
-
-    # The answer.
-    def send(self, status: int, headers: dict[str, str], body: bytes) -> Awaitable[None] | None:
-        """Send a whole answer."""
-        head = self._head(status, headers, f"content-length: {len(body)}\r\n")
-        if not self.disconnected:
-            self._protocol.transport.write(head + body)
-            if self._protocol.flow.write_paused:  # the next request waits until this answer is read
-                return self._drained()
-        self._done()
-        return None
-
-    async def _drained(self) -> None:
-        await self._protocol.flow.drain()
-        self._done()
-
-    def start(self, status: int, headers: dict[str, str]) -> Awaitable[None] | None:
-        """Send the head of a stream."""
-        framing = "transfer-encoding: chunked\r\n" if self._chunked else ""  # 1.0: until the connection's end
-        self._protocol.transport.write(self._head(status, headers, framing))
-        return None
-
-    def write(self, data: bytes) -> Awaitable[None] | None:
-        """Send a part of a stream."""
-        self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
-        flow = self._protocol.flow
-        return flow.drain() if flow.write_paused else None
-
-    def finish(self) -> Awaitable[None] | None:
-        """End a stream."""
-        if self._chunked:
-            self._protocol.transport.write(b"0\r\n\r\n")
-        self._done()
-        return None
-
-    def _head(self, status: int, headers: dict[str, str], framing: str) -> bytes:
-        self.response_started = True
-        if self.more_body:  # what is left of the request is not read
-            self.keep_alive = False
-        lines = [_STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n"]
-        lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
-        if framing:
-            lines.append(framing)
-        lines.append("\r\n" if self.keep_alive else "connection: close\r\n\r\n")
-        text = "".join(lines)
-        ends = len(lines) + (not self.keep_alive)
-        if text.count("\n") != ends or text.count("\r") != ends:
-            raise ValueError("a header of the answer holds a line end")
-        return text.encode("latin-1", "replace")
-
-    def _done(self) -> None:
-        self.response_complete = True
-        self._direct = None  # each knows the other
-        if self.more_body:
-            self._protocol.linger()
-        elif not self.keep_alive:
-            self._protocol.transport.close()
-        self._protocol.on_response_complete()
-
-
-class _Silent:
-    """Stands in for the event that uvicorn sets on a cycle; nobody waits for it here."""
-
-    def set(self) -> None:
-        """Do nothing."""
-
-
-_SILENT = _Silent()
