@@ -74,11 +74,14 @@ def readable(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 def small(headers: Sequence[tuple[bytes, bytes]], most_bytes: int) -> bool:
-    """Say whether headers announce a body of at most `most_bytes`."""
+    """Say whether headers announce a body of at most `most_bytes`, and nothing that may refuse it unread."""
+    found = False
     for name, value in headers:
         if name == b"content-length":
-            return value.isdigit() and len(value) < _DIGITS and int(value) <= most_bytes
-    return False
+            found = value.isdigit() and len(value) < _DIGITS and int(value) <= most_bytes
+        elif name == b"content-encoding":
+            return False
+    return found
 
 
 _NOT_SIMPLE = frozenset({b"transfer-encoding", b"expect", b"upgrade"})

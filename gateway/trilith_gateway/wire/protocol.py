@@ -331,6 +331,12 @@ class WireProtocol(HttpToolsProtocol):
         """Answer a request that cannot be read, and close: what follows cannot be trusted."""
         if self._phase == _GONE:
             return
+        due, self._due = self._due, None
+        if due is not None and not due.more_body:  # as it would have been, had the rest come a little later
+            due.begin()
+        if self.transport.is_closing():
+            self._phase = _GONE
+            return
         cycle = self.cycle
         if self.active is not None and self.active.response_started:
             self.transport.abort()  # no word of ours fits into what another request is being answered
