@@ -136,7 +136,8 @@ class Call:
 
     async def _asked(self, exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> None:
         sent_at = time.perf_counter()
-        exchange.upstream = exchange.target.place
+        release = exchange.target
+        exchange.upstream = release.place
         try:
             if exchange.join is None:
                 reply = await send(exchange, upstream, call)
@@ -147,7 +148,7 @@ class Call:
             exchange.upstream = error.upstream or exchange.upstream
             raise
         exchange.reply = reply
-        if exchange.target.tries_again:
+        if release.tries_again:
             exchange.upstream = getattr(reply, "upstream", "") or exchange.upstream
         exchange.first_byte_at = now = time.perf_counter()
         exchange.waited_s = now - sent_at
