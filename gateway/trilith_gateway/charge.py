@@ -14,8 +14,9 @@ import time
 import orjson
 
 from trilith.money import NS_PER_HOUR, Meter, Price, UnpricedUsage, cost
-from trilith.seams import Tried
+from trilith.seams import Decision, Tried
 from trilith.types import NO_PARTICULARS, Usage
+from trilith_gateway import decision
 from trilith_gateway.exchange import Exchange
 from trilith_gateway.release import Release
 from trilith_gateway.rule import Rule, Try
@@ -47,19 +48,20 @@ def note(
         rule: By which rule it is charged; `FAILED` without a usage costs nothing.
         status: What was answered; 0 when nothing was.
         usage: What was used, as far as that is known.
-        upstream: Which replica it was.
+        upstream: Which replica it was; empty: who was asked last.
         by_caller: The caller pays, because the try was part of the answer (a step of a cascade). Otherwise
             the platform pays: a caller asked once.
         estimated: Whether the usage is an estimate.
         release: What was asked; None: the exchange's present release.
     """
     release = release or exchange.target
+    where = upstream or exchange.upstream
     amount: int | None = 0
     if usage is not None and rule is not Rule.FAILED:
         amount = rated(usage, release)
         if amount is None:
             rule = Rule.UNPRICED
-    found = Try(release, rule, usage or NOTHING, status, amount, upstream, by_caller, estimated)
+    found = Try(release, rule, usage or NOTHING, status, amount, where, by_caller, estimated)
     if exchange.tries is None:
         exchange.tries = []
     exchange.tries.append(found)
@@ -192,9 +194,22 @@ def row(exchange: Exchange, now: float, usage: Usage, *, estimated: bool, tried:
         found["asked"] = exchange.model
     if exchange.saved_pico_usd:
         found["saved_pico_usd"] = exchange.saved_pico_usd
+    if exchange.upstream:
+        found["upstream"] = exchange.upstream
+    if tried is None and (decided := _decided(exchange)):
+        found["decided"] = decision.written(decided)
+    if exchange.kept_as and tried is None and exchange.body.get("store") is not False:
+        found["kept_as"] = exchange.kept_as
     if exchange.tries is not None:
         found |= _numbered(exchange, exchange.tries, tried)
     return found
+
+
+def _decided(exchange: Exchange) -> list[Decision]:
+    if (word := exchange.cache) is None or word == "bypass":  # the way itself says why it was passed by
+        return exchange.trail
+    told = ("cache", word, round(exchange.cache_age_s)) if exchange.recalled else ("cache", word)
+    return [*exchange.trail, told]
 
 
 def particulars(usage: Usage) -> Record:

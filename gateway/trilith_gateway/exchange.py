@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trilith.errors import APIStatusError, InternalServerError, NotFoundError
-from trilith.seams import Call, Reply
+from trilith.seams import Call, Decision, Reply
 from trilith.types import Kind, Usage
 from trilith_gateway.api import OPERATIONS, Api, Operation
 from trilith_gateway.identifier import new_id
@@ -71,10 +71,12 @@ class Exchange:
         "id",
         "join",
         "keep",
+        "kept_as",
         "key",
         "masked",
         "model",
         "model_in_path",
+        "only",
         "operation",
         "path",
         "protection",
@@ -104,6 +106,7 @@ class Exchange:
         "trail",
         "tries",
         "until",
+        "upstream",
         "usage",
         "usage_wanted",
         "version",
@@ -202,12 +205,16 @@ class Exchange:
         """Another model than the one that was asked for answers."""
         self.tag: str | None = None
         """Only replicas that have it may answer."""
+        self.only: str | None = None
+        """Only the replica of this name may answer: it keeps what the request goes on with."""
         self.until: float | None = None
         """`time.perf_counter()` by which the answer must be whole; None: the gateway's own limit counts."""
         self.head_until: float | None = None
         """By which its head must be there, or without a stream all of it; None: as `until`."""
-        self.trail: list[str] = []
-        """What was decided on the way, for `trilith explain`: names and reasons, never content."""
+        self.trail: list[Decision] = []
+        """What was decided on the way, for `trilith explain` (`decision` has the words)."""
+        self.upstream = ""
+        """Who was asked last: a replica's name, or where the release's only upstream is."""
         self.cascaded: str | None = None
         """The step of a cascade whose answer goes out."""
         self.reply: Reply | None = None
@@ -224,6 +231,8 @@ class Exchange:
         """What was tried before or beside the try that answers; each is a row of the ledger."""
         self.finish_reasons: tuple[str, ...] = ()
         self.response_id: str | None = None
+        self.kept_as = ""
+        """Digest of the name under which the upstream keeps its answer, where it keeps answers."""
         self.delivered_bytes = 0
         # settle
         self.rule: Rule | None = None

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from trilith.types import Chunk, Finding, Hit, RegisteredModel
+
+Decision: TypeAlias = tuple[object, ...]
+"""What was decided on a request's way: what it is, then names, reasons and numbers, never content."""
 
 
 class Shield(Protocol):
@@ -74,14 +77,20 @@ class Call:
     """Told of every further try that an upstream makes on its own, since each may cost; None: nobody asks."""
     tag: str | None = None
     """Only replicas that have this tag may answer; None: all may."""
+    only: str | None = None
+    """Only the replica of this name may answer; None: all may."""
     repeatable: bool = True
     """Whether it may be sent once more although the first try may have been acted upon."""
-    trail: list[str] | None = None
-    """Where an upstream that tries more than once says what it tried: names and causes, never content."""
+    trail: list[Decision] | None = None
+    """Where an upstream that is several says whom it asked and what it tried: names and causes, never
+    content."""
 
 
 class Reply(Protocol):
-    """An upstream's answer whose body is still arriving."""
+    """An upstream's answer whose body is still arriving.
+
+    Where the upstream is several, it also has `upstream`: the name of the one that answers.
+    """
 
     @property
     def status(self) -> int:

@@ -17,7 +17,7 @@ import orjson
 from trilith.errors import APIConnectionError, APIError, InternalServerError
 from trilith.seams import Call as UpstreamCall
 from trilith.seams import Reply, Tried, Upstream
-from trilith_gateway import charge, deadline, sse
+from trilith_gateway import charge, deadline, decision, kept, sse
 from trilith_gateway.caching.flight import Flights
 from trilith_gateway.exchange import Answer, Exchange
 from trilith_gateway.release import Release, ReleaseTable
@@ -117,7 +117,7 @@ class Call:
                 await self._ask(exchange, exchange.target.upstream, _ready(exchange))
             except (APIConnectionError, InternalServerError) as failure:
                 error = failure
-                exchange.trail.append(f"fallback: {exchange.target.model} did not answer ({failure.message})")
+                exchange.trail.append(("fallback", exchange.target.model, decision.cause(failure)))
             if not left or (error is None and not _another_may(exchange)):
                 if error is not None:
                     raise error
@@ -125,8 +125,7 @@ class Call:
             if exchange.reply is not None:
                 await exchange.reply.aclose()
             if error is None and exchange.answer is not None:
-                told = exchange.answer.status
-                exchange.trail.append(f"fallback: {exchange.target.model} answered with status {told}")
+                exchange.trail.append(("fallback", exchange.target.model, exchange.answer.status))
             if exchange.place is not None:
                 exchange.place.leave()
             _give_up(exchange)
@@ -143,6 +142,8 @@ class Call:
 
     async def _asked(self, exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> None:
         sent_at = time.perf_counter()
+        release = exchange.target
+        exchange.upstream = release.place
         try:
             if exchange.join is None:
                 reply = await send(exchange, upstream, call)
@@ -150,7 +151,10 @@ class Call:
                 reply = await self._join(exchange, exchange.join, upstream, call)
         except APIConnectionError as error:
             _torn(exchange, error.received)
+            exchange.upstream = error.upstream or exchange.upstream
             raise
+        if release.tries_again:
+            exchange.upstream = getattr(reply, "upstream", "") or exchange.upstream
         await _take(exchange, reply, sent_at)
 
     async def _join(self, exchange: Exchange, key: bytes, upstream: Upstream, call: UpstreamCall) -> Reply:
@@ -341,7 +345,9 @@ async def _enter(exchange: Exchange, gate: Gate) -> None:
             until = exchange.head_until
             found = await (found if until is None else deadline.by(until, found))
         finally:
-            exchange.queued_s += time.perf_counter() - came
+            waited_s = time.perf_counter() - came
+            exchange.queued_s += waited_s
+            exchange.trail.append(("queue", exchange.target.model, round(waited_s * 1000)))
     exchange.place = found
 
 
@@ -409,6 +415,7 @@ def _begun(exchange: Exchange, upstream: HttpUpstream, call: UpstreamCall) -> Be
         if exchange.trace is not None:
             exchange.trace.attempts.pop()
         return None
+    exchange.upstream = exchange.target.place
     return Begun(exchange, upstream, call, reply, sent_at, noted)
 
 
@@ -438,9 +445,10 @@ async def send(
         except BaseException as error:
             if noted is not None:
                 noted.end(None, error)
-            if index or not _once_more(upstream, call, error):
+            if index or not isinstance(error, APIConnectionError) or not _once_more(upstream, call, error):
                 raise
             charge.note(exchange, Rule.FAILED, 0)
+            exchange.trail.append(("retry", exchange.upstream, decision.cause(error)))
             call = deadline.within(call, ends - time.perf_counter())
         else:
             if noted is not None:
@@ -449,8 +457,8 @@ async def send(
     raise RuntimeError("unreachable: the last attempt returns or raises")
 
 
-def _once_more(upstream: Upstream, call: UpstreamCall, error: BaseException) -> bool:
-    if isinstance(upstream, RoutedUpstream) or not isinstance(error, APIConnectionError):
+def _once_more(upstream: Upstream, call: UpstreamCall, error: APIConnectionError) -> bool:
+    if isinstance(upstream, RoutedUpstream):
         return False
     return cause.after_error(error, repeatable=call.repeatable) is not cause.Again.NOWHERE
 
@@ -576,6 +584,8 @@ def _asked_for(exchange: Exchange, value: dict[str, Any]) -> dict[str, Any] | No
 
 
 def _note(exchange: Exchange, value: dict[str, Any]) -> None:
+    if exchange.operation.keeps:
+        exchange.kept_as = kept.digest(kept.named(value)) or exchange.kept_as
     found = exchange.operation.read_usage(value)
     if found is not None:
         before, together = exchange.usage, exchange.operation.together

@@ -33,7 +33,8 @@ class Fallback:
         exchange.release = release
         exchange.answer = exchange.reply = exchange.call = None
         exchange.usage = exchange.rule = exchange.tally = exchange.first_byte_at = None
-        exchange.tag = None  # its replicas have their own
+        exchange.upstream = exchange.kept_as = ""
+        exchange.tag = exchange.only = None  # its replicas have their own
         self._admit.reserve(exchange, release)
         self._route(exchange)
         exchange.fell_back = True
