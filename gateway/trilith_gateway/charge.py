@@ -95,16 +95,6 @@ def reported(body: bytes, status: int) -> object:
     return answer.get("usage") if isinstance(answer, dict) else None
 
 
-def owed(exchange: Exchange) -> int:
-    """Return what the caller owes for tries and is not booked yet (pico-USD); from here on it is."""
-    total = 0
-    for one in exchange.tries or ():
-        if one.by_caller and not one.booked:
-            one.booked = True
-            total += one.amount or 0
-    return total
-
-
 def spent(exchange: Exchange) -> int:
     """Return what the caller pays beside the answer's own price, for steps on the way to it (pico-USD)."""
     if exchange.tries is None:

@@ -59,6 +59,9 @@ from trilith_gateway.tracelog import TraceLog
 
 _log = logging.getLogger(__name__)
 
+_WRITTEN_S = 1.0
+"""How long a request waits until all charges are in the tables, of which its budget is read."""
+
 
 @dataclass(slots=True)
 class Platform:
@@ -134,14 +137,21 @@ class Platform:
                 _log.error("the work of every second failed: %s", error)
 
     async def _give_back(self) -> None:
+        """Pay what the budgets owe, and give back what they do not need."""
         if not isinstance(self.budgets, LeasedBudgets):
             return
         failure: Exception | None = None
-        for account, since, amount in self.budgets.idle():
+        for debt in self.budgets.debts():
             try:
-                await asyncio.to_thread(self.store.give_back, account, since, amount)
+                await asyncio.to_thread(self.store.pay, *debt)
             except Exception as error:
-                self.budgets.keep(account, since, amount)
+                self.budgets.keep_debt(debt)
+                failure = error
+        for idle in self.budgets.idle():
+            try:
+                await asyncio.to_thread(self.store.give_back, *idle)
+            except Exception as error:
+                self.budgets.keep_idle(idle)
                 failure = error
         if failure is not None:
             raise failure
@@ -278,7 +288,8 @@ def _read_purges(store: JournalledStore) -> list[Purge]:
 
 
 def _spent(store: JournalledStore, account: str, since: float) -> int:
-    store.flush()
+    if not store.flush(_WRITTEN_S):
+        raise OSError("the database is behind: what was charged is not in it yet")
     return store.charged(account, since)
 
 

@@ -120,7 +120,7 @@ def test_a_lease_takes_between_at_least_and_wanted_of_what_is_left(opened: Any) 
     assert one.lease("key:x", 0.0, 100, 10, 60) == 60
     assert two.lease("key:x", 0.0, 100, 10, 60) == 40
     assert one.lease("key:x", 0.0, 100, 1, 5) == 0
-    two.give_back("key:x", 0.0, 15)
+    two.give_back("key:x", 0.0, 15, two.lease_epoch)
     assert one.lease("key:x", 0.0, 100, 16, 20) == 0
     assert one.lease("key:x", 0.0, 100, 15, 20) == 15
     assert one.lease("key:x", 0.0, None, 5, 5) == 5

@@ -11,6 +11,8 @@ from trilith_gateway.store.seam import Connection, Database
 
 _COLUMNS = {"key": "key_id", "team": "team", "org": "org <> '' and org"}
 """Before `= ?`. The index over orgs holds only rows that have one, and is used where the query says so."""
+MOST = 2**63 - 1
+"""More than any budget (pico-USD), and the most that a column holds."""
 _KEPT_S = 70 * 86400
 """How long a closed window's rows are kept. A budget over all time has its window at 0, and stays."""
 
@@ -27,13 +29,29 @@ def condition(account: str) -> tuple[str, str]:
     return _COLUMNS[kind], name
 
 
+def total(column: str) -> str:
+    """Return two expressions for the sum of a column of pico-USD; `joined` makes one number of their values.
+
+    A sum of such numbers leaves 64 bits at 9.2 million USD, and SQLite refuses it then.
+    """
+    return f"coalesce(sum({column} / {_UNIT}), 0), coalesce(sum({column} % {_UNIT}), 0)"
+
+
+def joined(high: int, low: int) -> int:
+    """Return the sum whose two parts `total` asked for."""
+    return int(high) * _UNIT + int(low)
+
+
+_UNIT = 1_000_000
+
+
 def charged(connection: Connection, account: str, since: float, worker: str | None = None) -> int:
     """Return what the ledger holds for an account, in pico-USD."""
     column, name = condition(account)
-    statement = f"select coalesce(sum(amount_pico_usd), 0) from ledger where {column} = ? and at >= ?"
+    statement = f"select {total('amount_pico_usd')} from ledger where {column} = ? and at >= ?"
     if worker is None:
-        return int(connection.execute(statement, (name, since)).fetchone()[0])
-    return int(connection.execute(f"{statement} and worker = ?", (name, since, worker)).fetchone()[0])
+        return joined(*connection.execute(statement, (name, since)).fetchone())
+    return joined(*connection.execute(f"{statement} and worker = ?", (name, since, worker)).fetchone())
 
 
 def take(
@@ -50,6 +68,8 @@ def take(
     if not 0 <= at_least <= wanted:
         raise ValueError(f"cannot lease between {at_least!r} and {wanted!r} pico-USD")
     with database.transaction(connection):
+        if not database.alive(connection, holder):
+            raise OSError("this process was silent for too long, and its leases are being settled")
         database.exclusive(connection, f"lease {account}")
         _open_window(connection, account, window_start)
         if limit is not None:
@@ -64,10 +84,10 @@ def take(
 def taken(connection: Connection, account: str, window_start: float) -> int:
     """Return what all holders have taken of an account's window, in pico-USD."""
     row = connection.execute(
-        "select coalesce(sum(amount_pico_usd), 0) from leases where account = ? and window_start = ?",
+        f"select {total('amount_pico_usd')} from leases where account = ? and window_start = ?",
         (account, window_start),
     ).fetchone()
-    return int(row[0])
+    return joined(*row)
 
 
 def give_back(
@@ -77,21 +97,30 @@ def give_back(
     if amount < 0:
         raise ValueError(f"cannot give back {amount!r} pico-USD")
     with database.transaction(connection):
-        connection.execute(
-            "update leases set amount_pico_usd = amount_pico_usd - ?"
-            " where account = ? and window_start = ? and holder = ? and amount_pico_usd >= ?",
-            (amount, account, window_start, holder, amount),  # less stands there once others have settled it
-        )
+        if database.alive(connection, holder):  # else its row is what it has charged
+            connection.execute(
+                "update leases set amount_pico_usd = amount_pico_usd - ?"
+                " where account = ? and window_start = ? and holder = ? and amount_pico_usd >= ?",
+                (amount, account, window_start, holder, amount),
+            )
 
 
 def settle(connection: Connection, holder: str) -> None:
     """Within a transaction, replace all that a holder has taken by what the ledger says it charged."""
     found = connection.execute("select account, window_start from leases where holder = ?", (holder,))
     for account, window_start in [(row[0], row[1]) for row in found.fetchall()]:
-        connection.execute(
-            "update leases set amount_pico_usd = ? where account = ? and window_start = ? and holder = ?",
-            (charged(connection, account, window_start, holder), account, window_start, holder),
-        )
+        settle_one(connection, holder, account, window_start)
+
+
+def settle_one(connection: Connection, holder: str, account: str, window_start: float) -> None:
+    """Within a transaction, do the same for one account's window."""
+    _open_window(connection, account, window_start)
+    amount = min(MOST, charged(connection, account, window_start, holder))
+    connection.execute(
+        "insert into leases values (?, ?, ?, ?) on conflict (account, window_start, holder)"
+        " do update set amount_pico_usd = excluded.amount_pico_usd",
+        (account, window_start, holder, amount),
+    )
 
 
 def forget(connection: Connection, now: float) -> None:
@@ -110,17 +139,24 @@ def _open_window(connection: Connection, account: str, window_start: float) -> N
     if not made.rowcount:
         return
     column, name = condition(account)
-    connection.execute(
-        "insert into leases select ?, ?, worker, sum(amount_pico_usd) from ledger"
+    rows = connection.execute(
+        f"select worker, {total('amount_pico_usd')} from ledger"
         f" where {column} = ? and at >= ? and amount_pico_usd is not null group by worker",
-        (account, window_start, name, window_start),
-    )
+        (name, window_start),
+    ).fetchall()
+    for worker, high, low in rows:
+        connection.execute(
+            "insert into leases values (?, ?, ?, ?)",
+            (account, window_start, worker, min(MOST, joined(high, low))),
+        )
 
 
 def add(connection: Connection, account: str, window_start: float, holder: str, amount: int) -> None:
     """Within a transaction, make a holder's row larger."""
     connection.execute(
         "insert into leases values (?, ?, ?, ?) on conflict (account, window_start, holder)"
-        " do update set amount_pico_usd = leases.amount_pico_usd + excluded.amount_pico_usd",
-        (account, window_start, holder, amount),
+        " do update set amount_pico_usd = case"
+        f" when excluded.amount_pico_usd > 0 and leases.amount_pico_usd > {MOST} - excluded.amount_pico_usd"
+        f" then {MOST} else leases.amount_pico_usd + excluded.amount_pico_usd end",
+        (account, window_start, holder, min(MOST, amount)),
     )

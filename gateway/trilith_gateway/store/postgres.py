@@ -129,6 +129,11 @@ class PostgresDatabase:
         """Return a number that changes when keys do."""
         return int(connection.execute("select value from meta where name = 'keys'").fetchone()[0])
 
+    def alive(self, connection: Connection, holder: str) -> bool:
+        """Whether its row is there; it stays to the end of the transaction, though its heart may beat."""
+        found = connection.execute("select 1 from holders where holder = ? for key share", (holder,))
+        return found.fetchone() is not None
+
     def away(self, error: Exception) -> bool:
         """Whether to try again later: all but what is wrong with the facts themselves.
 

@@ -96,6 +96,8 @@ class Store(Protocol):
         exceed the limit, and neither does spending out of them. Charges that no lease covers (no limit, or
         costlier than expected) are booked by leasing them with `limit=None`.
 
+        This method and the others about leases and charges raise OSError while the database is away.
+
         Args:
             account: `key:ID`, `team:NAME` or `org:NAME`.
             window_start: Unix time at which the budget's window begins.
@@ -112,8 +114,19 @@ class Store(Protocol):
         """Return what all holders have taken of an account's window (pico-USD): at least what is spent."""
         ...
 
-    def give_back(self, account: str, window_start: float, amount: int) -> None:
-        """Return a part of this holder's lease that it has not spent and will not spend."""
+    def give_back(self, account: str, window_start: float, amount: int, epoch: int) -> None:
+        """Return a part of this holder's lease that it has not spent and will not spend.
+
+        Nothing happens where `lease_epoch` is not `epoch` any more: that lease is settled.
+        """
+        ...
+
+    def pay(self, account: str, window_start: float, amount: int, epoch: int) -> None:
+        """Take what is spent already, whatever is left; nothing where `epoch` is over."""
+        ...
+
+    def settle(self, account: str, window_start: float) -> None:
+        """Make this holder's lease what it has charged, every fact so far included."""
         ...
 
     def leases_valid(self, epoch: int) -> bool:
@@ -168,6 +181,10 @@ class Database(Protocol):
 
     def changes(self, connection: Connection) -> int:
         """Return a number that changes when keys do."""
+        ...
+
+    def alive(self, connection: Connection, holder: str) -> bool:
+        """Within a transaction, whether a holder is not taken for dead, nor will be before its end."""
         ...
 
     def away(self, error: Exception) -> bool:

@@ -101,6 +101,10 @@ class SqliteDatabase:
         """Return a number that changes when keys do."""
         return int(connection.execute("select value from meta where name = 'keys'").fetchone()[0])
 
+    def alive(self, connection: Connection, holder: str) -> bool:
+        """Always: the file lock tells who is dead, and the dead ask nothing."""
+        return True
+
     def away(self, error: Exception) -> bool:
         """Whether to try again later."""
         code = getattr(error, "sqlite_errorcode", None)
