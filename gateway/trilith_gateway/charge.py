@@ -19,6 +19,7 @@ from trilith.types import NO_PARTICULARS, Usage
 from trilith_gateway.exchange import Exchange
 from trilith_gateway.release import Release
 from trilith_gateway.rule import Rule, Try
+from trilith_gateway.store.amount import MOST
 from trilith_gateway.store.journal import Record
 
 PLATFORM = "platform"
@@ -119,7 +120,7 @@ def rated(usage: Usage, release: Release, meter: Meter | None = None) -> int | N
         return None
     if meter is not None and (ns := usage.particulars.cpu_ns):
         amount += meter.charge(ns, price.cpu_hour) - ns * price.cpu_hour // NS_PER_HOUR
-    return amount
+    return amount if amount <= MOST else None  # nobody used that much: a count is wrong
 
 
 def unpriced(usage: Usage, price: Price) -> tuple[str, ...]:

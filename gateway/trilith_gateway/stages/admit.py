@@ -18,6 +18,7 @@ from trilith_gateway.release import Release, ReleaseTable
 from trilith_gateway.routing import cascade
 from trilith_gateway.routing.condition import routed
 from trilith_gateway.shared import LeasedBudgets
+from trilith_gateway.store.amount import capped
 from trilith_gateway.store.journal import Record
 
 Hold = Callable[[Record], None]
@@ -134,7 +135,7 @@ class Admit:
             "t": "reserve",
             "id": exchange.id,
             "key_id": key.id,
-            "amount_pico_usd": bound,
+            "amount_pico_usd": capped(bound),
             "at": now,
         }
         if exchange.admitted:  # moved to another release

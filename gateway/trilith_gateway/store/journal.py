@@ -78,7 +78,8 @@ class Journal:
             OSError: the disk refused it; it is still held.
         """
         with self._lock:
-            held = [record for id in list(self._held) if (record := self._held.pop(id, None)) is not None]
+            taken = [record for id in list(self._held) if (record := self._held.pop(id, None)) is not None]
+            held = [record for record in taken if _fits(record)]
             if held or self._refused:  # an empty line asks again
                 try:
                     self._write(b"".join(map(_line, held)) or b"\n")
@@ -174,6 +175,16 @@ def _record(line: bytes) -> Record | None:
 
 def _line(record: Record) -> bytes:
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _fits(record: Record) -> bool:
+    """Say whether a record can be written at all; one that cannot must not keep the others."""
+    try:
+        _line(record)
+    except TypeError as error:
+        _log.error("a record of the type %s is left out of the journal: %s", record.get("t"), error)
+        return False
+    return True
 
 
 def _number(path: Path) -> int:

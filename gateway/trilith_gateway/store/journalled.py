@@ -277,9 +277,9 @@ class JournalledStore:
             closing = self._closing
             self._wake.wait(timeout=_DELAY_S)
             self._wake.clear()
-            with contextlib.suppress(OSError):  # whoever appends next is told
-                self._facts.extend(self._journal.write_held())
             try:
+                with contextlib.suppress(OSError):  # whoever appends next is told
+                    self._facts.extend(self._journal.write_held())
                 if connection is None:
                     connection = self._database.connect()
                 if not self._write_batch(connection, segment) and closing:

@@ -7,12 +7,11 @@ holder dies, its row becomes what the ledger says it charged.
 
 from __future__ import annotations
 
+from trilith_gateway.store.amount import MOST, capped, read, total
 from trilith_gateway.store.seam import Connection, Database
 
 _COLUMNS = {"key": "key_id", "team": "team", "org": "org <> '' and org"}
 """Before `= ?`. The index over orgs holds only rows that have one, and is used where the query says so."""
-MOST = 2**63 - 1
-"""More than any budget (pico-USD), and the most that a column holds."""
 _KEPT_S = 70 * 86400
 """How long a closed window's rows are kept. A budget over all time has its window at 0, and stays."""
 
@@ -29,29 +28,13 @@ def condition(account: str) -> tuple[str, str]:
     return _COLUMNS[kind], name
 
 
-def total(column: str) -> str:
-    """Return two expressions for the sum of a column of pico-USD; `joined` makes one number of their values.
-
-    A sum of such numbers leaves 64 bits at 9.2 million USD, and SQLite refuses it then.
-    """
-    return f"coalesce(sum({column} / {_UNIT}), 0), coalesce(sum({column} % {_UNIT}), 0)"
-
-
-def joined(high: int, low: int) -> int:
-    """Return the sum whose two parts `total` asked for."""
-    return int(high) * _UNIT + int(low)
-
-
-_UNIT = 1_000_000
-
-
 def charged(connection: Connection, account: str, since: float, worker: str | None = None) -> int:
     """Return what the ledger holds for an account, in pico-USD."""
     column, name = condition(account)
     statement = f"select {total('amount_pico_usd')} from ledger where {column} = ? and at >= ?"
     if worker is None:
-        return joined(*connection.execute(statement, (name, since)).fetchone())
-    return joined(*connection.execute(f"{statement} and worker = ?", (name, since, worker)).fetchone())
+        return read(connection.execute(statement, (name, since)).fetchone())
+    return read(connection.execute(f"{statement} and worker = ?", (name, since, worker)).fetchone())
 
 
 def take(
@@ -87,7 +70,7 @@ def taken(connection: Connection, account: str, window_start: float) -> int:
         f"select {total('amount_pico_usd')} from leases where account = ? and window_start = ?",
         (account, window_start),
     ).fetchone()
-    return joined(*row)
+    return read(row)
 
 
 def give_back(
@@ -115,7 +98,7 @@ def settle(connection: Connection, holder: str) -> None:
 def settle_one(connection: Connection, holder: str, account: str, window_start: float) -> None:
     """Within a transaction, do the same for one account's window."""
     _open_window(connection, account, window_start)
-    amount = min(MOST, charged(connection, account, window_start, holder))
+    amount = capped(charged(connection, account, window_start, holder))
     connection.execute(
         "insert into leases values (?, ?, ?, ?) on conflict (account, window_start, holder)"
         " do update set amount_pico_usd = excluded.amount_pico_usd",
@@ -144,11 +127,9 @@ def _open_window(connection: Connection, account: str, window_start: float) -> N
         f" where {column} = ? and at >= ? and amount_pico_usd is not null group by worker",
         (name, window_start),
     ).fetchall()
-    for worker, high, low in rows:
-        connection.execute(
-            "insert into leases values (?, ?, ?, ?)",
-            (account, window_start, worker, min(MOST, joined(high, low))),
-        )
+    for row in rows:
+        values = (account, window_start, row["worker"], capped(read(row)))
+        connection.execute("insert into leases values (?, ?, ?, ?)", values)
 
 
 def add(connection: Connection, account: str, window_start: float, holder: str, amount: int) -> None:
@@ -158,5 +139,5 @@ def add(connection: Connection, account: str, window_start: float, holder: str, 
         " do update set amount_pico_usd = case"
         f" when excluded.amount_pico_usd > 0 and leases.amount_pico_usd > {MOST} - excluded.amount_pico_usd"
         f" then {MOST} else leases.amount_pico_usd + excluded.amount_pico_usd end",
-        (account, window_start, holder, min(MOST, amount)),
+        (account, window_start, holder, capped(amount)),
     )
