@@ -107,7 +107,7 @@ class Platform:
             if self.store.keys_changed.is_set():
                 self.store.keys_changed.clear()
                 try:
-                    await asyncio.to_thread(self.keys.reload)
+                    await asyncio.to_thread(self.keys.catch_up)
                     if isinstance(self.budgets, Budgets):  # leases hold adjustments already
                         self.budgets.reread()
                     await self.follow_purges()
@@ -215,7 +215,7 @@ def build(
         if tracing.wanted(settings.telemetry) or given_provider
         else None
     )
-    keys = KeyRing(lambda: _read_keys(store, fixed_keys))
+    keys = KeyRing(lambda: _read_keys(store, fixed_keys), store.key_changes)
     budgets: Budgets | LeasedBudgets
     if token is None and settings.store.url is None:  # this process alone knows of all that is spent
         budgets = Budgets(lambda account, since: _spent(store, account, since), partial(_note, store))

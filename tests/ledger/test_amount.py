@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 import time
 from typing import Any
 
@@ -17,7 +18,7 @@ from trilith.testing import MemoryUpstream
 from trilith_gateway import enginecost, focus
 from trilith_gateway.commands.costs import _GROUPS, _POSTGRES_DAY, spending
 from trilith_gateway.commands.costs_detail import of_budget
-from trilith_gateway.store import amount, sqlite
+from trilith_gateway.store import amount
 from trilith_gateway.terms import Budget
 
 MUCH = 9 * 10**18 + 999_999
@@ -69,8 +70,8 @@ def test_what_several_holders_took_is_added_beyond_64_bits(opened: Any) -> None:
 
 @given(st.lists(st.integers(-amount.MOST, amount.MOST), max_size=20))
 def test_the_two_parts_of_a_sum_make_it_whatever_the_signs(amounts: list[int]) -> None:
-    connection = sqlite.sqlite3.connect(":memory:")
-    connection.row_factory = sqlite.sqlite3.Row
+    connection = sqlite3.connect(":memory:")
+    connection.row_factory = sqlite3.Row
     connection.execute("create table book (paid integer)")
     connection.executemany("insert into book values (?)", [(one,) for one in amounts])
     row = connection.execute(f"select {amount.total('paid')} from book").fetchone()

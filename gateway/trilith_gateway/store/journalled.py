@@ -120,6 +120,11 @@ class JournalledStore:
         with contextlib.closing(self._database.connect()) as connection:
             yield connection
 
+    def key_changes(self) -> int:
+        """Return a number that changes when keys, teams, orgs or the ledger's past do."""
+        with self._telling(), self._connected() as connection:
+            return self._database.changes(connection)
+
     def charged(self, account: str, since: float) -> int:
         """Return the pico-USD that the ledger holds for an account since a Unix time."""
         with self._telling(), self.reading() as connection:

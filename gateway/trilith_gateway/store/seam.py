@@ -85,6 +85,10 @@ class Store(Protocol):
         """A connection of the calling thread's own, for reading."""
         ...
 
+    def key_changes(self) -> int:
+        """Return a number that changes when keys, teams or orgs do."""
+        ...
+
     def charged(self, account: str, since: float) -> int:
         """Return the pico-USD that the ledger holds for an account (`key:ID`, `team:NAME`, `org:NAME`)."""
         ...
