@@ -19,6 +19,13 @@ from trilith_gateway.store.seam import Connection, Leader, Rows
 
 psycopg = need("psycopg", extra="postgres")
 
+_BEING_MENDED = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.InvalidSchemaName,
+    psycopg.errors.InvalidCatalogName,
+)
+
 
 class PostgresStore(JournalledStore):
     """Keys, ledger, reservations, audit, feedback and leases in PostgreSQL."""
@@ -137,8 +144,11 @@ class PostgresDatabase:
     def away(self, error: Exception) -> bool:
         """Whether to try again later: all but what is wrong with the facts themselves.
 
-        A standby that has not taken over yet, for one, is an internal error to PostgreSQL.
+        A standby that has not taken over yet, for one, is an internal error to PostgreSQL; a table that somebody
+        repairs just now, or may not be written yet, is one of the statement, and no fact's fault either.
         """
+        if isinstance(error, _BEING_MENDED):
+            return True
         return isinstance(error, psycopg.Error) and not isinstance(
             error, psycopg.DataError | psycopg.IntegrityError | psycopg.ProgrammingError
         )
@@ -160,11 +170,13 @@ class PostgresLeader:
         if self._session is not None and self.renew():
             return True
         session = PostgresConnection(self._url)
-        if session.execute("select pg_try_advisory_lock(?)", (self._number,)).fetchone()[0]:
-            self._session = session
-            return True
-        session.close()
-        return False
+        try:
+            if session.execute("select pg_try_advisory_lock(?)", (self._number,)).fetchone()[0]:
+                self._session = session
+        finally:
+            if self._session is not session:
+                session.close()
+        return self._session is session
 
     def renew(self) -> bool:
         """Stay the leader; false when the session is gone, and the lock with it."""
