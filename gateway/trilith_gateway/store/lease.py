@@ -10,22 +10,33 @@ from __future__ import annotations
 from trilith_gateway.store.amount import MOST, capped, read, total
 from trilith_gateway.store.seam import Connection, Database
 
-_COLUMNS = {"key": "key_id", "team": "team", "org": "org <> '' and org"}
-"""Before `= ?`. The index over orgs holds only rows that have one, and is used where the query says so."""
+_FIELDS = {"key": "key_id", "team": "team", "org": "org"}
 _KEPT_S = 70 * 86400
 """How long a closed window's rows are kept. A budget over all time has its window at 0, and stays."""
 
 
-def condition(account: str) -> tuple[str, str]:
-    """Return the ledger's column and value for an account.
+def field(account: str) -> tuple[str, str]:
+    """Return the field of a charge that names an account, and the account's name there.
 
     Raises:
         ValueError: the account is not of the form `key:ID`, `team:NAME` or `org:NAME`.
     """
     kind, colon, name = account.partition(":")
-    if not colon or kind not in _COLUMNS:
+    if not colon or kind not in _FIELDS:
         raise ValueError(f"{account!r} is no account; expected key:ID, team:NAME or org:NAME")
-    return _COLUMNS[kind], name
+    return _FIELDS[kind], name
+
+
+def condition(account: str) -> tuple[str, str]:
+    """Return what stands before `= ?` to find an account's charges, and the value.
+
+    The index over orgs holds only rows that have one, and is used where the query says so.
+
+    Raises:
+        ValueError: it is no account.
+    """
+    found, name = field(account)
+    return ("org <> '' and org" if found == "org" else found), name
 
 
 def charged(connection: Connection, account: str, since: float, worker: str | None = None) -> int:
