@@ -225,10 +225,14 @@ class LeasedBudgets:
     def _open(self, budget: Budget, before: _Account | None, now: float) -> _Account:
         start, end = window(budget.window, now)
         made = _Account(budget.window, start, end, self._purse.lease_epoch, since=start)
-        if before is not None and before.window != budget.window:
-            # Counted differently from now on: what is under way goes along.
+        if before is None or before.window != budget.window:
+            # It may have had another window until now, or no budget at all, in which nobody leased.
+            self._purse.settle(budget.account, start)
+        if before is not None and before.window != budget.window:  # what is under way goes along
             made.since, made.reserved = 0.0, before.reserved
-            self._purse.lease(budget.account, start, None, made.reserved, made.reserved)
+            made.unpriced = before.unpriced if start <= before.window_start else 0
+            carried = made.reserved + made.unpriced
+            self._purse.lease(budget.account, start, None, carried, carried)
             made.held = made.reserved
         self._accounts[budget.account] = made
         return made

@@ -316,6 +316,16 @@ def test_idle_money_is_not_held_again_once_others_have_settled_it() -> None:
     assert sum(purse.taken.values()) == 11
 
 
+def test_a_budget_that_is_made_again_counts_what_was_charged_while_there_was_none() -> None:
+    purse, holder = MemoryPurse(), key(100)
+    spending(LeasedBudgets(purse), holder, 10)
+    purse.ledger[holder.budgets[0].account, 0.0] = 90  # the rest under no budget, and in no lease
+    book = LeasedBudgets(purse)
+    with pytest.raises(BudgetExceededError):
+        book.reserve(holder, 11, 0)
+    spending(book, holder, 10)
+
+
 def test_a_share_that_a_budget_gets_later_is_reached_by_what_was_spent_before() -> None:
     book, holder = LeasedBudgets(MemoryPurse(spent=900)), key(10_000)
     spending(book, holder, 50)

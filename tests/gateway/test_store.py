@@ -268,3 +268,15 @@ def test_a_segment_that_cannot_be_begun_is_no_reason_to_refuse_what_is_written(
     assert (segment[0], segment[-1] > 1) == (1, True)
     journal.close()
     assert [record["id"] for record in Journal(folder).replay()] == [f"c{number}" for number in range(8)]
+
+
+def test_a_journal_that_waits_for_the_disk_is_forgotten_only_for_tables_that_do(tmp_path: Path) -> None:
+    found = {}
+    for durability in ("strict", "batched"):
+        store = SqliteStore(tmp_path / durability, durability=durability)  # type: ignore[arg-type]
+        with closing(store._database.connect()) as connection:
+            found[durability] = connection.execute("pragma synchronous").fetchone()[0]
+        store.append(charge(1))
+        store.close()
+        assert query(tmp_path / durability, "select id from ledger") == [("c1",)]
+    assert found == {"strict": 2, "batched": 1}

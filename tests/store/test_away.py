@@ -15,6 +15,7 @@ from store.test_contract import ask, charge
 from trilith_gateway.store import postgres
 from trilith_gateway.store.postgres import PostgresDatabase, PostgresStore
 
+
 def test_of_all_that_a_server_can_say_only_what_is_wrong_with_facts_and_statements_is_final() -> None:
     told = {
         error.sqlstate: PostgresDatabase("").away(error(""))

@@ -134,6 +134,20 @@ def test_what_was_charged_before_anyone_leased_counts(opened: Any) -> None:
     assert store.lease("key:x", 0.0, 100, 10, 60) == 30
 
 
+def test_a_lease_that_is_settled_counts_what_was_charged_by_all_while_there_was_no_budget(
+    opened: Any,
+) -> None:
+    one, two, three = opened("0"), opened("1"), opened("2")
+    assert one.lease("key:x", 0.0, 1000, 10, 60) == 60
+    assert two.lease("key:x", 0.0, 1000, 10, 50) == 50
+    for number, (store, amount) in enumerate(((one, 70), (two, 40), (three, 20))):
+        store.append(charge(number, amount, "n"))
+    for store in (two, three):
+        store.flush()
+    one.settle("key:x", 0.0)
+    assert one.leased("key:x", 0.0) == 70 + 50 + 20  # of what another has leased some may be unspent
+
+
 def test_one_process_leads_until_it_resigns(opened: Any) -> None:
     one, two = opened("0").leader("rollouts"), opened("1").leader("rollouts")
     assert one.acquire()

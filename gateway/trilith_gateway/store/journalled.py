@@ -158,10 +158,11 @@ class JournalledStore:
                 )
 
     def settle(self, account: str, window_start: float) -> None:
-        """Make this holder's lease what it has charged, every fact so far included."""
+        """Make this holder's lease what it has charged; see `Store.settle`."""
         if not self.flush(_WRITTEN_S):
             raise OSError("the database is behind: what was charged is not in it yet")
         with self._telling(), self._connected() as connection, self._database.transaction(connection):
+            self._database.exclusive(connection, f"lease {account}")
             lease.settle_one(connection, self.holder, account, window_start)
 
     @contextlib.contextmanager
@@ -191,7 +192,7 @@ class JournalledStore:
 
     def sweep(self) -> list[str]:
         """Write what dead workers journalled, settle their leases by the ledger; returns their names."""
-        with self.reading() as connection:
+        with contextlib.closing(self._database.connect()) as connection:
             return self._sweep(connection)
 
     def _sweep(self, connection: Connection) -> list[str]:

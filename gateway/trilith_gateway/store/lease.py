@@ -103,18 +103,27 @@ def settle(connection: Connection, holder: str) -> None:
     """Within a transaction, replace all that a holder has taken by what the ledger says it charged."""
     found = connection.execute("select account, window_start from leases where holder = ?", (holder,))
     for account, window_start in [(row[0], row[1]) for row in found.fetchall()]:
-        settle_one(connection, holder, account, window_start)
+        amount = capped(charged(connection, account, window_start, holder))
+        connection.execute(
+            "update leases set amount_pico_usd = ? where account = ? and window_start = ? and holder = ?",
+            (amount, account, window_start, holder),
+        )
 
 
 def settle_one(connection: Connection, holder: str, account: str, window_start: float) -> None:
-    """Within a transaction, do the same for one account's window."""
+    """Within a transaction, do the same for one account's window.
+
+    What others charged counts at least: they lease nothing while the account has no budget.
+    """
     _open_window(connection, account, window_start)
-    amount = capped(charged(connection, account, window_start, holder))
-    connection.execute(
-        "insert into leases values (?, ?, ?, ?) on conflict (account, window_start, holder)"
-        " do update set amount_pico_usd = excluded.amount_pico_usd",
-        (account, window_start, holder, amount),
-    )
+    amounts = {holder: 0} | _by_worker(connection, account, window_start)
+    for worker, amount in amounts.items():
+        kept = "" if worker == holder else " where leases.amount_pico_usd < excluded.amount_pico_usd"
+        connection.execute(
+            "insert into leases values (?, ?, ?, ?) on conflict (account, window_start, holder)"
+            f" do update set amount_pico_usd = excluded.amount_pico_usd{kept}",
+            (account, window_start, worker, amount),
+        )
 
 
 def forget(connection: Connection, now: float) -> None:
@@ -132,15 +141,20 @@ def _open_window(connection: Connection, account: str, window_start: float) -> N
     )
     if not made.rowcount:
         return
+    for worker, amount in _by_worker(connection, account, window_start).items():
+        values = (account, window_start, worker, amount)
+        connection.execute("insert into leases values (?, ?, ?, ?)", values)
+
+
+def _by_worker(connection: Connection, account: str, since: float) -> dict[str, int]:
+    """Return what the ledger says that each worker charged, as far as a column holds it."""
     column, name = condition(account)
     rows = connection.execute(
         f"select worker, {total('amount_pico_usd')} from ledger"
         f" where {column} = ? and at >= ? and amount_pico_usd is not null group by worker",
-        (name, window_start),
+        (name, since),
     ).fetchall()
-    for row in rows:
-        values = (account, window_start, row["worker"], capped(read(row)))
-        connection.execute("insert into leases values (?, ?, ?, ?)", values)
+    return {row["worker"]: capped(read(row)) for row in rows}
 
 
 def add(connection: Connection, account: str, window_start: float, holder: str, amount: int) -> None:

@@ -130,7 +130,11 @@ class Store(Protocol):
         ...
 
     def settle(self, account: str, window_start: float) -> None:
-        """Make this holder's lease what it has charged, every fact so far included."""
+        """Make this holder's lease what it has charged, every fact so far included.
+
+        And others' no less than what they have charged: whoever opens an account anew may have had no budget
+        there for a while, and leased nothing.
+        """
         ...
 
     def leases_valid(self, epoch: int) -> bool:
