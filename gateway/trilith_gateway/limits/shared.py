@@ -56,7 +56,7 @@ class SharedRateLimiter:
         self._column, self._claim = self._own_column()
 
     def _begin(self, size: int) -> None:
-        """Empty a file that another run of the machine left: what it holds lies in a future that never comes."""
+        """Empty a file that another run of the machine left: its times lie in a future that never comes."""
         boot = _boot()
         fcntl.lockf(self._fd, fcntl.LOCK_EX)
         try:

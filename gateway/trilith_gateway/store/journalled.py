@@ -217,14 +217,24 @@ class JournalledStore:
     def _connected(self) -> Iterator[Connection]:
         with self._using:
             if self._database.outside:
-                try:
-                    self._connection.execute("select 1")
-                except Exception as error:  # a server that was restarted left a dead connection here
-                    if not self._database.away(error):
-                        raise
-                    self._connection.close()
-                    self._connection = self._database.connect()
+                self._reconnect()
             yield self._connection
+
+    def _reconnect(self) -> None:
+        """Make sure of the connection: a server that was restarted left a dead one here."""
+        if time.monotonic() < self._silent_until:  # whoever needs it must not wait each time
+            raise OSError("the database did not answer a moment ago")
+        try:
+            self._connection.execute("select 1")
+        except Exception as error:
+            if not self._database.away(error):
+                raise
+            self._connection.close()
+            try:
+                self._connection = self._database.connect()
+            except Exception:
+                self._silent_until = time.monotonic() + _POLL_S
+                raise
 
     def _sweep_home(self, connection: Connection) -> Iterator[str]:
         root = self._home / "journal"
@@ -313,6 +323,7 @@ class JournalledStore:
             connection.close()
 
     _written = 0
+    _silent_until = 0.0
 
     def _poll(self, connection: Connection, seen: int, leader: Leader) -> int:
         changes = self._database.changes(connection)

@@ -19,6 +19,14 @@ from trilith_gateway.store.seam import Connection, Leader, Rows
 
 psycopg = need("psycopg", extra="postgres")
 
+_TIMEOUTS: dict[str, Any] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""A machine that vanished says nothing: a query to it ends after so long, not after a quarter of an hour."""
 _BEING_MENDED = (
     psycopg.errors.UndefinedTable,
     psycopg.errors.InsufficientPrivilege,
@@ -71,7 +79,7 @@ class PostgresConnection:
     """A connection that takes SQLite's way of marking parameters."""
 
     def __init__(self, url: str) -> None:
-        self.raw = psycopg.connect(url, autocommit=True, row_factory=_rows, connect_timeout=5)
+        self.raw = psycopg.connect(url, autocommit=True, row_factory=_rows, **_TIMEOUTS)
         self.raw.adapters.register_loader("numeric", _whole())
 
     def execute(self, statement: str, parameters: Sequence[Any] = (), /) -> Rows:
@@ -144,8 +152,8 @@ class PostgresDatabase:
     def away(self, error: Exception) -> bool:
         """Whether to try again later: all but what is wrong with the facts themselves.
 
-        A standby that has not taken over yet, for one, is an internal error to PostgreSQL; a table that somebody
-        repairs just now, or may not be written yet, is one of the statement, and no fact's fault either.
+        A standby that has not taken over yet, for one, is an internal error to PostgreSQL; a table that
+        somebody repairs just now, or that may not be written yet, is one of the statement, no fact's fault.
         """
         if isinstance(error, _BEING_MENDED):
             return True
