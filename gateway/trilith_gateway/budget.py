@@ -8,6 +8,7 @@ A call counts in the window in which it was reserved, however long it takes; so 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from trilith_gateway.key import Key
 from trilith_gateway.terms import Budget, Window
 
 Spent = Callable[[str, float], int]
-"""`spent(account, since)`: pico-USD charged to an account since a Unix time."""
+"""`spent(account, since)`: pico-USD charged to an account since a Unix time; OSError: that cannot be read."""
 
 
 class Exhausted(BudgetExceededError):
@@ -51,6 +52,8 @@ class Account:
     """Unix time at which the window closes; infinite for `total`."""
     spent: int
     reserved: int = 0
+    unpriced: int = 0
+    """The part of `spent` that no row of the ledger tells."""
     told: bool = False
     """The soft share was reached, and somebody told."""
     since: float = 0.0
@@ -73,24 +76,44 @@ class Budgets:
 
         Raises:
             BudgetExceededError: one of them has less than that left; nothing is held then.
+            OSError: what is spent of one of them cannot be read; nothing is held then.
         """
         for budget in key.budgets:
             account = self.account(budget, now)
             if account.spent + account.reserved + amount > budget.pico_usd:
                 known = f"{format_usd(account.spent)} are spent and {format_usd(account.reserved)} reserved"
                 raise exceeded(budget, amount, known, account.window_end, now)
-        for budget in key.budgets:
-            self._accounts[budget.account].reserved += amount
+        self.hold(key, amount, now)
 
-    def settle(self, key: Key, reserved: int, charged: int, at: float) -> None:
-        """Give back what was `reserved` at the Unix time `at`, and book `charged`, both in pico-USD."""
+    def hold(self, key: Key, amount: int, now: float) -> None:
+        """Hold `amount` pico-USD whatever is left, because a call owes it already."""
+        for budget in key.budgets:
+            try:
+                account = self.account(budget, now)
+            except OSError:
+                account = self._accounts[budget.account]
+            account.reserved += amount
+
+    def settle(self, key: Key, reserved: int, charged: int, at: float, *, unpriced: int = 0) -> None:
+        """Give back what was `reserved` at the Unix time `at`, and book `charged`, both in pico-USD.
+
+        The charge is recorded already, so that reading the ledger again finds what is booked here.
+
+        Args:
+            key: Who calls.
+            reserved: What was reserved for the call.
+            charged: What it cost.
+            at: When it was reserved.
+            unpriced: The part of `charged` that no row of the ledger tells.
+        """
         for name in key.accounts:  # also where a budget was made while the call was under way
             account = self._accounts.get(name)
             if account is not None and account.since <= at:
                 account.spent += charged
+                account.unpriced += unpriced
         for budget in key.budgets:
-            account = self._accounts[budget.account]
-            if account.since > at:
+            account = self._accounts.get(budget.account)
+            if account is None or account.since > at:
                 continue
             account.reserved = max(0, account.reserved - reserved)
             if not account.told and budget.reaches(budget.soft_percent, account.spent):
@@ -124,14 +147,21 @@ class Budgets:
         account = self._accounts.get(budget.account)
         if account is None or account.window != budget.window:  # new, or counted differently from now on
             start, end = window(budget.window, now)
-            carried = account.reserved if account is not None else 0
-            account = Account(budget.window, start, end, self._spent(budget.account, start), carried)
-            self._accounts[budget.account] = account
+            made = Account(budget.window, start, end, self._spent(budget.account, start))
+            if account is not None:
+                made.reserved = account.reserved
+                made.unpriced = account.unpriced if start <= account.window_start else 0
+                made.spent += made.unpriced
+            account = self._accounts[budget.account] = made
         elif now >= account.window_end:  # a new window: nothing is spent, nothing reserved
             start, end = window(budget.window, now)
             account = self._accounts[budget.account] = Account(budget.window, start, end, 0, since=start)
         elif account.stale:
-            account.spent, account.stale = self._spent(budget.account, account.window_start), False
+            with contextlib.suppress(
+                OSError
+            ):  # what this process has booked is known; the next use asks again
+                account.spent = self._spent(budget.account, account.window_start) + account.unpriced
+                account.stale = False
         return account
 
 

@@ -20,6 +20,7 @@ from trilith_gateway import decision
 from trilith_gateway.exchange import Exchange
 from trilith_gateway.release import Release
 from trilith_gateway.rule import Rule, Try
+from trilith_gateway.store.amount import MOST
 from trilith_gateway.store.journal import Record
 
 PLATFORM = "platform"
@@ -97,16 +98,6 @@ def reported(body: bytes, status: int) -> object:
     return answer.get("usage") if isinstance(answer, dict) else None
 
 
-def owed(exchange: Exchange) -> int:
-    """Return what the caller owes for tries and is not booked yet (pico-USD); from here on it is."""
-    total = 0
-    for one in exchange.tries or ():
-        if one.by_caller and not one.booked:
-            one.booked = True
-            total += one.amount or 0
-    return total
-
-
 def spent(exchange: Exchange) -> int:
     """Return what the caller pays beside the answer's own price, for steps on the way to it (pico-USD)."""
     if exchange.tries is None:
@@ -131,7 +122,7 @@ def rated(usage: Usage, release: Release, meter: Meter | None = None) -> int | N
         return None
     if meter is not None and (ns := usage.particulars.cpu_ns):
         amount += meter.charge(ns, price.cpu_hour) - ns * price.cpu_hour // NS_PER_HOUR
-    return amount
+    return amount if amount <= MOST else None  # nobody used that much: a count is wrong
 
 
 def unpriced(usage: Usage, price: Price) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from trilith.settings.engine import EngineCostSettings
 from trilith.settings.model import ChatModel, EmbeddingModel, RagModel
 from trilith.settings.schema import Settings
 from trilith_gateway.charge import PLATFORM
+from trilith_gateway.store.amount import read, total
 from trilith_gateway.store.journal import Record
 from trilith_gateway.store.journalled import JournalledStore
 from trilith_gateway.store.seam import Connection, Database
@@ -211,11 +212,11 @@ def _booked(connection: Connection, account: Account, start: int) -> tuple[int, 
     """Return the sum of all rows of a window, and how many of them are idle rows."""
     models = (*account.models, account.name)
     row = connection.execute(
-        "select coalesce(sum(amount_pico_usd), 0), sum(case when category = 'idle' then 1 else 0 end)"
+        f"select {total('amount_pico_usd')}, sum(case when category = 'idle' then 1 else 0 end) as number"
         f" from ledger where model in ({', '.join('?' * len(models))}) and at >= ? and at < ?",
         (*models, start, start + account.window_s),
     ).fetchone()
-    return int(row[0]), int(row[1] or 0)
+    return read(row), int(row["number"] or 0)
 
 
 def _idle(account: Account, start: int, number: int, amount: int, now: float) -> Record:

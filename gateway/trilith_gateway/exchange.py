@@ -295,3 +295,14 @@ def store_unavailable() -> InternalServerError:
         code="store_unavailable",
         type="server_error",
     )
+
+
+def budgets_unavailable() -> InternalServerError:
+    """Make the error for a database that does not say what is left of a budget."""
+    return InternalServerError(
+        "The budgets of this key cannot be looked up at the moment. Try again.",
+        status_code=503,
+        code="store_unavailable",
+        type="server_error",
+        retry_after_s=1,
+    )

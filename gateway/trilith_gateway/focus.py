@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from trilith.extras import need
 from trilith.money import format_usd
 from trilith.types import Kind
+from trilith_gateway.store.amount import read, total
 
 COLUMNS = (
     "BilledCost",
@@ -77,7 +78,7 @@ _UNITS = {"images": "Images", "seconds": "Seconds", "characters": "Characters"}
 """Columns of media and what they count; one call has one of them."""
 _ROWS = """
 select {day} as day, {booked} as booked, team, key_id, model, kind, release, price, rule, category, tier,
-    sum(amount_pico_usd) as amount_pico_usd, {sums}
+    {amount}, {sums}
 from ledger where amount_pico_usd is not null and at >= ? and at < ?
 group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 order by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 """
@@ -89,7 +90,8 @@ def statement(day: str) -> str:
     `day` is the database's expression for a charge's day (UTC).
     """
     booked = day.replace("ledger.at", "coalesce(ledger.booked_at, ledger.at)")
-    return _ROWS.format(day=day, booked=booked, sums=", ".join(f"sum({name}) as {name}" for name in _SUMS))
+    sums = ", ".join(f"sum({name}) as {name}" for name in _SUMS)
+    return _ROWS.format(day=day, booked=booked, amount=total("amount_pico_usd"), sums=sums)
 
 
 def rows(found: Iterable[Any], account: str) -> list[dict[str, str]]:
@@ -156,7 +158,7 @@ def _category(row: Any) -> str:
     """Return FOCUS' category: a server that was busier than planned gives its platform a credit."""
     if row["category"] == "adjustment":
         return "Adjustment"
-    return "Credit" if row["category"] == "credit" or row["amount_pico_usd"] < 0 else "Usage"
+    return "Credit" if row["category"] == "credit" or read(row) < 0 else "Usage"
 
 
 def _row(row: Any, account: str) -> dict[str, str]:
@@ -165,7 +167,7 @@ def _row(row: Any, account: str) -> dict[str, str]:
     # An adjustment is on the bill of the month in which it was made, for the day that it adjusts.
     month = (booked if adjusts else day).replace(day=1)
     later = adjusts and month > day
-    cost = format_usd(row["amount_pico_usd"])
+    cost = format_usd(read(row))
     predicts = row["kind"] == Kind.PREDICTOR
     quantity = row["rows"] if predicts else row["input_tokens"] + row["output_tokens"]
     unit = "Rows" if predicts else "Tokens"

@@ -144,22 +144,34 @@ def from_row(row: Any) -> Key:
 class KeyRing:
     """The keys that are valid now, replaced as a whole by one assignment."""
 
-    def __init__(self, read: Callable[[], list[Key]]) -> None:
-        """Take keys from `read`."""
+    def __init__(self, read: Callable[[], list[Key]], version: Callable[[], object] = object) -> None:
+        """Take keys from `read`; `version` returns what differs when they have changed, and costs little."""
         self._read = read
+        self._version = version
         self._lock = threading.Lock()
         self.reload()
 
     def reload(self) -> None:
         """Read the keys again. Blocking."""
         with self._lock:  # two threads may ask; the older read must not win
-            self._read_at = time.monotonic()
-            self._keys = {key.id: key for key in self._read()}
-            self._seen: dict[str, Key] = {}
+            self._take(self._version())
+
+    def catch_up(self) -> None:
+        """Read the keys again if they have changed since. Blocking; who waited for another's read has it."""
+        with self._lock:
+            version = self._version()
+            if version != self._taken:
+                self._take(version)
+
+    def _take(self, version: object) -> None:
+        self._keys = {key.id: key for key in self._read()}
+        self._seen: dict[str, Key] = {}
+        self._taken = version  # told before the read, so that it is never newer than the keys
 
     def may_be_behind(self, token: str) -> bool:
-        """Say whether an unknown token may be that of a key made since the last look, a moment ago."""
-        return _TOKEN.fullmatch(token) is not None and time.monotonic() - self._read_at > 0.1
+        """Say whether an unknown token may be that of a key made since the last read."""
+        match = _TOKEN.fullmatch(token)
+        return match is not None and match[1] not in self._keys
 
     def get(self, id: str) -> Key | None:
         """Return the key of an id; None when it is unknown or revoked."""

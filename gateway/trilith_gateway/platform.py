@@ -61,6 +61,9 @@ from trilith_gateway.tracelog import TraceLog
 
 _log = logging.getLogger(__name__)
 
+_WRITTEN_S = 1.0
+"""How long a request waits until all charges are in the tables, of which its budget is read."""
+
 
 @dataclass(slots=True)
 class Platform:
@@ -107,7 +110,7 @@ class Platform:
             if self.store.keys_changed.is_set():
                 self.store.keys_changed.clear()
                 try:
-                    await asyncio.to_thread(self.keys.reload)
+                    await asyncio.to_thread(self.keys.catch_up)
                     if isinstance(self.budgets, Budgets):  # leases hold adjustments already
                         self.budgets.reread()
                     await self.follow_purges()
@@ -137,14 +140,21 @@ class Platform:
                 _log.error("the work of every second failed: %s", error)
 
     async def _give_back(self) -> None:
+        """Pay what the budgets owe, and give back what they do not need."""
         if not isinstance(self.budgets, LeasedBudgets):
             return
         failure: Exception | None = None
-        for account, since, amount in self.budgets.idle():
+        for debt in self.budgets.debts():
             try:
-                await asyncio.to_thread(self.store.give_back, account, since, amount)
+                await asyncio.to_thread(self.store.pay, *debt)
             except Exception as error:
-                self.budgets.keep(account, since, amount)
+                self.budgets.keep_debt(debt)
+                failure = error
+        for idle in self.budgets.idle():
+            try:
+                await asyncio.to_thread(self.store.give_back, *idle)
+            except Exception as error:
+                self.budgets.keep_idle(idle)
                 failure = error
         if failure is not None:
             raise failure
@@ -208,7 +218,7 @@ def build(
         if tracing.wanted(settings.telemetry) or given_provider
         else None
     )
-    keys = KeyRing(lambda: _read_keys(store, fixed_keys))
+    keys = KeyRing(lambda: _read_keys(store, fixed_keys), store.key_changes)
     budgets: Budgets | LeasedBudgets
     if token is None and settings.store.url is None:  # this process alone knows of all that is spent
         budgets = Budgets(lambda account, since: _spent(store, account, since), partial(_note, store))
@@ -284,7 +294,8 @@ def _read_purges(store: JournalledStore) -> list[Purge]:
 
 
 def _spent(store: JournalledStore, account: str, since: float) -> int:
-    store.flush()
+    if not store.flush(_WRITTEN_S):
+        raise OSError("the database is behind: what was charged is not in it yet")
     return store.charged(account, since)
 
 

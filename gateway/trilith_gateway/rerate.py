@@ -207,7 +207,7 @@ def _lease(connection: Connection, adjustments: list[Record]) -> None:
     """
     windows = connection.execute("select account, window_start from lease_windows").fetchall()
     for account, start in [(row[0], row[1]) for row in windows]:
-        column, name = lease.condition(account)
-        amount = sum(a["amount_pico_usd"] for a in adjustments if a[column] == name and a["at"] >= start)
+        field, name = lease.field(account)
+        amount = sum(a["amount_pico_usd"] for a in adjustments if a[field] == name and a["at"] >= start)
         if amount:
             lease.add(connection, account, start, WORKER, amount)

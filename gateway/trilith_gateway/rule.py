@@ -47,5 +47,3 @@ class Try:
     by_caller: bool = False
     """Whether the caller pays; otherwise the platform does."""
     estimated: bool = False
-    booked: bool = False
-    """Whether the caller's budget has it already."""

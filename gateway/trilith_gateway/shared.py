@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from trilith_gateway.budget import Alert, exceeded, unheard, window
 from trilith_gateway.key import Key
 from trilith_gateway.terms import Budget, Window
+
+_log = logging.getLogger(__name__)
 
 _SHARE = 100
 """A worker takes at least one part in so many of a budget at a time, as long as there is enough."""
 
 
 class Purse(Protocol):
-    """Where money is leased; see `store.seam.Store`."""
+    """Where money is leased; see `store.seam.Store`. Methods raise OSError while it cannot be reached."""
 
     @property
     def lease_epoch(self) -> int:
@@ -37,9 +40,27 @@ class Purse(Protocol):
         """Return what all processes have taken, which is at least what they have spent."""
         ...
 
-    def give_back(self, account: str, window_start: float, amount: int) -> None:
-        """Return what was taken and not spent."""
+    def give_back(self, account: str, window_start: float, amount: int, epoch: int) -> None:
+        """Return what was taken and not spent, unless others have settled what was leased in that epoch."""
         ...
+
+    def pay(self, account: str, window_start: float, amount: int, epoch: int) -> None:
+        """Take what is spent already, unless others have settled what was leased in that epoch."""
+        ...
+
+    def settle(self, account: str, window_start: float) -> None:
+        """Make what this process has taken what it has charged, all that it has recorded included."""
+        ...
+
+
+class Part(NamedTuple):
+    """A part of a lease on its way to the purse, or of what is owed to it."""
+
+    account: str
+    window_start: float
+    amount: int
+    """Pico-USD."""
+    epoch: int
 
 
 @dataclass(slots=True)
@@ -49,8 +70,10 @@ class _Account:
     window_end: float
     epoch: int
     held: int = 0
-    """Leased and not spent yet, reservations included (pico-USD)."""
+    """Leased and not spent yet, reservations included (pico-USD); below zero: spent, and not leased yet."""
     reserved: int = 0
+    unpriced: int = 0
+    """What counts as spent, and no row of the ledger tells."""
     total: int | None = None
     """What all processes had taken at the last look, kept where a share of the budget means something."""
     idle: bool = False
@@ -83,6 +106,7 @@ class LeasedBudgets:
 
         Raises:
             BudgetExceededError: one of them has less than that left; nothing is held then.
+            OSError: one of them cannot be asked; nothing is held then.
         """
         for budget in key.budgets:
             account = self._account(budget, now)
@@ -97,19 +121,36 @@ class LeasedBudgets:
                     raise exceeded(budget, amount, "less than that is left", account.window_end, now)
                 account.held += taken
                 self._look(budget, account)
+        self.hold(key, amount, now)
+
+    def hold(self, key: Key, amount: int, now: float) -> None:
+        """Hold `amount` pico-USD whatever is left, because a call owes it already."""
         for budget in key.budgets:
-            account = self._accounts[budget.account]
+            try:
+                account = self._account(budget, now)
+            except OSError:
+                account = self._accounts[budget.account]
             account.reserved += amount
             account.idle = False
 
-    def settle(self, key: Key, reserved: int, charged: int, at: float) -> None:
-        """Give back what was `reserved` at the Unix time `at`, and book `charged`, both in pico-USD."""
+    def settle(self, key: Key, reserved: int, charged: int, at: float, *, unpriced: int = 0) -> None:
+        """Give back what was `reserved` at the Unix time `at`, and book `charged`, both in pico-USD.
+
+        The charge is recorded already. It is booked at every level, also where one cannot be reached.
+
+        Args:
+            key: Who calls.
+            reserved: What was reserved for the call.
+            charged: What it cost.
+            at: When it was reserved.
+            unpriced: The part of `charged` that no row of the ledger tells.
+        """
         for budget in key.budgets:
-            account = self._known(budget, self._accounts[budget.account])
-            if account.since > at:
+            account = self._accounts.get(budget.account)
+            if account is None or account.since > at:
                 continue
             account.reserved = max(0, account.reserved - reserved)
-            self._book(budget.account, account, charged)
+            self._book(budget.account, account, charged, unpriced)
             if not account.told and budget.reaches(budget.soft_percent, account.spent):
                 account.told = True
                 self._alert(Alert(budget, account.window_start, account.spent))
@@ -118,7 +159,7 @@ class LeasedBudgets:
             for name in key.accounts:  # a budget may have been made while the call was under way
                 late = self._accounts.get(name) if name not in held else None
                 if late is not None and late.since <= at:
-                    self._book(name, late, charged)
+                    self._book(name, late, charged, unpriced)
 
     def soft(self, key: Key, now: float) -> Budget | None:
         """Return a budget of the key's whose soft share is spent, if there is one."""
@@ -137,62 +178,105 @@ class LeasedBudgets:
                     return budget
         return None
 
-    def idle(self) -> list[tuple[str, float, int]]:
+    def idle(self) -> list[Part]:
         """Let go what has lain idle since the last time; the caller hands it to `Purse.give_back`."""
-        found: list[tuple[str, float, int]] = []
+        found: list[Part] = []
         for name, account in self._accounts.items():
             free = account.held - account.reserved
             if account.idle and free > 0 and self._purse.leases_valid(account.epoch):
-                account.held -= free
-                if account.total is not None:
-                    account.total -= free
-                found.append((name, account.window_start, free))
+                _move(account, -free)
+                found.append(Part(name, account.window_start, free, account.epoch))
             account.idle = True
         return found
 
-    def keep(self, name: str, window_start: float, amount: int) -> None:
+    def debts(self) -> list[Part]:
+        """Let go what is spent and could not be leased; the caller hands it to `Purse.pay`."""
+        found: list[Part] = []
+        for name, account in self._accounts.items():
+            if account.held < 0 and account.epoch == self._purse.lease_epoch:
+                found.append(Part(name, account.window_start, -account.held, account.epoch))
+                _move(account, -account.held)
+        return found
+
+    def keep_idle(self, part: Part) -> None:
         """Hold again what `idle` let go and nobody took."""
-        account = self._accounts[name]
-        if account.window_start == window_start:
-            account.held += amount
-            if account.total is not None:
-                account.total += amount
+        self._again(part, part.amount)
+
+    def keep_debt(self, part: Part) -> None:
+        """Owe again what `debts` let go and nobody took."""
+        self._again(part, -part.amount)
+
+    def _again(self, part: Part, amount: int) -> None:
+        account = self._accounts[part.account]
+        if (account.window_start, account.epoch) == (part.window_start, part.epoch):
+            _move(account, amount)
 
     def _account(self, budget: Budget, now: float) -> _Account:
         account = self._accounts.get(budget.account)
-        if account is not None and account.window == budget.window and now < account.window_end:
-            return self._known(budget, account)
-        start, end = window(budget.window, now)
-        epoch = self._purse.lease_epoch
-        if account is None or account.window == budget.window:
-            made = _Account(budget.window, start, end, epoch, since=start)
-        else:  # counted differently from now on: what is under way goes along
-            made = _Account(budget.window, start, end, epoch, reserved=account.reserved)
-            self._owe(budget.account, made, account.reserved)
-            made.held = account.reserved
-        self._accounts[budget.account] = made
-        if budget.has_shares:
-            self._purse.lease(budget.account, start, None, 0, 0)  # opens it: what was charged counts
-        self._look(budget, made)
-        return made
-
-    def _known(self, budget: Budget, account: _Account) -> _Account:
-        if account.epoch != self._purse.lease_epoch:  # our leases were settled by the ledger meanwhile
-            account.held, account.epoch = 0, self._purse.lease_epoch
+        if account is None or account.window != budget.window or now >= account.window_end:
+            account = self._open(budget, account, now)
+        elif account.epoch != self._purse.lease_epoch:
+            self._renew(budget, account)
+        if budget.has_shares and account.total is None:
+            self._purse.lease(budget.account, account.window_start, None, 0, 0)  # what was charged counts
             self._look(budget, account)
         return account
 
-    def _book(self, name: str, account: _Account, charged: int) -> None:
-        account.held -= charged
-        if account.held < 0:  # costlier than expected: it is owed all the same
-            self._owe(name, account, -account.held)
+    def _open(self, budget: Budget, before: _Account | None, now: float) -> _Account:
+        start, end = window(budget.window, now)
+        made = _Account(budget.window, start, end, self._purse.lease_epoch, since=start)
+        if before is None or before.window != budget.window:
+            # It may have had another window until now, or no budget at all, in which nobody leased.
+            self._purse.settle(budget.account, start)
+        if before is not None and before.window != budget.window:  # what is under way goes along
+            made.since, made.reserved = 0.0, before.reserved
+            made.unpriced = before.unpriced if start <= before.window_start else 0
+            carried = made.reserved + made.unpriced
+            self._purse.lease(budget.account, start, None, carried, carried)
+            made.held = made.reserved
+        self._accounts[budget.account] = made
+        return made
 
-    def _owe(self, name: str, account: _Account, amount: int) -> None:
-        self._purse.lease(name, account.window_start, None, amount, amount)
-        account.held = max(0, account.held)
-        if account.total is not None:
-            account.total += amount
+    def _renew(self, budget: Budget, account: _Account) -> None:
+        """Begin again after others took this process for dead: the ledger says what is spent.
+
+        Raises:
+            OSError: it cannot be asked; the next use begins where this one stopped.
+        """
+        epoch = self._purse.lease_epoch
+        self._purse.settle(budget.account, account.window_start)
+        account.held, account.epoch, account.total = -account.unpriced, epoch, None
+        self._pay(budget.account, account)
+        # What is under way is covered again, as far as others have left anything.
+        wanted = account.reserved - account.held
+        if wanted > 0:
+            account.held += self._purse.lease(
+                budget.account, account.window_start, budget.pico_usd, 0, wanted
+            )
+
+    def _book(self, name: str, account: _Account, charged: int, unpriced: int) -> None:
+        account.unpriced += unpriced
+        if account.epoch != self._purse.lease_epoch:
+            return  # the ledger has the charge, and is what counts when the account is used next
+        account.held -= charged
+        try:
+            self._pay(name, account)
+        except Exception as error:  # it stays owed
+            if account.held + charged >= 0:
+                _log.error("%s owes what cannot be leased at the moment: %s", name, error)
+
+    def _pay(self, name: str, account: _Account) -> None:
+        """Lease what is spent beyond what was leased: costlier than expected, it is owed all the same."""
+        if (owed := -account.held) > 0:
+            self._purse.lease(name, account.window_start, None, owed, owed)
+            _move(account, owed)
 
     def _look(self, budget: Budget, account: _Account) -> None:
-        if budget.has_shares:
-            account.total = self._purse.leased(budget.account, account.window_start)
+        shown = budget.has_shares
+        account.total = self._purse.leased(budget.account, account.window_start) if shown else None
+
+
+def _move(account: _Account, amount: int) -> None:
+    account.held += amount
+    if account.total is not None:
+        account.total += amount

@@ -168,9 +168,13 @@ def _part(holder: dict[str, Any], name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+_MOST = 2**53
+"""More than anybody can have used: such a count has no price that the ledger could hold."""
+
+
 def _whole(value: object) -> int:
     if type(value) is int:
-        return value if value > 0 else 0
+        return min(value, _MOST) if value > 0 else 0
     if isinstance(value, str) and value.isdecimal():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+        return min(int(value[:20]), _MOST)
+    return min(value, _MOST) if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -181,9 +182,9 @@ def test_idle_money_that_nobody_took_back_is_held_again() -> None:
     book, holder = LeasedBudgets(purse), key(10_000, soft_percent=1)
     spending(book, holder, 10)
     book.idle()
-    for account, since, amount in book.idle():
-        assert amount == 90
-        book.keep(account, since, amount)
+    for idle in book.idle():
+        assert idle.amount == 90
+        book.keep_idle(idle)
     spending(book, holder, 90)
     assert sum(purse.taken.values()) == 100
     assert book.soft(holder, 0) is not None
@@ -221,3 +222,152 @@ def test_a_budget_whose_window_is_changed_is_counted_anew(open_book: Open) -> No
     with pytest.raises(BudgetExceededError):
         book.reserve(total, 41, 0)
     book.settle(day, 60, 0, 0)
+
+
+def three_levels() -> Key:
+    return in_team(Terms(1000, "total"), Terms(1000, "total"), own=Terms(1000, "total"))
+
+
+@pytest.mark.parametrize("level", ["key", "team", "org"])
+def test_a_level_that_cannot_be_asked_keeps_no_other_level_from_its_charge(level: str) -> None:
+    purse = MemoryPurse()
+    book, holder = LeasedBudgets(purse), three_levels()
+    book.reserve(holder, 50, 0)
+    away = next(account for account in holder.accounts if account.startswith(level))
+    purse.away = {away}
+    book.settle(holder, 50, 200, 0)  # costlier than was leased
+    assert {name: taken for (name, _), taken in purse.taken.items()} == {
+        account: 50 if account == away else 200 for account in holder.accounts
+    }
+    purse.away = set()
+    pay(purse, book)
+    assert set(purse.taken.values()) == {200}
+    book.reserve(holder, 800, 0)
+
+
+def pay(purse: MemoryPurse, book: LeasedBudgets) -> None:
+    for debt in book.debts():
+        try:
+            purse.pay(*debt)
+        except OSError:
+            book.keep_debt(debt)
+
+
+def test_a_debt_that_nobody_could_write_is_paid_once_and_no_reservation_forgets_it() -> None:
+    purse = MemoryPurse()
+    book, holder = LeasedBudgets(purse), key(1000, soft_percent=90)
+    book.reserve(holder, 50, 0)
+    purse.away = set(holder.accounts)
+    book.settle(holder, 50, 200, 0)
+    pay(purse, book)
+    pay(purse, book)
+    purse.away = set()
+    with pytest.raises(BudgetExceededError):
+        book.reserve(holder, 801, 0)
+    pay(purse, book)
+    pay(purse, book)
+    assert sum(purse.taken.values()) == 200
+    book.reserve(holder, 800, 0)
+    book.settle(holder, 800, 700, 0)
+    assert book.soft(holder, 0) is not None
+
+
+def test_a_reservation_whose_budgets_cannot_be_asked_holds_nothing() -> None:
+    purse = MemoryPurse()
+    book, holder = LeasedBudgets(purse), three_levels()
+    purse.away = {holder.accounts[2]}
+    with pytest.raises(OSError, match="away"):
+        book.reserve(holder, 600, 0)
+    purse.away = set()
+    book.reserve(holder, 1000, 0)
+
+
+def test_what_others_settled_for_a_process_that_was_silent_is_counted_once() -> None:
+    purse = MemoryPurse()
+    book, holder = LeasedBudgets(purse), key(1000)
+    (account,) = (budget.account for budget in holder.budgets)
+    for _ in range(2):
+        book.reserve(holder, 100, 0)
+    purse.ledger[account, 0.0] = 70  # written, then booked
+    purse.die()
+    book.settle(holder, 100, 70, 0)
+    with pytest.raises(BudgetExceededError):
+        book.reserve(holder, 831, 0)  # 70 are charged, 100 still reserved
+    book.reserve(holder, 830, 0)
+    assert sum(purse.taken.values()) == 1000
+
+
+def test_idle_money_is_not_held_again_once_others_have_settled_it() -> None:
+    purse = MemoryPurse()
+    book, holder = LeasedBudgets(purse), key(10_000)
+    spending(book, holder, 10)
+    purse.ledger[holder.budgets[0].account, 0.0] = 10
+    book.idle()
+    let_go = book.idle()
+    purse.die()
+    spending(book, holder, 1)
+    for idle in let_go:
+        purse.give_back(*idle)
+        book.keep_idle(idle)
+    purse.ledger[holder.budgets[0].account, 0.0] = 11
+    book.idle()
+    for idle in book.idle():
+        purse.give_back(*idle)
+    assert sum(purse.taken.values()) == 11
+
+
+def test_a_budget_that_is_made_again_counts_what_was_charged_while_there_was_none() -> None:
+    purse, holder = MemoryPurse(), key(100)
+    spending(LeasedBudgets(purse), holder, 10)
+    purse.ledger[holder.budgets[0].account, 0.0] = 90  # the rest under no budget, and in no lease
+    book = LeasedBudgets(purse)
+    with pytest.raises(BudgetExceededError):
+        book.reserve(holder, 11, 0)
+    spending(book, holder, 10)
+
+
+def test_a_share_that_a_budget_gets_later_is_reached_by_what_was_spent_before() -> None:
+    book, holder = LeasedBudgets(MemoryPurse(spent=900)), key(10_000)
+    spending(book, holder, 50)
+    later = mint("k", terms=Terms(10_000, "total", soft_percent=9))[0]
+    shares = replace(
+        later,
+        accounts=holder.accounts,
+        budgets=(replace(later.budgets[0], account=holder.budgets[0].account),),
+    )
+    assert book.soft(shares, 0) is not None
+
+
+def test_a_call_that_is_reread_meanwhile_forgets_nothing_that_no_row_tells() -> None:
+    ledger = 0
+    book, holder = Budgets(lambda account, since: ledger), key(1000)
+    book.reserve(holder, 400, 0)
+    book.settle(holder, 400, 400, 0, unpriced=400)
+    book.reserve(holder, 100, 0)
+    book.reread()
+    with pytest.raises(BudgetExceededError):
+        book.reserve(holder, 501, 0)
+    book.settle(holder, 100, 100, 0)
+    ledger = 100
+    book.reread()
+    book.reserve(holder, 500, 0)
+
+
+def test_a_budget_that_cannot_be_read_again_goes_by_what_it_knows() -> None:
+    away = False
+
+    def spent(account: str, since: float) -> int:
+        if away:
+            raise OSError("the database is away")
+        return 10
+
+    book, holder = Budgets(spent), key(100)
+    book.reserve(holder, 50, 0)
+    book.settle(holder, 50, 50, 0)
+    away = True
+    book.reread()
+    with pytest.raises(BudgetExceededError):
+        book.reserve(holder, 41, 0)
+    book.reserve(holder, 40, 0)
+    with pytest.raises(OSError, match="away"):
+        book.reserve(key(100), 1, 0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -198,3 +199,84 @@ def test_another_process_s_change_is_noticed(tmp_path: Path) -> None:
         key.save(connection, key.mint("k")[0])
     assert store.keys_changed.wait(timeout=10)
     store.close()
+
+
+TORN = """
+import resource, sys
+sys.path.insert(0, {here!r})
+from pathlib import Path
+from test_store import charge
+from trilith_gateway.store.journal import Journal
+journal, accepted = Journal(Path({folder!r})), []
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+number = 0
+for size in range(5_000, 5_700, 7):  # the end of the disk falls on every part of a line
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        while True:
+            journal.append(charge(number))
+            accepted.append(f"c{{number}}")
+            number += 1
+    except OSError:
+        number += 1
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+journal.append(charge(number))
+print(*accepted, f"c{{number}}")
+"""
+
+
+def test_a_line_that_the_disk_took_in_part_takes_no_other_with_it(tmp_path: Path) -> None:
+    code = TORN.format(here=str(Path(__file__).parent), folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert [record["id"] for record in Journal(tmp_path).replay()] == done.stdout.split()
+
+
+def test_a_torn_line_that_cannot_be_taken_back_is_ended_by_the_next_and_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(tmp_path)
+    own, (out, into) = journal._fd, os.pipe2(os.O_NONBLOCK)
+    journal._fd = into  # takes some of a line, and gives nothing back
+    accepted = []
+    with contextlib.suppress(OSError):
+        for number in range(1_000_000):
+            journal.append(charge(number) | {"request_id": "x" * 10_000})
+            accepted.append(f"c{number}")
+    written = os.read(out, 1 << 20)
+    assert not written.endswith(b"\n")
+    journal.append(charge(-1))
+    (tmp_path / "00000001.jsonl").write_bytes(written + os.read(out, 1 << 20))
+    journal._fd = own
+    journal.close()
+    for end in (out, into):
+        os.close(end)
+    assert [record["id"] for record in Journal(tmp_path).replay()] == [*accepted, "c-1"]
+    assert "1 line that is not whole" in caplog.text
+
+
+def test_a_segment_that_cannot_be_begun_is_no_reason_to_refuse_what_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trilith_gateway.store.journal._MAX_SEGMENT_BYTES", 600)
+    folder = tmp_path / "journal"
+    journal = Journal(folder)
+    folder.rename(tmp_path / "away")
+    for number in range(5):
+        assert journal.append(charge(number)) == 1
+    (tmp_path / "away").rename(folder)
+    segment = [journal.append(charge(number)) for number in range(5, 8)]
+    assert (segment[0], segment[-1] > 1) == (1, True)
+    journal.close()
+    assert [record["id"] for record in Journal(folder).replay()] == [f"c{number}" for number in range(8)]
+
+
+def test_a_journal_that_waits_for_the_disk_is_forgotten_only_for_tables_that_do(tmp_path: Path) -> None:
+    found = {}
+    for durability in ("strict", "batched"):
+        store = SqliteStore(tmp_path / durability, durability=durability)  # type: ignore[arg-type]
+        with closing(store._database.connect()) as connection:
+            found[durability] = connection.execute("pragma synchronous").fetchone()[0]
+        store.append(charge(1))
+        store.close()
+        assert query(tmp_path / durability, "select id from ledger") == [("c1",)]
+    assert found == {"strict": 2, "batched": 1}

@@ -57,6 +57,20 @@ def test_what_is_leased_of_a_budget_follows_a_rerating(opened: Any) -> None:
     assert store.lease("key:x", 0.0, 100, 1, 60) == 30
 
 
+def test_what_is_leased_of_every_level_follows_a_rerating(opened: Any) -> None:
+    store = opened()
+    row = charge(1, 30) | {"category": "usage", "input_tokens": 30, "cached_input_tokens": 0, "rows": 0}
+    used = {"output_tokens": 0, "reasoning_tokens": 0, "requests": 0, "rule": "usage", "org": "uni"}
+    store.append(row | used)
+    store.flush()
+    levels = ("key:x", "team:x", "org:uni", "org:other")
+    for account in levels:
+        store.lease(account, 0.0, 100, 10, 10)
+    with store.reading() as connection:
+        rerate.apply(store._database, connection, lambda _: Price(2), 0.0, 1.0, None)
+    assert [store.leased(account, 0.0) for account in levels] == [70, 70, 70, 10]
+
+
 async def test_a_step_that_is_part_of_the_answer_is_a_row_and_its_caller_pays(tmp_path: Path) -> None:
     def first_step(exchange: Exchange) -> None:
         """As a cascade does: something answered, and was not enough."""

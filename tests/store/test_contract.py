@@ -120,7 +120,7 @@ def test_a_lease_takes_between_at_least_and_wanted_of_what_is_left(opened: Any) 
     assert one.lease("key:x", 0.0, 100, 10, 60) == 60
     assert two.lease("key:x", 0.0, 100, 10, 60) == 40
     assert one.lease("key:x", 0.0, 100, 1, 5) == 0
-    two.give_back("key:x", 0.0, 15)
+    two.give_back("key:x", 0.0, 15, two.lease_epoch)
     assert one.lease("key:x", 0.0, 100, 16, 20) == 0
     assert one.lease("key:x", 0.0, 100, 15, 20) == 15
     assert one.lease("key:x", 0.0, None, 5, 5) == 5
@@ -132,6 +132,20 @@ def test_what_was_charged_before_anyone_leased_counts(opened: Any) -> None:
     store.append(charge(1, 70))
     store.flush()
     assert store.lease("key:x", 0.0, 100, 10, 60) == 30
+
+
+def test_a_lease_that_is_settled_counts_what_was_charged_by_all_while_there_was_no_budget(
+    opened: Any,
+) -> None:
+    one, two, three = opened("0"), opened("1"), opened("2")
+    assert one.lease("key:x", 0.0, 1000, 10, 60) == 60
+    assert two.lease("key:x", 0.0, 1000, 10, 50) == 50
+    for number, (store, amount) in enumerate(((one, 70), (two, 40), (three, 20))):
+        store.append(charge(number, amount, "n"))
+    for store in (two, three):
+        store.flush()
+    one.settle("key:x", 0.0)
+    assert one.leased("key:x", 0.0) == 70 + 50 + 20  # of what another has leased some may be unspent
 
 
 def test_one_process_leads_until_it_resigns(opened: Any) -> None:
@@ -212,3 +226,74 @@ def test_a_second_gateway_is_refused_also_while_a_worker_of_a_killed_one_lives(
 
     with pytest.raises(SettingsError, match="another gateway"):
         HomeLock(home)
+
+
+LEADER = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from store.conftest import open_store
+store = open_store({url!r}, Path({home!r}), "9", {token!r})
+leader = store.leader("rollouts")
+assert leader.acquire()
+print("leads", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_killed_leaders_right_goes_to_another_and_never_to_two(
+    opened: Any, url: str | None, home: Path
+) -> None:
+    first, second = opened("0").leader("rollouts"), opened("1").leader("rollouts")
+    tests = str(Path(__file__).parent.parent)
+    code = LEADER.format(tests=tests, url=url, home=str(home), token=opened.token)
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "leads\n"
+        assert not first.acquire()
+        assert not first.renew()
+        child.kill()
+    if url is None:  # a row that nobody renews any more; ten seconds are not waited for
+        with opened("2").reading() as connection:
+            connection.execute("update leaders set until = until - 11 where name = 'rollouts'")
+    until = time.monotonic() + 20
+    while not first.acquire():  # the server hears of the death a moment later
+        assert time.monotonic() < until
+    assert not second.acquire()
+    assert first.renew()
+    first.resign()
+    assert second.acquire()
+    assert not first.acquire()
+    second.resign()
+
+
+def test_a_leader_that_lost_its_right_hears_of_it_and_does_not_get_it_back_from_its_heir(
+    opened: Any, url: str | None
+) -> None:
+    stores = opened("0"), opened("1")
+    one, two = (store.leader("rollouts") for store in stores)
+    assert one.acquire()
+    with stores[1].reading() as connection:
+        if url is None:
+            connection.execute("update leaders set until = until - 11 where name = 'rollouts'")
+        else:
+            connection.execute(
+                "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and objid = ?",
+                (postgres_lock("rollouts") & 0xFFFFFFFF,),
+            )
+    until = time.monotonic() + 20
+    while not two.acquire():
+        assert time.monotonic() < until
+    assert not one.renew()
+    assert not one.acquire()
+    assert two.renew()
+    two.resign()
+    assert one.acquire()
+    one.resign()
+
+
+def postgres_lock(name: str) -> int:
+    from trilith_gateway.store import postgres
+
+    return postgres._number(f"leader {name}")

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from store.test_contract import ask, charge
 
 FULL = """
@@ -54,10 +55,14 @@ def test_facts_are_accepted_while_postgres_is_away_and_written_when_it_is_back(
     for number in range(1, 50):
         store.append(charge(number))
     assert not store.flush(1)
+    for said in ("the database is away", "did not answer a moment ago"):
+        with pytest.raises(OSError, match=said):
+            store.lease("key:x", 0.0, 400, 10, 60)
     server.ensure_postgres_running()
     begun = time.monotonic()
     assert store.flush(30)
     print(f"recovered in {time.monotonic() - begun:.1f} s")
     assert ask(store, "select count(*), sum(amount_pico_usd) from ledger") == [(50, 350)]
+    time.sleep(0.6)  # the server is asked again after that
     assert store.lease("key:x", 0.0, 400, 10, 60) == 50
     store.close()

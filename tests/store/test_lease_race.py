@@ -31,6 +31,7 @@ def test_holders_that_ask_at_the_same_moment_never_get_more_than_there_is(databa
     def ask(holder: str) -> None:
         connection = database.connect()
         try:
+            connection.execute("insert into holders values (?, ?)", (holder, 0.0))
             for window in range(WINDOWS):
                 together.wait(timeout=60)
                 lease.take(database, connection, holder, f"key:{window}", 0.0, LIMIT, 10, 60)

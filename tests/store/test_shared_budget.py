@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pytest
+from store.test_contract import ask, charge
+
+from trilith_gateway.group import Groups, Team
+from trilith_gateway.key import Key, mint
+from trilith_gateway.shared import LeasedBudgets
+from trilith_gateway.store import journalled, lease
+from trilith_gateway.terms import Terms
 
 CHILD = """
 import random, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from store.conftest import open_store
-from store.test_contract import charge
+from store.test_contract import ask, charge
 from store.test_shared_budget import KEYS
 from trilith.errors import BudgetExceededError
 from trilith_gateway.shared import LeasedBudgets
@@ -30,8 +42,8 @@ while refused < 300 or under_way:
             under_way.append(key)
         except BudgetExceededError:
             refused += 1
-            for account, since, amount in budgets.idle() if refused % 20 == 0 else ():
-                store.give_back(account, since, amount)
+            for idle in budgets.idle() if refused % 20 == 0 else ():
+                store.give_back(*idle)
     if under_way and (len(under_way) > 20 or refused >= 300 or rng.random() < 0.4):
         key, charged = under_way.pop(rng.randrange(len(under_way))), rng.randrange(41)
         fact = charge(number, charged, name + "-")
@@ -45,13 +57,7 @@ store.close()
 """
 
 
-def _keys() -> list[Any]:
-    from dataclasses import replace
-
-    from trilith_gateway.group import Groups, Team
-    from trilith_gateway.key import mint
-    from trilith_gateway.terms import Terms
-
+def _keys() -> list[Key]:
     groups = Groups(
         {"a": Team("a", "uni", terms=Terms(6_000, "total")), "b": Team("b", "uni")},
         {"uni": Terms(10_000, "total")},
@@ -90,3 +96,52 @@ def test_several_processes_overshoot_no_level_and_use_nearly_all(
     assert spent["team:a"] <= 6_000
     assert spent["key:k1"] <= 4_000
     assert spent["org:uni"] > 9_000
+
+
+def test_a_process_that_is_taken_for_dead_again_and_again_counts_every_charge_once(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journalled, "_HEARTBEAT_S", 0.0)
+    monkeypatch.setattr(journalled, "_POLL_S", 0.0)
+    store = opened()
+    budgets, rng = LeasedBudgets(store), random.Random(7)
+    open_calls: list[Key] = []
+    number = refused = 0
+    while store.lease_epoch < 8 and number < 100_000:
+        for _ in range(20):
+            key = rng.choice(KEYS[:1])
+            try:
+                budgets.reserve(key, 3, 1_000.0)
+                open_calls.append(key)
+            except OSError:  # as a machine that others have given up; it hears of that soon
+                refused += 1
+            if len(open_calls) > 3:
+                key = open_calls.pop()
+                fact = charge(number, amount := rng.randrange(2))
+                store.append(fact | {"key_id": key.id, "team": key.team, "org": key.org})
+                budgets.settle(key, 3, amount, 1_000.0)
+                number += 1
+        if rng.random() < 0.2:
+            taken_for_dead(store)
+    for key in open_calls:
+        budgets.settle(key, 3, 0, 1_000.0)
+    until = time.monotonic() + 20
+    while not ask(store, "select 1 from holders"):
+        assert time.monotonic() < until
+    store.flush()
+    budgets.reserve(KEYS[0], 0, 1_000.0)
+    for _ in range(2):
+        for debt in budgets.debts():
+            store.pay(*debt)
+        for idle in budgets.idle():
+            store.give_back(*idle)
+    store.flush()
+    for account in KEYS[0].accounts:
+        assert store.leased(account, 0.0) == store.charged(account, 0.0) > 0
+
+
+def taken_for_dead(store: Any) -> None:
+    """What the leader on another machine does with a holder that is silent."""
+    with store.reading() as connection, store._database.transaction(connection):
+        connection.execute("delete from holders where holder = ?", (store.holder,))
+        lease.settle(connection, store.holder)

@@ -13,12 +13,11 @@ from trilith.settings.schema import Settings
 from trilith.types import Kind
 from trilith_gateway.budget import window
 from trilith_gateway.store import lease
+from trilith_gateway.store.amount import MOST
 from trilith_gateway.store.seam import Connection
 from trilith_gateway.terms import COLUMNS, WINDOWS, Terms, read_terms
 
 HEAD = ("BUDGET", "SPENT", "SHARES", "PER MINUTE", "AT ONCE")
-_MOST = 2**63 - 1
-"""The largest number that a column holds."""
 _MOST_COUNT = 2**31 - 1
 
 
@@ -114,8 +113,8 @@ def _money(text: str) -> int | str:
     try:
         amount = pico_usd(text, what="--budget-usd")
     except (ArithmeticError, ValueError):
-        amount = _MOST + 1
-    if amount > _MOST:
+        amount = MOST + 1
+    if amount > MOST:
         raise argparse.ArgumentTypeError(f"{text!r} is no amount of US dollars such as 5 or 0.25")
     return amount
 

@@ -17,6 +17,7 @@ from trilith.settings.schema import Settings
 from trilith_gateway import focus, rerate
 from trilith_gateway.commands import costs_detail as detail
 from trilith_gateway.commands.option import add_settings, read_settings, table
+from trilith_gateway.store.amount import read, total
 from trilith_gateway.store.opening import open_connection
 from trilith_gateway.store.seam import Connection
 
@@ -130,25 +131,30 @@ def spending(
     postgres: bool = False,
     since: float = 0.0,
     until: float = float("inf"),
-) -> list[Any]:
+) -> list[dict[str, Any]]:
     """Return sums over the ledger, one row per combination of `groups`, dearest first.
 
     A request counts once, however many rows it has. `unpriced` counts charges whose amount is unknown still.
     """
     terms = _GROUPS | ({"day": _POSTGRES_DAY} if postgres else {})
     chosen = ", ".join(f"{terms[name]} as {name}" for name in groups)
-    return connection.execute(
+    found = connection.execute(
         f"select {chosen}, sum(case when category = 'usage' then 1 else 0 end) as requests,"
         " sum(input_tokens) as input_tokens, sum(output_tokens) as output_tokens, sum(rows) as rows,"
-        " coalesce(sum(amount_pico_usd), 0) as amount_pico_usd,"
-        " sum(saved_pico_usd) as saved_pico_usd,"
+        f" {total('amount_pico_usd')}, {total('saved_pico_usd')},"
         " sum(case when amount_pico_usd is null and not exists"
         " (select 1 from ledger a where a.adjusts = ledger.id and a.adjusts <> '') then 1 else 0 end)"
         " as unpriced"
-        f" from ledger where at >= ? and at < ? group by {', '.join(str(n + 1) for n in range(len(groups)))}"
-        " order by amount_pico_usd desc",
+        f" from ledger where at >= ? and at < ? group by {', '.join(str(n + 1) for n in range(len(groups)))}",
         (since, until),
     ).fetchall()
+    money = ("amount_pico_usd", "saved_pico_usd")
+    rows = [
+        {name: row[name] for name in (*groups, *_SUMS, "unpriced")}
+        | {name: read(row, name) for name in money}
+        for row in found
+    ]
+    return sorted(rows, key=lambda row: -row["amount_pico_usd"])
 
 
 def _table(rows: Sequence[Any], groups: list[str], names: dict[str, str]) -> str:

@@ -19,6 +19,7 @@ from trilith_gateway.budget import window
 from trilith_gateway.commands.option import table
 from trilith_gateway.forecast import Forecast, forecast
 from trilith_gateway.store import lease
+from trilith_gateway.store.amount import read, total
 from trilith_gateway.store.opening import open_connection, open_database
 from trilith_gateway.store.seam import Connection
 from trilith_gateway.terms import Budget
@@ -169,24 +170,26 @@ def _engine(
     first, last = (begun[0], begun[1] + account.window_s) if begun[0] is not None else (0.0, 0.0)
     rows = connection.execute(
         "select team, sum(input_tokens) as input_tokens, sum(cached_input_tokens) as cached_input_tokens,"
-        " sum(output_tokens) as output_tokens, coalesce(sum(amount_pico_usd), 0) as amount from ledger"
+        f" sum(output_tokens) as output_tokens, {total('amount_pico_usd')} from ledger"
         f" where model in ({marks}) and at >= ? and at < ? group by team order by team",
         (*account.models, first, last),
     ).fetchall()
-    idle = connection.execute(
-        "select coalesce(sum(amount_pico_usd), 0) from ledger where model = ? and at >= ? and at < ?",
-        (account.name, first, last),
-    ).fetchone()[0]
-    teams = {row["team"]: int(row["amount"]) for row in rows}
+    idle = read(
+        connection.execute(
+            f"select {total('amount_pico_usd')} from ledger where model = ? and at >= ? and at < ?",
+            (account.name, first, last),
+        ).fetchone()
+    )
+    teams = {row["team"]: read(row) for row in rows}
     units = {row["team"]: enginecost.work(row, cost) for row in rows}
-    total = sum(teams.values()) + int(idle)
+    cost_in_all = sum(teams.values()) + idle
     return {
         "server": account.name,
-        "cost_pico_usd": total,
+        "cost_pico_usd": cost_in_all,
         "charged_pico_usd": sum(teams.values()),
-        "idle_pico_usd": int(idle),
+        "idle_pico_usd": idle,
         "teams": teams,
-        "absorbed_pico_usd": enginecost.absorbed(total, units) if any(units.values()) else {},
+        "absorbed_pico_usd": enginecost.absorbed(cost_in_all, units) if any(units.values()) else {},
     }
 
 

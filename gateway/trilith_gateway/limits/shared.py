@@ -24,7 +24,11 @@ from trilith_gateway.terms import Rates
 _PROCESSES = 64
 _ACCOUNTS = 1 << 15
 _GENERATIONS = struct.Struct(f"={_PROCESSES}H")
-_HEAD_BYTES = 128
+_BOOT_AT = _GENERATIONS.size
+_BOOT_BYTES = 16
+_HEAD_BYTES = _BOOT_AT + _BOOT_BYTES
+"""The columns' generations, and which run of the machine the clock of all else belongs to."""
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 _DUE = struct.Struct("=8sdd")
 """An account's fingerprint; when its requests and its tokens are paid off (the machine's monotonic clock)."""
 _REQUESTS, _TOKENS = 8, 16
@@ -40,16 +44,28 @@ class SharedRateLimiter:
     """The numbers of `memory`, for all processes of one machine."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the file, or make it. It need not outlive the machine's run: its clock does not either."""
+        """Open the file, or make it. It does not outlive the machine's run: its clock does not either."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         size = _HEAD_BYTES + _ACCOUNTS * _RECORD_BYTES
         self._fd = os.open(folder / "table", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._fd, size)  # sparse: only what is used takes room
+        self._begin(size)
         self._memory = mmap.mmap(self._fd, size)
         self._places: dict[str, int] = {}
         self._lock = threading.Lock()  # file locks do not keep threads of one process apart
         self._column, self._claim = self._own_column()
+
+    def _begin(self, size: int) -> None:
+        """Empty a file that another run of the machine left: its times lie in a future that never comes."""
+        boot = _boot()
+        fcntl.lockf(self._fd, fcntl.LOCK_EX)
+        try:
+            if os.pread(self._fd, _BOOT_BYTES, _BOOT_AT) != boot:
+                os.ftruncate(self._fd, 0)
+                os.ftruncate(self._fd, size)  # sparse: only what is used takes room
+                os.pwrite(self._fd, boot, _BOOT_AT)
+        finally:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN)
 
     def request(self, rates: Sequence[Rates], now: float) -> Maybe:
         """Count one request at every account, or at none."""
@@ -209,3 +225,12 @@ class SharedRateLimiter:
             finally:
                 fcntl.lockf(self._fd, fcntl.LOCK_UN)
         raise OSError(f"more than {_ACCOUNTS:,} accounts have rate limits; start the gateway anew")
+
+
+def _boot() -> bytes:
+    """Return what differs from one run of the machine to the next; the same for all where it is not told."""
+    try:
+        told = _BOOT.read_bytes()
+    except OSError:
+        told = b""
+    return hashlib.sha256(told).digest()[:_BOOT_BYTES]

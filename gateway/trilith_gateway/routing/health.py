@@ -54,7 +54,11 @@ class Health:
             return
         try:
             status, _ = await upstream.fetch(self.check.path, timeout_s=self.check.timeout_s)
-        except (APIConnectionError, ValueError, OSError):
+        except Exception as error:  # whatever it is: the other replicas go on being asked
+            if not isinstance(error, APIConnectionError | OSError):
+                _log.warning(
+                    "replica %s cannot be asked how it is: %s", self.endpoint.name, type(error).__name__
+                )
             self.take(good=False)
         else:
             self.take(good=status < 400)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 
 from trilith.errors import PermissionDeniedError
 from trilith.money import Price, cost
 from trilith.types import Kind, Usage
-from trilith_gateway import packing, request
+from trilith_gateway import charge, packing, request
 from trilith_gateway.api import Api, spoken_by
 from trilith_gateway.budget import Budgets, Exhausted
-from trilith_gateway.exchange import Exchange, model_not_found, store_unavailable
+from trilith_gateway.exchange import Exchange, budgets_unavailable, model_not_found, store_unavailable
 from trilith_gateway.limits.keeper import LimitKeeper
 from trilith_gateway.release import Release, ReleaseTable
 from trilith_gateway.routing import cascade
 from trilith_gateway.routing.condition import routed
 from trilith_gateway.shared import LeasedBudgets
+from trilith_gateway.store.amount import capped
 from trilith_gateway.store.journal import Record
 
 Hold = Callable[[Record], None]
@@ -109,8 +111,9 @@ class Admit:
         Raises:
             BudgetExceededError: a budget of the key, its team or its org does not have it.
             PermissionDeniedError: the release has no price, and the key stands under a budget.
+            InternalServerError: the budgets cannot be asked, or the journal takes nothing.
         """
-        key = exchange.caller
+        key, owed = exchange.caller, charge.spent(exchange)
         if release.price is None:
             if key.budgets:
                 raise PermissionDeniedError(
@@ -124,14 +127,15 @@ class Admit:
         if release.steps:
             bound += self._on_the_way(exchange, release)
         now = time.time()
+        bound += owed
         if key.budgets:
-            bound = self._reserve(exchange, release, bound, now)
+            bound = self._reserve(exchange, release, bound, owed, now)
         exchange.reserved, exchange.reserved_at = bound, now
         record: Record = {
             "t": "reserve",
             "id": exchange.id,
             "key_id": key.id,
-            "amount_pico_usd": bound,
+            "amount_pico_usd": capped(bound),
             "at": now,
         }
         if exchange.admitted:  # moved to another release
@@ -151,23 +155,27 @@ class Admit:
             upper_bound(exchange, one, one.bound or one.price) for one in paid if one.price is not None
         )
 
-    def _reserve(self, exchange: Exchange, release: Release, bound: int, now: float) -> int:
-        """Ask the budgets; returns what is reserved (pico-USD)."""
+    def _reserve(self, exchange: Exchange, release: Release, bound: int, owed: int, now: float) -> int:
+        """Ask the budgets; returns what is reserved (pico-USD), what is `owed` already included."""
         key = exchange.caller
-        if key.shares and (budget := self._budgets.degrades(key, bound, now)) is not None:
-            other = self._releases.find(budget.degrade_to)
-            cheaper = _instead(exchange, release, other)
-            if other is not None and cheaper is not None and cheaper < bound:
-                exchange.release, bound = other, cheaper
-                exchange.fell_back = True
-                exchange.budget = f"degrade {budget.account}"
         try:
+            if key.shares and (budget := self._budgets.degrades(key, bound, now)) is not None:
+                other = self._releases.find(budget.degrade_to)
+                cheaper = _instead(exchange, release, other)
+                if other is not None and cheaper is not None and cheaper + owed < bound:
+                    exchange.release, bound = other, cheaper + owed
+                    exchange.fell_back = True
+                    exchange.budget = f"degrade {budget.account}"
             self._budgets.reserve(key, bound, now)
         except Exhausted as error:
             exchange.budget = f"exhausted {error.budget.account}"
             raise
-        if key.shares and not exchange.budget and (told := self._budgets.soft(key, now)) is not None:
-            exchange.budget = f"soft {told.account}"
+        except OSError as error:
+            raise budgets_unavailable() from error
+        if key.shares and not exchange.budget:
+            with contextlib.suppress(OSError):  # the reservation stands, told or not
+                if (told := self._budgets.soft(key, now)) is not None:
+                    exchange.budget = f"soft {told.account}"
         return bound
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from trilith_gateway import charge
 from trilith_gateway.budget import Budgets
 from trilith_gateway.exchange import Exchange
@@ -20,21 +22,24 @@ class Fallback:
         self._budgets = budgets
 
     def move(self, exchange: Exchange, release: Release) -> None:
-        """Point the exchange at `release`; what the caller owes for earlier tries is booked first.
+        """Point the exchange at `release`; what the caller owes for earlier tries stays reserved.
 
         Raises:
-            BudgetExceededError: the key cannot pay for it; nothing is reserved then.
+            BudgetExceededError: the key cannot pay for it; only what it owes is reserved then.
         """
-        if exchange.reserved is not None:
-            self._budgets.settle(
-                exchange.caller, exchange.reserved, charge.owed(exchange), exchange.reserved_at
-            )
-            exchange.reserved = None
+        reserved, exchange.reserved = exchange.reserved, None
+        if reserved is not None:
+            self._budgets.settle(exchange.caller, reserved, 0, exchange.reserved_at)
         exchange.release = release
         exchange.answer = exchange.reply = exchange.call = None
         exchange.usage = exchange.rule = exchange.tally = exchange.first_byte_at = None
         exchange.upstream = exchange.kept_as = ""
         exchange.tag = exchange.only = None  # its replicas have their own
-        self._admit.reserve(exchange, release)
+        try:
+            self._admit.reserve(exchange, release)
+        finally:
+            if exchange.reserved is None:
+                exchange.reserved, exchange.reserved_at = charge.spent(exchange), time.time()
+                self._budgets.hold(exchange.caller, exchange.reserved, exchange.reserved_at)
         self._route(exchange)
         exchange.fell_back = True

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable
 
 from trilith.errors import AuthenticationError, InternalServerError
 from trilith_gateway.exchange import Exchange
 from trilith_gateway.key import KeyRing
+
+_PAUSE_S = 0.1
+"""How often the database is asked for keys at most, however many strangers come."""
 
 
 class Identify:
@@ -15,7 +19,10 @@ class Identify:
 
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
-        self._looking: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        self._next: asyncio.Task[None] | None = None
+        """A look at the database that has not begun yet: it will see what was made until now."""
+        self._looked_at = float("-inf")
 
     def __call__(self, exchange: Exchange) -> Awaitable[None] | None:
         """Set `exchange.key`, or refuse with 401.
@@ -38,17 +45,17 @@ class Identify:
         exchange.key = self._keys.find(token)
         if exchange.key is not None:
             return None
-        if self._looking is not None or self._keys.may_be_behind(token):
+        if self._keys.may_be_behind(token):
             return self._look_again(exchange, token)
         raise _refused(_UNKNOWN)
 
     async def _look_again(self, exchange: Exchange, token: str) -> None:
         """Look into the database: the key may have been made a moment ago."""
-        if self._looking is None:  # all who come meanwhile wait for the same look
-            self._looking = asyncio.create_task(asyncio.to_thread(self._keys.reload))
-            self._looking.add_done_callback(self._looked)
+        if self._next is None:  # all who come until it begins wait for the same look
+            self._next = asyncio.create_task(self._look())
+            self._next.add_done_callback(_heard)
         try:
-            await asyncio.shield(self._looking)
+            await asyncio.shield(self._next)
         except Exception as error:
             raise InternalServerError(
                 "The keys cannot be read at the moment. Try again.",
@@ -61,8 +68,18 @@ class Identify:
         if exchange.key is None:
             raise _refused(_UNKNOWN)
 
-    def _looked(self, done: asyncio.Task[None]) -> None:
-        self._looking = None
+    async def _look(self) -> None:
+        async with self._turn:  # one thread at most waits for a database that is away
+            await asyncio.sleep(self._looked_at + _PAUSE_S - time.monotonic())
+            self._next = None
+            self._looked_at = time.monotonic()
+            await asyncio.to_thread(self._keys.catch_up)
+
+
+def _heard(done: asyncio.Task[None]) -> None:
+    """Take note of a failure that all who waited for it have left."""
+    if not done.cancelled():
+        done.exception()
 
 
 # litellm knows a refused key by the first four words alone.

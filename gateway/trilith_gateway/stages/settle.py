@@ -59,21 +59,22 @@ class Settle:
             if exchange.amount is None:
                 exchange.rule = Rule.UNPRICED
         at = exchange.reserved_at or time.time()
+        reserved, exchange.reserved = exchange.reserved or 0, None
+        written = unpriced = 0
         try:
             for tried in exchange.tries or ():
-                row = charge.row(exchange, at, tried.usage, estimated=tried.estimated, tried=tried)
-                self._append(row)
+                self._append(charge.row(exchange, at, tried.usage, estimated=tried.estimated, tried=tried))
+                written += tried.amount or 0 if tried.by_caller else 0
             self._append(charge.row(exchange, at, usage, estimated=estimated))
-            if exchange.rule is Rule.UNPRICED:
+            written += exchange.amount or 0
+            if exchange.amount is None:
+                # What is used and cannot be priced counts as much as was reserved for it, lest it be free.
+                unpriced = max(0, reserved - written)
                 self._alarm(exchange, usage, at)
         except OSError as error:
             raise store_unavailable() from error
-        finally:
-            if exchange.reserved is not None:
-                # What is used and cannot be priced counts as much as was reserved for it, lest it be free.
-                own = exchange.reserved if exchange.amount is None else exchange.amount
-                total = own + charge.owed(exchange)
-                self._budgets.settle(exchange.caller, exchange.reserved, total, at)
+        finally:  # what could not be written is in no budget either: they agree with the ledger
+            self._budgets.settle(exchange.caller, reserved, written + unpriced, at, unpriced=unpriced)
 
     def _meter(self, model: str) -> Meter:
         found = self._meters.get(model)

@@ -27,6 +27,8 @@ _DELAY_S = 0.05
 """How far the tables may be behind the journal. Facts that come together are written together."""
 _POLL_S = 0.5
 _HEARTBEAT_S = 2.0
+_WRITTEN_S = 5.0
+"""How long somebody who needs all facts in the tables waits for that."""
 _DEAD_S = 15.0
 """How long a holder on another machine may be silent before its leases are settled by the ledger."""
 
@@ -78,13 +80,13 @@ class JournalledStore:
         self._using = threading.Lock()
         _recover(self._database, self._connection, self._folder, self.holder)
         self._journal = Journal(self._folder, sync=durability == "strict")
+        self._facts: deque[tuple[int, Record] | threading.Event] = deque()
+        self._wake = threading.Event()
         self._epoch = 0
         self._beat = float("-inf")
         self._seen = self._database.changes(self._connection)
         self._heartbeat(self._connection)
-        self.sweep()
-        self._facts: deque[tuple[int, Record] | threading.Event] = deque()
-        self._wake = threading.Event()
+        self._sweep(self._connection)
         self._closing = False
         self._writer = threading.Thread(target=self._write, name="trilith-store", daemon=True)
         self._writer.start()
@@ -118,28 +120,60 @@ class JournalledStore:
         with contextlib.closing(self._database.connect()) as connection:
             yield connection
 
+    def key_changes(self) -> int:
+        """Return a number that changes when keys, teams, orgs or the ledger's past do."""
+        with self._telling(), self._connected() as connection:
+            return self._database.changes(connection)
+
     def charged(self, account: str, since: float) -> int:
         """Return the pico-USD that the ledger holds for an account since a Unix time."""
-        with self.reading() as connection:
+        with self._telling(), self.reading() as connection:
             return lease.charged(connection, account, since)
 
     def lease(self, account: str, window_start: float, limit: int | None, at_least: int, wanted: int) -> int:
         """Take money out of what is left in an account's window; see `Store.lease`."""
         lease.condition(account)
-        with self._connected() as connection:
+        with self._telling(), self._connected() as connection:
             return lease.take(
                 self._database, connection, self.holder, account, window_start, limit, at_least, wanted
             )
 
     def leased(self, account: str, window_start: float) -> int:
         """Return what all holders have taken of an account's window."""
-        with self._connected() as connection:
+        with self._telling(), self._connected() as connection:
             return lease.taken(connection, account, window_start)
 
-    def give_back(self, account: str, window_start: float, amount: int) -> None:
+    def give_back(self, account: str, window_start: float, amount: int, epoch: int) -> None:
         """Return a part of this holder's lease that it has not spent and will not spend."""
-        with self._connected() as connection:
-            lease.give_back(self._database, connection, self.holder, account, window_start, amount)
+        with self._telling(), self._connected() as connection:
+            if epoch == self._epoch:
+                lease.give_back(self._database, connection, self.holder, account, window_start, amount)
+
+    def pay(self, account: str, window_start: float, amount: int, epoch: int) -> None:
+        """Take what is spent already, whatever is left."""
+        with self._telling(), self._connected() as connection:
+            if epoch == self._epoch:
+                lease.take(
+                    self._database, connection, self.holder, account, window_start, None, amount, amount
+                )
+
+    def settle(self, account: str, window_start: float) -> None:
+        """Make this holder's lease what it has charged; see `Store.settle`."""
+        if not self.flush(_WRITTEN_S):
+            raise OSError("the database is behind: what was charged is not in it yet")
+        with self._telling(), self._connected() as connection, self._database.transaction(connection):
+            self._database.exclusive(connection, f"lease {account}")
+            lease.settle_one(connection, self.holder, account, window_start)
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Tell callers of any database alike that it is away."""
+        try:
+            yield
+        except Exception as error:
+            if not self._database.away(error):
+                raise
+            raise OSError(f"the database is away: {error}") from error
 
     @property
     def lease_epoch(self) -> int:
@@ -158,11 +192,15 @@ class JournalledStore:
 
     def sweep(self) -> list[str]:
         """Write what dead workers journalled, settle their leases by the ledger; returns their names."""
-        with self._connected() as connection:
-            swept = [*self._sweep_home(connection)]
-            if self._database.outside:
-                swept += self._sweep_elsewhere(connection)
-            return swept
+        with contextlib.closing(self._database.connect()) as connection:
+            return self._sweep(connection)
+
+    def _sweep(self, connection: Connection) -> list[str]:
+        # Not on the connection for leases: who needs one need not wait until a long journal is read.
+        swept = [*self._sweep_home(connection)]
+        if self._database.outside:
+            swept += self._sweep_elsewhere(connection)
+        return swept
 
     def close(self) -> None:
         """Write what is queued, then release the files."""
@@ -179,14 +217,24 @@ class JournalledStore:
     def _connected(self) -> Iterator[Connection]:
         with self._using:
             if self._database.outside:
-                try:
-                    self._connection.execute("select 1")
-                except Exception as error:  # a server that was restarted left a dead connection here
-                    if not self._database.away(error):
-                        raise
-                    self._connection.close()
-                    self._connection = self._database.connect()
+                self._reconnect()
             yield self._connection
+
+    def _reconnect(self) -> None:
+        """Make sure of the connection: a server that was restarted left a dead one here."""
+        if time.monotonic() < self._silent_until:  # whoever needs it must not wait each time
+            raise OSError("the database did not answer a moment ago")
+        try:
+            self._connection.execute("select 1")
+        except Exception as error:
+            if not self._database.away(error):
+                raise
+            self._connection.close()
+            try:
+                self._connection = self._database.connect()
+            except Exception:
+                self._silent_until = time.monotonic() + _POLL_S
+                raise
 
     def _sweep_home(self, connection: Connection) -> Iterator[str]:
         root = self._home / "journal"
@@ -205,8 +253,9 @@ class JournalledStore:
             own = instance(self._home) + "/"
             dead = [row[0] for row in found.fetchall() if not row[0].startswith(own)]
             for holder in dead:
-                lease.settle(connection, holder)
+                # First its row: whoever leases for it at the moment ends before, and nobody begins after.
                 connection.execute("delete from holders where holder = ?", (holder,))
+                lease.settle(connection, holder)
             lease.forget(connection, now)
         return dead
 
@@ -215,11 +264,26 @@ class JournalledStore:
         with self._database.transaction(connection):
             now = self._database.now(connection)
             seen = connection.execute("update holders set seen = ? where holder = ?", (now, self.holder))
-            if not seen.rowcount:  # new, or taken for dead
+        if not seen.rowcount:  # new, or taken for dead
+            self._revive(connection)
+        self._beat = begun
+
+    def _revive(self, connection: Connection) -> None:
+        """Enter among the holders; what was leased before becomes what was charged.
+
+        The ledger must have every fact by then. What is recorded from here on finds the new epoch, and
+        whoever books it settles again: see `LeasedBudgets`.
+        """
+        while self._facts:
+            self._write_batch(connection, self._written)
+        with self._using:  # no lease is taken or given back meanwhile
+            while self._facts:
+                self._write_batch(connection, self._written)
+            with self._database.transaction(connection):
+                now = self._database.now(connection)
                 connection.execute("insert into holders values (?, ?)", (self.holder, now))
                 lease.settle(connection, self.holder)
-                self._epoch += 1
-        self._beat = begun
+            self._epoch += 1
 
     def _write(self) -> None:
         connection: Connection | None = None
@@ -229,9 +293,9 @@ class JournalledStore:
             closing = self._closing
             self._wake.wait(timeout=_DELAY_S)
             self._wake.clear()
-            with contextlib.suppress(OSError):  # whoever appends next is told
-                self._facts.extend(self._journal.write_held())
             try:
+                with contextlib.suppress(OSError):  # whoever appends next is told
+                    self._facts.extend(self._journal.write_held())
                 if connection is None:
                     connection = self._database.connect()
                 if not self._write_batch(connection, segment) and closing:
@@ -259,6 +323,7 @@ class JournalledStore:
             connection.close()
 
     _written = 0
+    _silent_until = 0.0
 
     def _poll(self, connection: Connection, seen: int, leader: Leader) -> int:
         changes = self._database.changes(connection)
@@ -267,7 +332,7 @@ class JournalledStore:
         if time.monotonic() - self._beat >= _HEARTBEAT_S:
             self._heartbeat(connection)
             if leader.acquire():
-                self.sweep()
+                self._sweep(connection)
         return changes
 
     def _write_batch(self, connection: Connection, segment: int) -> int:

@@ -7,33 +7,45 @@ holder dies, its row becomes what the ledger says it charged.
 
 from __future__ import annotations
 
+from trilith_gateway.store.amount import MOST, capped, read, total
 from trilith_gateway.store.seam import Connection, Database
 
-_COLUMNS = {"key": "key_id", "team": "team", "org": "org <> '' and org"}
-"""Before `= ?`. The index over orgs holds only rows that have one, and is used where the query says so."""
+_FIELDS = {"key": "key_id", "team": "team", "org": "org"}
 _KEPT_S = 70 * 86400
 """How long a closed window's rows are kept. A budget over all time has its window at 0, and stays."""
 
 
-def condition(account: str) -> tuple[str, str]:
-    """Return the ledger's column and value for an account.
+def field(account: str) -> tuple[str, str]:
+    """Return the field of a charge that names an account, and the account's name there.
 
     Raises:
         ValueError: the account is not of the form `key:ID`, `team:NAME` or `org:NAME`.
     """
     kind, colon, name = account.partition(":")
-    if not colon or kind not in _COLUMNS:
+    if not colon or kind not in _FIELDS:
         raise ValueError(f"{account!r} is no account; expected key:ID, team:NAME or org:NAME")
-    return _COLUMNS[kind], name
+    return _FIELDS[kind], name
+
+
+def condition(account: str) -> tuple[str, str]:
+    """Return what stands before `= ?` to find an account's charges, and the value.
+
+    The index over orgs holds only rows that have one, and is used where the query says so.
+
+    Raises:
+        ValueError: it is no account.
+    """
+    found, name = field(account)
+    return ("org <> '' and org" if found == "org" else found), name
 
 
 def charged(connection: Connection, account: str, since: float, worker: str | None = None) -> int:
     """Return what the ledger holds for an account, in pico-USD."""
     column, name = condition(account)
-    statement = f"select coalesce(sum(amount_pico_usd), 0) from ledger where {column} = ? and at >= ?"
+    statement = f"select {total('amount_pico_usd')} from ledger where {column} = ? and at >= ?"
     if worker is None:
-        return int(connection.execute(statement, (name, since)).fetchone()[0])
-    return int(connection.execute(f"{statement} and worker = ?", (name, since, worker)).fetchone()[0])
+        return read(connection.execute(statement, (name, since)).fetchone())
+    return read(connection.execute(f"{statement} and worker = ?", (name, since, worker)).fetchone())
 
 
 def take(
@@ -50,6 +62,8 @@ def take(
     if not 0 <= at_least <= wanted:
         raise ValueError(f"cannot lease between {at_least!r} and {wanted!r} pico-USD")
     with database.transaction(connection):
+        if not database.alive(connection, holder):
+            raise OSError("this process was silent for too long, and its leases are being settled")
         database.exclusive(connection, f"lease {account}")
         _open_window(connection, account, window_start)
         if limit is not None:
@@ -64,10 +78,10 @@ def take(
 def taken(connection: Connection, account: str, window_start: float) -> int:
     """Return what all holders have taken of an account's window, in pico-USD."""
     row = connection.execute(
-        "select coalesce(sum(amount_pico_usd), 0) from leases where account = ? and window_start = ?",
+        f"select {total('amount_pico_usd')} from leases where account = ? and window_start = ?",
         (account, window_start),
     ).fetchone()
-    return int(row[0])
+    return read(row)
 
 
 def give_back(
@@ -77,20 +91,38 @@ def give_back(
     if amount < 0:
         raise ValueError(f"cannot give back {amount!r} pico-USD")
     with database.transaction(connection):
-        connection.execute(
-            "update leases set amount_pico_usd = amount_pico_usd - ?"
-            " where account = ? and window_start = ? and holder = ? and amount_pico_usd >= ?",
-            (amount, account, window_start, holder, amount),  # less stands there once others have settled it
-        )
+        if database.alive(connection, holder):  # else its row is what it has charged
+            connection.execute(
+                "update leases set amount_pico_usd = amount_pico_usd - ?"
+                " where account = ? and window_start = ? and holder = ? and amount_pico_usd >= ?",
+                (amount, account, window_start, holder, amount),
+            )
 
 
 def settle(connection: Connection, holder: str) -> None:
     """Within a transaction, replace all that a holder has taken by what the ledger says it charged."""
     found = connection.execute("select account, window_start from leases where holder = ?", (holder,))
     for account, window_start in [(row[0], row[1]) for row in found.fetchall()]:
+        amount = capped(charged(connection, account, window_start, holder))
         connection.execute(
             "update leases set amount_pico_usd = ? where account = ? and window_start = ? and holder = ?",
-            (charged(connection, account, window_start, holder), account, window_start, holder),
+            (amount, account, window_start, holder),
+        )
+
+
+def settle_one(connection: Connection, holder: str, account: str, window_start: float) -> None:
+    """Within a transaction, do the same for one account's window.
+
+    What others charged counts at least: they lease nothing while the account has no budget.
+    """
+    _open_window(connection, account, window_start)
+    amounts = {holder: 0} | _by_worker(connection, account, window_start)
+    for worker, amount in amounts.items():
+        kept = "" if worker == holder else " where leases.amount_pico_usd < excluded.amount_pico_usd"
+        connection.execute(
+            "insert into leases values (?, ?, ?, ?) on conflict (account, window_start, holder)"
+            f" do update set amount_pico_usd = excluded.amount_pico_usd{kept}",
+            (account, window_start, worker, amount),
         )
 
 
@@ -109,18 +141,28 @@ def _open_window(connection: Connection, account: str, window_start: float) -> N
     )
     if not made.rowcount:
         return
+    for worker, amount in _by_worker(connection, account, window_start).items():
+        values = (account, window_start, worker, amount)
+        connection.execute("insert into leases values (?, ?, ?, ?)", values)
+
+
+def _by_worker(connection: Connection, account: str, since: float) -> dict[str, int]:
+    """Return what the ledger says that each worker charged, as far as a column holds it."""
     column, name = condition(account)
-    connection.execute(
-        "insert into leases select ?, ?, worker, sum(amount_pico_usd) from ledger"
+    rows = connection.execute(
+        f"select worker, {total('amount_pico_usd')} from ledger"
         f" where {column} = ? and at >= ? and amount_pico_usd is not null group by worker",
-        (account, window_start, name, window_start),
-    )
+        (name, since),
+    ).fetchall()
+    return {row["worker"]: capped(read(row)) for row in rows}
 
 
 def add(connection: Connection, account: str, window_start: float, holder: str, amount: int) -> None:
     """Within a transaction, make a holder's row larger."""
     connection.execute(
         "insert into leases values (?, ?, ?, ?) on conflict (account, window_start, holder)"
-        " do update set amount_pico_usd = leases.amount_pico_usd + excluded.amount_pico_usd",
-        (account, window_start, holder, amount),
+        " do update set amount_pico_usd = case"
+        f" when excluded.amount_pico_usd > 0 and leases.amount_pico_usd > {MOST} - excluded.amount_pico_usd"
+        f" then {MOST} else leases.amount_pico_usd + excluded.amount_pico_usd end",
+        (account, window_start, holder, capped(amount)),
     )

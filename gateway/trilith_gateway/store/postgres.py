@@ -19,6 +19,21 @@ from trilith_gateway.store.seam import Connection, Leader, Rows
 
 psycopg = need("psycopg", extra="postgres")
 
+_TIMEOUTS: dict[str, Any] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""A machine that vanished says nothing: a query to it ends after so long, not after a quarter of an hour."""
+_BEING_MENDED = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.InvalidSchemaName,
+    psycopg.errors.InvalidCatalogName,
+)
+
 
 class PostgresStore(JournalledStore):
     """Keys, ledger, reservations, audit, feedback and leases in PostgreSQL."""
@@ -64,7 +79,7 @@ class PostgresConnection:
     """A connection that takes SQLite's way of marking parameters."""
 
     def __init__(self, url: str) -> None:
-        self.raw = psycopg.connect(url, autocommit=True, row_factory=_rows, connect_timeout=5)
+        self.raw = psycopg.connect(url, autocommit=True, row_factory=_rows, **_TIMEOUTS)
         self.raw.adapters.register_loader("numeric", _whole())
 
     def execute(self, statement: str, parameters: Sequence[Any] = (), /) -> Rows:
@@ -129,11 +144,19 @@ class PostgresDatabase:
         """Return a number that changes when keys do."""
         return int(connection.execute("select value from meta where name = 'keys'").fetchone()[0])
 
+    def alive(self, connection: Connection, holder: str) -> bool:
+        """Whether its row is there; it stays to the end of the transaction, though its heart may beat."""
+        found = connection.execute("select 1 from holders where holder = ? for key share", (holder,))
+        return found.fetchone() is not None
+
     def away(self, error: Exception) -> bool:
         """Whether to try again later: all but what is wrong with the facts themselves.
 
-        A standby that has not taken over yet, for one, is an internal error to PostgreSQL.
+        A standby that has not taken over yet, for one, is an internal error to PostgreSQL; a table that
+        somebody repairs just now, or that may not be written yet, is one of the statement, no fact's fault.
         """
+        if isinstance(error, _BEING_MENDED):
+            return True
         return isinstance(error, psycopg.Error) and not isinstance(
             error, psycopg.DataError | psycopg.IntegrityError | psycopg.ProgrammingError
         )
@@ -155,11 +178,13 @@ class PostgresLeader:
         if self._session is not None and self.renew():
             return True
         session = PostgresConnection(self._url)
-        if session.execute("select pg_try_advisory_lock(?)", (self._number,)).fetchone()[0]:
-            self._session = session
-            return True
-        session.close()
-        return False
+        try:
+            if session.execute("select pg_try_advisory_lock(?)", (self._number,)).fetchone()[0]:
+                self._session = session
+        finally:
+            if self._session is not session:
+                session.close()
+        return self._session is session
 
     def renew(self) -> bool:
         """Stay the leader; false when the session is gone, and the lock with it."""

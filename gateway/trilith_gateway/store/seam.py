@@ -85,6 +85,10 @@ class Store(Protocol):
         """A connection of the calling thread's own, for reading."""
         ...
 
+    def key_changes(self) -> int:
+        """Return a number that changes when keys, teams or orgs do."""
+        ...
+
     def charged(self, account: str, since: float) -> int:
         """Return the pico-USD that the ledger holds for an account (`key:ID`, `team:NAME`, `org:NAME`)."""
         ...
@@ -95,6 +99,8 @@ class Store(Protocol):
         What a holder has taken covers what it has charged since, so the amounts taken by all holders never
         exceed the limit, and neither does spending out of them. Charges that no lease covers (no limit, or
         costlier than expected) are booked by leasing them with `limit=None`.
+
+        This method and the others about leases and charges raise OSError while the database is away.
 
         Args:
             account: `key:ID`, `team:NAME` or `org:NAME`.
@@ -112,8 +118,23 @@ class Store(Protocol):
         """Return what all holders have taken of an account's window (pico-USD): at least what is spent."""
         ...
 
-    def give_back(self, account: str, window_start: float, amount: int) -> None:
-        """Return a part of this holder's lease that it has not spent and will not spend."""
+    def give_back(self, account: str, window_start: float, amount: int, epoch: int) -> None:
+        """Return a part of this holder's lease that it has not spent and will not spend.
+
+        Nothing happens where `lease_epoch` is not `epoch` any more: that lease is settled.
+        """
+        ...
+
+    def pay(self, account: str, window_start: float, amount: int, epoch: int) -> None:
+        """Take what is spent already, whatever is left; nothing where `epoch` is over."""
+        ...
+
+    def settle(self, account: str, window_start: float) -> None:
+        """Make this holder's lease what it has charged, every fact so far included.
+
+        And others' no less than what they have charged: whoever opens an account anew may have had no budget
+        there for a while, and leased nothing.
+        """
         ...
 
     def leases_valid(self, epoch: int) -> bool:
@@ -168,6 +189,10 @@ class Database(Protocol):
 
     def changes(self, connection: Connection) -> int:
         """Return a number that changes when keys do."""
+        ...
+
+    def alive(self, connection: Connection, holder: str) -> bool:
+        """Within a transaction, whether a holder is not taken for dead, nor will be before its end."""
         ...
 
     def away(self, error: Exception) -> bool:

@@ -43,7 +43,8 @@ class SqliteStore(JournalledStore):
         home.mkdir(parents=True, exist_ok=True)
         self.path = database(home)
         ready(self.path)
-        super().__init__(home, SqliteDatabase(self.path), worker=worker, token=token, durability=durability)
+        database_of = SqliteDatabase(self.path, synced=durability == "strict")
+        super().__init__(home, database_of, worker=worker, token=token, durability=durability)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -57,12 +58,17 @@ class SqliteDatabase:
 
     outside = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, synced: bool = False) -> None:
+        """Take the file; `synced`: what is committed is on the disk, so that the journal may forget it."""
         self._path = path
+        self._synced = synced
 
     def connect(self) -> Connection:
         """Open a connection."""
-        return cast(Connection, connect(self._path))
+        made = connect(self._path)
+        if self._synced:
+            made.execute("pragma synchronous = full")
+        return cast(Connection, made)
 
     @contextlib.contextmanager
     def transaction(self, connection: Connection) -> Iterator[None]:
@@ -100,6 +106,10 @@ class SqliteDatabase:
     def changes(self, connection: Connection) -> int:
         """Return a number that changes when keys do."""
         return int(connection.execute("select value from meta where name = 'keys'").fetchone()[0])
+
+    def alive(self, connection: Connection, holder: str) -> bool:
+        """Always: the file lock tells who is dead, and the dead ask nothing."""
+        return True
 
     def away(self, error: Exception) -> bool:
         """Whether to try again later."""
