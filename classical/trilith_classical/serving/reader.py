@@ -71,8 +71,8 @@ class Reader:
         if quick is not None:
             return quick
         parameters = request.get("parameters")
-        matrix = isinstance(parameters, Mapping) and parameters.get("content_type") == "np"
-        return self._careful(inputs, matrix=matrix)
+        written = parameters.get("content_type") if isinstance(parameters, Mapping) else None
+        return self._careful(inputs, matrix=written == "np", frame=written == "pd")
 
     def _quick(self, inputs: list[Any]) -> dict[str, Array] | None:
         """Read JSON tensors of plain numbers and texts; None: this takes a closer look."""
@@ -122,7 +122,7 @@ class Reader:
             found[name] = np.array(data, dtype=object).reshape(rows, 1)
         return found
 
-    def _careful(self, inputs: object, *, matrix: bool) -> dict[str, Array]:
+    def _careful(self, inputs: object, *, matrix: bool, frame: bool) -> dict[str, Array]:
         """Read everything that the protocol allows, or say what is wrong."""
         if isinstance(inputs, list) and all(isinstance(tensor, dict) for tensor in inputs):
             arrays = {
@@ -133,7 +133,7 @@ class Reader:
             if len(arrays) == len(inputs) and (found := self._from_arrays(arrays)) is not None:
                 return found
             inputs = [_plain(tensor, arrays) for tensor in inputs]
-        return careful.decode(inputs, self.columns, matrix=matrix)
+        return careful.decode(inputs, self.columns, matrix=matrix, frame=frame)
 
     def _from_arrays(self, arrays: Mapping[str, Array]) -> dict[str, Array] | None:
         """Read tensors that came as bytes without a look at single values; None: this takes a closer look."""

@@ -19,7 +19,7 @@ from trilith_gateway import request as request_body
 from trilith_gateway.api import Api
 from trilith_gateway.exchange import model_not_found
 from trilith_gateway.http import ExchangeResponse, _Outlet
-from trilith_gateway.inference import mlflow
+from trilith_gateway.inference import mlflow, sheet
 from trilith_gateway.key import Key
 from trilith_gateway.pipeline import Outlet
 from trilith_gateway.platform import Platform
@@ -188,17 +188,25 @@ class InvocationResponse(ExchangeResponse):
 
     def __init__(self, request: Request, platform: Platform, model: str) -> None:
         super().__init__(request, Api.PREDICT, platform.front, model=model)
+        self._platform = platform
+        self._model = model
         self._exchange.path = f"/v2/models/{model}/infer"
         self._read = self._exchange.read_body
         self._exchange.read_body = self._body
 
     async def _body(self, most_bytes: int) -> bytes:
+        exchange = self._exchange
+        table = mlflow.in_csv(exchange.headers)
         read = self._read(most_bytes)
         raw = await read if inspect.isawaitable(read) else read
-        headers = dict(self._exchange.headers)
+        headers = dict(exchange.headers)
         encoding = headers.pop("content-encoding", "")
-        self._exchange.headers = headers  # of what goes on
-        return mlflow.to_inference(packing.unpacked(raw, encoding, most_bytes))
+        exchange.headers = {**headers, "content-type": "application/json"}  # of what goes on
+        raw = packing.unpacked(raw, encoding, most_bytes)
+        if not table:
+            return mlflow.to_inference(raw)
+        release = _predictor(self._platform, exchange.caller, self._model)
+        return mlflow.csv_to_inference(raw, sheet.described(await _described(release)))
 
     async def _run(self, outlet: Outlet) -> None:
         await super()._run(cast(_Outlet, _Translated(outlet)))
@@ -214,9 +222,13 @@ class _Translated:
         self.finish = outlet.finish
 
     def send(self, status: int, headers: dict[str, str], body: bytes) -> Awaitable[None] | None:
-        if status < 400:
+        if status >= 400:
+            return self._outlet.send(status, headers, mlflow.to_error(body, status))
+        try:
             return self._outlet.send(status, headers, mlflow.to_predictions(body))
-        return self._outlet.send(status, headers, mlflow.to_error(body, status))
+        except APIError as error:
+            said = orjson.dumps(mlflow.error(error))
+            return self._outlet.send(fault.status(error), headers, said)
 
 
 def _only(platform: Platform) -> str | None:
@@ -239,6 +251,16 @@ async def _forward(release: Release, call: Call) -> Response:
     finally:
         await given.aclose()
     return Response(body, status_code=given.status, media_type="application/json")
+
+
+async def _described(release: Release) -> dict[str, Any]:
+    """Return what a model's upstream says of it; nothing where it does not."""
+    answer = await _forward(release, Call(path=f"/v2/models/{release.model}", body=b""))
+    try:
+        said = orjson.loads(bytes(answer.body))
+    except orjson.JSONDecodeError:
+        return {}
+    return said if isinstance(said, dict) and answer.status_code < 400 else {}
 
 
 async def _entries(release: Release) -> list[dict[str, str]]:

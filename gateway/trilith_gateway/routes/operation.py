@@ -25,6 +25,7 @@ def router(platform: Platform) -> APIRouter:
 
     @routes.get("/health", summary="The same, as vLLM says it: with an empty body", **open_route())
     @routes.get("/livez", summary="The same, as Kubernetes' own servers say it", **open_route())
+    @routes.get("/ping", summary="The same, as MLflow and SageMaker say it", **open_route())
     async def health() -> Response:
         return Response(media_type="text/plain")
 
