@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import orjson
 
-from trilith.errors import BadRequestError
+from trilith.errors import BadRequestError, PermissionDeniedError
 
 HEADER = "inference-header-content-length"
 """Says how many bytes of a body are JSON; what follows them are tensors."""
@@ -24,6 +24,14 @@ Body = dict[str, Any]
 def refuse(message: str) -> NoReturn:
     """Raise the error that answers a malformed request."""
     raise BadRequestError(message, status_code=400, type="invalid_request_error")
+
+
+def uncontrolled(name: str) -> PermissionDeniedError:
+    """Return the error for a caller who would load or unload a model, and may not."""
+    return PermissionDeniedError(
+        f"{name!r} is loaded and unloaded by its settings alone (models.NAME.control is off)",
+        status_code=403,
+    )
 
 
 def read(raw: bytes, headers: Mapping[str, str]) -> Body:

@@ -19,7 +19,7 @@ from trilith_gateway import request as request_body
 from trilith_gateway.api import Api
 from trilith_gateway.exchange import model_not_found
 from trilith_gateway.http import ExchangeResponse, _Outlet
-from trilith_gateway.inference import mlflow, sheet
+from trilith_gateway.inference import mlflow, repository, sheet
 from trilith_gateway.key import Key
 from trilith_gateway.pipeline import Outlet
 from trilith_gateway.platform import Platform
@@ -125,7 +125,9 @@ def _models(routes: APIRouter, platform: Platform) -> None:
         """Pass a question on to the model's upstream."""
         try:
             release = _predictor(platform, await caller(platform, request), name)
-            return await _forward(release, Call(path=f"/v2/models/{name}{below}", body=b""))
+            return await repository.forward(
+                release.upstream, Call(path=f"/v2/models/{name}{below}", body=b"")
+            )
         except APIError as error:
             return _refused(error)
 
@@ -161,14 +163,14 @@ def _repository(routes: APIRouter, platform: Platform) -> None:
         except APIStatusError as error:
             return refusal(error, text=True)
         mine = [r for r in platform.releases if r.kind is Kind.PREDICTOR and key.allows(r.model)]
-        entries = [entry for release in mine for entry in await _entries(release)]
+        entries = [entry for release in mine for entry in await repository.entries(release)]
         return reply([entry for entry in entries if not only_ready or entry["state"] == "READY"])
 
     async def manage(request: Request, name: str, action: str) -> Response:
         try:
             release = _predictor(platform, await caller(platform, request), name)
             body = await _control_body(request)
-            return await _forward(release, Call(path=f"/v2/repository/models/{name}/{action}", body=body))
+            return await repository.manage(release, action, body)
         except APIError as error:
             return _refused(error)
 
@@ -206,7 +208,7 @@ class InvocationResponse(ExchangeResponse):
         if not table:
             return mlflow.to_inference(raw)
         release = _predictor(self._platform, exchange.caller, self._model)
-        return mlflow.csv_to_inference(raw, sheet.described(await _described(release)))
+        return mlflow.csv_to_inference(raw, sheet.described(await repository.described(release)))
 
     async def _run(self, outlet: Outlet) -> None:
         await super()._run(cast(_Outlet, _Translated(outlet)))
@@ -242,44 +244,6 @@ def _predictor(platform: Platform, key: Key, name: str) -> Release:
     if release is None or release.kind is not Kind.PREDICTOR or not key.allows(name):
         raise model_not_found(name, Api.PREDICT)
     return release
-
-
-async def _forward(release: Release, call: Call) -> Response:
-    given = await release.upstream.send(call)
-    try:
-        body = b"".join([part async for part in given.chunks()])
-    finally:
-        await given.aclose()
-    return Response(body, status_code=given.status, media_type="application/json")
-
-
-async def _described(release: Release) -> dict[str, Any]:
-    """Return what a model's upstream says of it; nothing where it does not."""
-    answer = await _forward(release, Call(path=f"/v2/models/{release.model}", body=b""))
-    try:
-        said = orjson.loads(bytes(answer.body))
-    except orjson.JSONDecodeError:
-        return {}
-    return said if isinstance(said, dict) and answer.status_code < 400 else {}
-
-
-async def _entries(release: Release) -> list[dict[str, str]]:
-    """Return a predictor's part of the repository's index."""
-    try:
-        answer = await _forward(release, Call(path=f"/v2/models/{release.model}", body=b""))
-        said = orjson.loads(bytes(answer.body))
-    except (APIError, orjson.JSONDecodeError) as error:
-        return [_entry(release, "", error.message if isinstance(error, APIError) else "no valid answer")]
-    told = said if isinstance(said, dict) else {}
-    if answer.status_code >= 400:
-        return [_entry(release, "", str(told.get("error", "")))]
-    versions = told.get("versions")
-    return [_entry(release, str(version)) for version in (versions if isinstance(versions, list) else [""])]
-
-
-def _entry(release: Release, version: str, reason: str = "") -> dict[str, str]:
-    state = "UNAVAILABLE" if reason else "READY"
-    return {"name": release.model, "version": version, "state": state, "reason": reason}
 
 
 async def _control_body(request: Request) -> bytes:
