@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import httpx
-import polars as pl
 import pytest
 from support.gateway import Gateway, Running
-from support.mlflow_server import mlflow_server, trained
-
-from trilith.settings.schema import Settings
+from support.mlflow_server import Learned, mlflow_server
 
 pytestmark = [
     # MLflow's own models use what SQLAlchemy 2.1 and Python deprecate; nothing of ours can change that.
@@ -198,57 +194,11 @@ class Pair:
 
 
 @pytest.fixture(scope="session")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    folder = tmp_path_factory.mktemp("parity")
-    flat = trained(
-        folder,
-        "flat",
-        _flats(),
-        [
-            {"name": "area", "logicalType": "number"},
-            {"name": "rooms", "logicalType": "integer", "required": True},
-            {"name": "city", "logicalType": "string", "required": True},
-            {"name": "furnished", "logicalType": "boolean", "required": True},
-            {"name": "target", "logicalType": "number", "required": True},
-        ],
-        numeric=["area", "rooms", "furnished"],
-        categorical=["city"],
-    )
-    leaf = trained(
-        folder,
-        "leaf",
-        _leaves(),
-        [
-            {"name": "a", "logicalType": "number", "required": True},
-            {"name": "b", "logicalType": "number", "required": True},
-            {"name": "target", "logicalType": "string", "required": True},
-        ],
-        named=False,
-        numeric=["a", "b"],
-    )
-    models = {name: {"kind": "predictor", "registered_model": name} for name in ("flat", "leaf")}
-    settings = Settings.model_validate({"home": folder / "home", "models": models})
-    with mlflow_server(flat) as one, mlflow_server(leaf) as two, Running(settings, {}) as gateway:
-        yield Pair({"flat": one, "leaf": two}, gateway)
-
-
-def _flats() -> pl.DataFrame:
-    rng = random.Random(1)
-    rows = []
-    for _ in range(400):
-        area, rooms, furnished = rng.uniform(20, 150), rng.randint(1, 5), rng.random() < 0.5
-        city = rng.choice(["Oslo", "Rome", "Wien"])
-        rent = area * 10 + rooms * 30 + 50 * furnished + (200 if city == "Oslo" else 0)
-        shown = None if rng.random() < 0.1 else area
-        rows.append({"area": shown, "rooms": rooms, "city": city, "furnished": furnished, "target": rent})
-    return pl.DataFrame(rows)
-
-
-def _leaves() -> pl.DataFrame:
-    rng = random.Random(2)
-    points = [(rng.random(), rng.random()) for _ in range(300)]
-    kinds = ["low" if a + b < 0.8 else "high" if a + b > 1.2 else "mid" for a, b in points]
-    return pl.DataFrame({"a": [a for a, _ in points], "b": [b for _, b in points], "target": kinds})
+def pair(learned: Learned, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    settings = learned.settings(tmp_path_factory.mktemp("pair") / "home")
+    one, two = (mlflow_server(learned.logged[name]) for name in ("flat", "leaf"))
+    with one as flat, two as leaf, Running(settings, {}) as gateway:
+        yield Pair({"flat": flat, "leaf": leaf}, gateway)
 
 
 def written(body: Any) -> bytes | str:

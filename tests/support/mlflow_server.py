@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
+import shutil
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ import polars as pl
 import yaml
 
 from support.installed import free_port, until
-from trilith.settings.schema import TrainingSettings
+from trilith.settings.schema import Settings, TrainingSettings
 from trilith_classical import pipeline, train
 from trilith_classical.contract import read_contract
 from trilith_classical.dataset import Dataset, features, prepare
@@ -26,7 +29,73 @@ from trilith_classical.registry import MlflowRegistry
 MLFLOW = str(Path(sys.executable).with_name("mlflow"))
 
 
-def trained(
+@dataclass(frozen=True)
+class Learned:
+    """Two models, ours and the same ones as MLflow serves them."""
+
+    home: Path
+    """Its registry has ours as `champion`."""
+    logged: Mapping[str, Path]
+    """What `mlflow models serve` takes, by name."""
+
+    def settings(self, home: Path, **model: Any) -> Settings:
+        """Return the settings of a gateway with both, in a home of its own; keywords are the models'."""
+        shutil.copytree(self.home, home)
+        models = {name: {"kind": "predictor", "registered_model": name, **model} for name in self.logged}
+        return Settings.model_validate({"home": home, "models": models})
+
+
+def learn(folder: Path) -> Learned:
+    """Train `flat`, with a column of each type, and `leaf`, a matrix to MLflow, which gives labels."""
+    flat = _trained(
+        folder,
+        "flat",
+        _flats(),
+        [
+            {"name": "area", "logicalType": "number"},
+            {"name": "rooms", "logicalType": "integer", "required": True},
+            {"name": "city", "logicalType": "string", "required": True},
+            {"name": "furnished", "logicalType": "boolean", "required": True},
+            {"name": "target", "logicalType": "number", "required": True},
+        ],
+        numeric=["area", "rooms", "furnished"],
+        categorical=["city"],
+    )
+    leaf = _trained(
+        folder,
+        "leaf",
+        _leaves(),
+        [
+            {"name": "a", "logicalType": "number", "required": True},
+            {"name": "b", "logicalType": "number", "required": True},
+            {"name": "target", "logicalType": "string", "required": True},
+        ],
+        named=False,
+        numeric=["a", "b"],
+    )
+    return Learned(folder / "home", {"flat": flat, "leaf": leaf})
+
+
+def _flats() -> pl.DataFrame:
+    rng = random.Random(1)
+    rows = []
+    for _ in range(400):
+        area, rooms, furnished = rng.uniform(20, 150), rng.randint(1, 5), rng.random() < 0.5
+        city = rng.choice(["Oslo", "Rome", "Wien"])
+        rent = area * 10 + rooms * 30 + 50 * furnished + (200 if city == "Oslo" else 0)
+        shown = None if rng.random() < 0.1 else area
+        rows.append({"area": shown, "rooms": rooms, "city": city, "furnished": furnished, "target": rent})
+    return pl.DataFrame(rows)
+
+
+def _leaves() -> pl.DataFrame:
+    rng = random.Random(2)
+    points = [(rng.random(), rng.random()) for _ in range(300)]
+    kinds = ["low" if a + b < 0.8 else "high" if a + b > 1.2 else "mid" for a, b in points]
+    return pl.DataFrame({"a": [a for a, _ in points], "b": [b for _, b in points], "target": kinds})
+
+
+def _trained(
     folder: Path,
     name: str,
     table: pl.DataFrame,

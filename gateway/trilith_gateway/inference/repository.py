@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from trilith.errors import APIError
 from trilith.seams import Call, Upstream
-from trilith_gateway import fault
+from trilith_gateway import fault, request
 from trilith_gateway.release import Release
 from trilith_gateway.routing.routed import RoutedUpstream
 
@@ -41,6 +41,55 @@ async def described(release: Release) -> dict[str, Any]:
     """
     answer = await forward(release.upstream, Call(path=f"/v2/models/{release.model}", body=b""))
     return _object(answer) if answer.status_code < 400 else {}
+
+
+async def configured(release: Release, below: str) -> Response:
+    """Return a model's configuration; `below` names a version (`/versions/3`), or nothing.
+
+    Raises:
+        APIError: the upstream does not answer.
+    """
+    answer = await forward(release.upstream, Call(path=f"/v2/models/{release.model}{below}", body=b""))
+    if answer.status_code >= 400:
+        return answer
+    return Response(orjson.dumps(configuration(_object(answer))), media_type="application/json")
+
+
+def configuration(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return a model's description in the words of Triton's model configuration.
+
+    Shapes are whole, so `max_batch_size` is 0: that is how Triton says that rows are a dimension like others.
+    """
+    return {
+        "name": metadata.get("name", ""),
+        "platform": metadata.get("platform", ""),
+        "max_batch_size": 0,
+        "input": [_configured(one) for one in metadata.get("inputs", ())],
+        "output": [_configured(one) for one in metadata.get("outputs", ())],
+    }
+
+
+def check_load(body: bytes) -> None:
+    """Refuse what would make another model of one: a configuration, or files.
+
+    Raises:
+        BadRequestError: so it is, or the body is not JSON.
+    """
+    parameters = (request.decode(body) if body.strip() else {}).get("parameters") or {}
+    if not isinstance(parameters, dict) or not parameters.keys() <= _LOADED:
+        request.refuse(
+            f"`parameters` may hold {' and '.join(sorted(_LOADED))}; models come from the registry alone.",
+            "parameters",
+        )
+
+
+_LOADED = {"version", "unload_dependents"}
+
+
+def _configured(tensor: dict[str, Any]) -> dict[str, Any]:
+    datatype = str(tensor.get("datatype", ""))
+    name = "STRING" if datatype == "BYTES" else datatype
+    return {"name": tensor.get("name", ""), "data_type": f"TYPE_{name}", "dims": tensor.get("shape", [])}
 
 
 async def manage(release: Release, action: str, body: bytes) -> Response:

@@ -32,7 +32,7 @@ from trilith_gateway.routes.readiness import Readiness
 _MODEL = "/models/{name:path}"
 _VERSION = _MODEL + "/versions/{version}"
 _MOST_CONTROL_BYTES = 4096
-_EXTENSIONS = ["binary_tensor_data", "model_repository"]
+_EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository"]
 _STATE = {"type": "object", "required": ["ready"], "properties": {"ready": {"type": "boolean"}}}
 
 
@@ -143,6 +143,21 @@ def _models(routes: APIRouter, platform: Platform) -> None:
             return refusal(error, text=True)
         return reply({"name": name, "ready": state}, status=200 if state else 503)
 
+    async def configured(request: Request, name: str, below: str = "") -> Response:
+        try:
+            release = _predictor(platform, await caller(platform, request), name)
+            return await repository.configured(release, below)
+        except APIError as error:
+            return _refused(error)
+
+    @routes.get(f"/v2{_VERSION}/config", summary="Describe one version in Triton's words", **_asked())
+    async def version_config(request: Request, name: str, version: str) -> Response:
+        return await configured(request, name, f"/versions/{version}")
+
+    @routes.get(f"/v2{_MODEL}/config", summary="Describe a predictor in Triton's words", **_asked())
+    async def config(request: Request, name: str) -> Response:
+        return await configured(request, name)
+
     @routes.get(f"/v2{_VERSION}", summary="Describe one version's inputs and outputs", **_asked())
     async def version_metadata(request: Request, name: str, version: str) -> Response:
         return await ask(request, name, f"/versions/{version}")
@@ -170,6 +185,7 @@ def _repository(routes: APIRouter, platform: Platform) -> None:
         try:
             release = _predictor(platform, await caller(platform, request), name)
             body = await _control_body(request)
+            repository.check_load(body)
             return await repository.manage(release, action, body)
         except APIError as error:
             return _refused(error)
