@@ -17,6 +17,7 @@ from trilith_gateway.batch.runner import BatchRunner
 from trilith_gateway.platform import Platform
 from trilith_gateway.reload import Reloader, Source
 from trilith_gateway.routes import batch, convention, feedback, inference, model, openai, operation, page
+from trilith_gateway.routes.readiness import Readiness
 
 
 def create_app(
@@ -75,11 +76,12 @@ def assemble(
     )
     app.state.platform = platform  # for the server, whose protocol answers model calls without ASGI
     app.include_router(openai.router(platform))
-    app.include_router(inference.router(platform))
+    readiness = Readiness()
+    app.include_router(inference.router(platform, readiness))
     app.include_router(model.router(platform))
     app.include_router(feedback.router(platform))
     app.include_router(batch.router(platform, runner))
-    app.include_router(operation.router(platform))
+    app.include_router(operation.router(platform, readiness))
     convention.install(app)
     edge.dress(app)
     page.publish(app)

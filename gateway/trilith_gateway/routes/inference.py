@@ -48,19 +48,17 @@ def _controlled() -> dict[str, Any]:
     return described(statuses=(*FORWARDED, 403), words="InferenceError", forwards=True)
 
 
-def router(platform: Platform) -> APIRouter:
+def router(platform: Platform, readiness: Readiness) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(tags=["inference"])
-    _server(routes, platform)
+    _server(routes, platform, readiness)
     _inference(routes, platform)
     _models(routes, platform)
     _repository(routes, platform)
     return routes
 
 
-def _server(routes: APIRouter, platform: Platform) -> None:
-    readiness = Readiness()
-
+def _server(routes: APIRouter, platform: Platform, readiness: Readiness) -> None:
     @routes.get("/v2", summary="Describe the server", **_asked(schema.SERVER))
     async def server(request: Request) -> Response:
         try:

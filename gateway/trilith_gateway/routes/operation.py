@@ -14,10 +14,9 @@ from trilith_gateway.routes.page import LISTING, described, open_route
 from trilith_gateway.routes.readiness import Readiness
 
 
-def router(platform: Platform) -> APIRouter:
+def router(platform: Platform, readiness: Readiness) -> APIRouter:
     """Return the routes; all but the version are open, and tell nothing about callers."""
     routes = APIRouter(tags=["operation"])
-    readiness = Readiness()
 
     @routes.get("/healthz", summary="Say whether the process runs", **open_route({"type": "object"}))
     async def healthz() -> Response:
