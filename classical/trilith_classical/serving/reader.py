@@ -140,9 +140,9 @@ class Reader:
         if arrays.keys() != self._plans.keys():
             return None
         found: dict[str, Array] = {}
-        rows = len(next(iter(arrays.values())))
+        rows = next(iter(arrays.values())).shape[:1]
         for name, values in arrays.items():
-            if values.shape not in ((rows,), (rows, 1)) or not rows:
+            if not rows or values.shape not in (rows, (*rows, 1)) or not values.size:
                 return None
             fitted = _fitted(values, self._plans[name])
             if fitted is None:

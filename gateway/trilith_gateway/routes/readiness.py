@@ -1,4 +1,4 @@
-"""Asks upstreams whether they can answer: all at once, briefly, and once for all who ask at about one time."""
+"""Asks upstreams whether they can answer: all at once, briefly, and once for all who ask about one time."""
 
 from __future__ import annotations
 
