@@ -256,7 +256,7 @@ def looked_up(
     if entities is None:
         return request
     sent = [tensor for tensor in inputs if tensor is not entities]
-    names = {tensor.get("name") for tensor in sent}
+    names = {name for tensor in sent if isinstance(name := tensor.get("name"), str)}
     ids = entities.get("data")
     if (
         entities.get("datatype") != "BYTES"

@@ -89,6 +89,8 @@ class Reader:
                 plan, shape, data = self._plans[tensor["name"]], tensor["shape"], tensor["data"]
                 if rows < 0:
                     rows = shape[0]
+                    if rows < 1:
+                        return None
                 if (shape[0] != rows or type(shape[0]) is not int) or shape[1:] not in _ONE_COLUMN:
                     return None
                 if type(data) is not list or len(data) != rows:
@@ -99,7 +101,7 @@ class Reader:
                 groups[group][plan.at] = data
         except (KeyError, TypeError, IndexError):
             return None
-        if rows < 1 or any(None in group for group in groups):
+        if any(None in group for group in groups):
             return None
         return self._arrays(rows, *groups)
 
