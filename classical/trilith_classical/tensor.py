@@ -26,7 +26,9 @@ DATATYPES = ("BOOL", *_WHOLE, *_REAL, "BYTES")
 """Every datatype of the protocol that JSON can carry."""
 
 
-def decode(inputs: object, columns: Sequence[InputColumn], *, matrix: bool = False) -> dict[str, Array]:
+def decode(
+    inputs: object, columns: Sequence[InputColumn], *, matrix: bool = False, frame: bool = False
+) -> dict[str, Array]:
     """Turn a request's `inputs` into one `(rows, 1)` array for each column.
 
     Args:
@@ -34,6 +36,7 @@ def decode(inputs: object, columns: Sequence[InputColumn], *, matrix: bool = Fal
             `content_type: np`, a single tensor `[rows, columns]` with the columns in the model's order.
         columns: What the model reads.
         matrix: Whether the request as a whole says `content_type: np`.
+        frame: Whether it says `pd`: the tensors are a table's columns, of which some may be spare.
 
     Raises:
         BadRequestError: the tensors are malformed, or do not fit the model without loss.
@@ -45,6 +48,8 @@ def decode(inputs: object, columns: Sequence[InputColumn], *, matrix: bool = Fal
             refuse(f"`inputs[{at}]` is not an object with a `name`")
     if len(inputs) == 1 and len(columns) > 1 and (matrix or _content_type(inputs[0]) == "np"):
         return _matrix(inputs[0], columns)
+    if frame:
+        inputs = _read_ones(inputs, columns)
     named = _by_name(inputs, columns)
     rows = {name: _shape(tensor)[0] for name, tensor in named.items()}
     if len(set(rows.values())) > 1:
@@ -63,6 +68,14 @@ def encode(name: str, datatype: str, values: Array) -> dict[str, Any]:
 def refuse(message: str) -> NoReturn:
     """Raise the error that answers a malformed request."""
     raise BadRequestError(message, status_code=400, type="invalid_request_error")
+
+
+def _read_ones(inputs: list[dict[str, Any]], columns: Sequence[InputColumn]) -> list[dict[str, Any]]:
+    """Return the columns of a table that the model reads; all have one length, by which rows are counted."""
+    if len({_shape(tensor)[0] for tensor in inputs}) > 1:
+        refuse("the columns of the table are not of equal length")
+    names = {column.name for column in columns}
+    return [tensor for tensor in inputs if tensor["name"] in names] or inputs
 
 
 def _by_name(inputs: list[dict[str, Any]], columns: Sequence[InputColumn]) -> dict[str, dict[str, Any]]:
@@ -125,6 +138,8 @@ def _column(tensor: dict[str, Any], column: InputColumn) -> Array:
             f"input {column.name!r}: `datatype` is {_shown(datatype)}, expected one of {', '.join(DATATYPES)}"
         )
     values = _values(tensor)
+    if column.datatype == "BYTES" and values[0] is None:
+        refuse(_at(column, 0, "is missing (null), which the model's contract forbids"))
     if (datatype == "BYTES") != (column.datatype == "BYTES"):
         refuse(f"input {column.name!r} is {datatype}, the model reads {column.datatype}")
     if datatype == "BYTES":
@@ -146,7 +161,8 @@ def _texts(tensor: dict[str, Any], values: list[Any], column: InputColumn) -> Ar
         refuse(f"input {column.name!r}: the content_type base64 is not read here; send the text as it is")
     for row, value in enumerate(values):
         if type(value) is not str:
-            refuse(_at(column, row, "is not a text"))
+            missing = "is missing (null), which the model's contract forbids"
+            refuse(_at(column, row, missing if value is None else "is not a text"))
     return np.array(values, dtype=np.object_)
 
 

@@ -17,7 +17,6 @@ from trilith.errors import (
     DataError,
     InternalServerError,
     NotFoundError,
-    PermissionDeniedError,
     TrilithError,
 )
 from trilith.seams import Call
@@ -169,10 +168,7 @@ class PredictorUpstream:
 
     async def _manage(self, call: Call, name: str, action: str) -> PredictorReply:
         if not self._control:
-            raise PermissionDeniedError(
-                f"{name!r} is loaded and unloaded by its settings alone (models.NAME.control is off)",
-                status_code=403,
-            )
+            raise wire.uncontrolled(name)
         if action == "unload":
             self.host.loaded = False
             return PredictorReply(200, b"{}")
@@ -260,7 +256,7 @@ def looked_up(
     if entities is None:
         return request
     sent = [tensor for tensor in inputs if tensor is not entities]
-    names = {tensor.get("name") for tensor in sent}
+    names = {name for tensor in sent if isinstance(name := tensor.get("name"), str)}
     ids = entities.get("data")
     if (
         entities.get("datatype") != "BYTES"

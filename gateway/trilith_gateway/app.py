@@ -27,6 +27,7 @@ from trilith_gateway.routes import (
     page,
     response,
 )
+from trilith_gateway.routes.readiness import Readiness
 
 
 def create_app(
@@ -86,11 +87,12 @@ def assemble(
     app.state.platform = platform  # for the server, whose protocol answers model calls without ASGI
     app.include_router(openai.router(platform))
     app.include_router(response.router(platform))
-    app.include_router(inference.router(platform))
+    readiness = Readiness()
+    app.include_router(inference.router(platform, readiness))
     app.include_router(model.router(platform))
     app.include_router(feedback.router(platform))
     app.include_router(batch.router(platform, runner))
-    app.include_router(operation.router(platform))
+    app.include_router(operation.router(platform, readiness))
     convention.install(app)
     edge.dress(app)
     page.publish(app)

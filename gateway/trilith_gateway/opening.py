@@ -18,6 +18,7 @@ from trilith.settings.model import (
     PredictorModel,
     RagModel,
     ReplicaSettings,
+    ReplicatedModel,
     RerankModel,
     ServedModel,
     UpstreamSettings,
@@ -85,7 +86,7 @@ def _release(settings: Settings, name: str, upstream: Upstream) -> Release:
         price=price_of(settings, name),
         max_output_tokens=model.max_output_tokens if isinstance(model, ChatModel | RagModel) else 0,
         cache=model.cache,
-        fallbacks=model.fallbacks if isinstance(model, ChatModel) else (),
+        fallbacks=model.fallbacks if isinstance(model, ChatModel | PredictorModel) else (),
         gate=Gate(model.max_concurrency, model.queue_length, model.queue_wait_s)
         if model.max_concurrency is not None
         else None,
@@ -115,8 +116,9 @@ def _place(model: ModelSettings) -> str:
     """Return where a model's only upstream is, as ledger and `trilith explain` name it."""
     if isinstance(model, ServedModel):
         return "" if model.replicas else _placed(model.upstream)
-    place = model.upstream if isinstance(model, PredictorModel) else None
-    return without_userinfo(place.url) if place is not None and place.url is not None else ""
+    if not isinstance(model, PredictorModel) or model.upstream is None or model.replicas:
+        return ""
+    return _placed(model.upstream)
 
 
 def _placed(place: UpstreamSettings) -> str:
@@ -188,6 +190,53 @@ def _scheme(place: UpstreamSettings) -> Scheme:
     return "x-api-key" if place.protocol == "anthropic" else "bearer"
 
 
+def _secret(place: UpstreamSettings | ReplicaSettings) -> str | None:
+    return place.api_key.get_secret_value() if place.api_key else None
+
+
+def _several(
+    name: str,
+    model: ReplicatedModel,
+    place: UpstreamSettings,
+    first: Upstream,
+    another: Callable[[ReplicaSettings], Upstream],
+) -> Upstream:
+    """Return what asks `first`, and where the model has replicas one of all."""
+    if not model.replicas:
+        return first
+    routing = model.routing
+    endpoints: list[Endpoint] = []
+
+    def add(named: str, upstream: Upstream, place: UpstreamSettings | ReplicaSettings) -> None:
+        names = {endpoint.name for endpoint in endpoints}
+        while named in names:  # the same address twice; the ring tells replicas apart by their names
+            named += "'"
+        breaker = Breaker(routing.breaker_failures, routing.breaker_pause_s)
+        weight = place.weight if isinstance(place, ReplicaSettings) else 1
+        tags = frozenset(place.tags)
+        endpoints.append(Endpoint(named, upstream, weight, breaker, place.cost_weight, tags))
+
+    add(_placed(place) or name, first, place)
+    for replica in model.replicas:
+        add(without_userinfo(replica.url), another(replica), replica)
+    return RoutedUpstream(
+        endpoints,
+        _policy(routing),
+        why=routing.policy,
+        limits=Limits(routing.attempts, routing.retry_share, routing.hedge_share, routing.attempt_timeout_s),
+        engine_load=routing.engine_load,
+        check=_check(routing, model.kind),
+        ejection=Ejection(**routing.ejection.model_dump()) if routing.ejection else None,
+    )
+
+
+def _check(routing: RoutingSettings, kind: Kind) -> Check | None:
+    if routing.health is None:
+        return None
+    usual = "/v2/health/ready" if kind is Kind.PREDICTOR else "/health"
+    return Check(**{**routing.health.model_dump(), "path": routing.health.path or usual})
+
+
 class _Opener:
     """Opens upstreams; what several of them can share is made once."""
 
@@ -207,45 +256,19 @@ class _Opener:
     def replicated(self, name: str, model: ServedModel) -> Upstream:
         """A model with all its replicas."""
         first = self.served(name, model.upstream, ranks=isinstance(model, RerankModel))
-        if not model.replicas:
-            return first
-        routing = model.routing
-        scheme = _scheme(model.upstream)
-        endpoints: list[Endpoint] = []
-
-        def add(name: str, upstream: Upstream, place: UpstreamSettings | ReplicaSettings) -> None:
-            names = {endpoint.name for endpoint in endpoints}
-            while name in names:  # the same address twice; the ring tells replicas apart by their names
-                name += "'"
-            breaker = Breaker(routing.breaker_failures, routing.breaker_pause_s)
-            weight = place.weight if isinstance(place, ReplicaSettings) else 1
-            endpoints.append(
-                Endpoint(name, upstream, weight, breaker, place.cost_weight, frozenset(place.tags))
-            )
-
         own_name = _upstream_model(name, model.upstream)
-        add(_placed(model.upstream) or name, first, model.upstream)
-        for place in model.replicas:
-            key = place.api_key.get_secret_value() if place.api_key else None
-            upstream: Upstream = HttpUpstream(place.url, api_key=key, scheme=scheme)
-            if place.model is not None and place.model != own_name:
-                upstream = RenamedUpstream(upstream, place.model)
-            add(without_userinfo(place.url), upstream, place)
-        return RoutedUpstream(
-            endpoints,
-            _policy(routing),
-            why=routing.policy,
-            limits=Limits(
-                routing.attempts, routing.retry_share, routing.hedge_share, routing.attempt_timeout_s
-            ),
-            engine_load=routing.engine_load,
-            check=Check(**routing.health.model_dump()) if routing.health else None,
-            ejection=Ejection(**routing.ejection.model_dump()) if routing.ejection else None,
-        )
+
+        def another(place: ReplicaSettings) -> Upstream:
+            upstream = HttpUpstream(place.url, api_key=_secret(place), scheme=_scheme(model.upstream))
+            if place.model is None or place.model == own_name:
+                return upstream
+            return RenamedUpstream(upstream, place.model)
+
+        return _several(name, model, model.upstream, first, another)
 
     def served(self, name: str, place: UpstreamSettings, *, ranks: bool = False) -> Upstream:
         """A model at one place; `ranks`: it orders documents."""
-        key = place.api_key.get_secret_value() if place.api_key else None
+        key = _secret(place)
         if place.engine is not None:
             return HttpUpstream(self._engine_urls[place.engine])
         if place.url is not None:
@@ -293,12 +316,22 @@ class _Opener:
 
     def predictor(self, name: str, model: PredictorModel) -> Upstream:
         """A classical model."""
-        if model.upstream is not None and model.upstream.url is not None:
+        place = model.upstream
+        if place is not None:
             from trilith_gateway.inference.remote import RemotePredictor
 
-            place = model.upstream
-            key = place.api_key.get_secret_value() if place.api_key else None
-            return RemotePredictor(model.upstream.url, place.model or name, name, api_key=key)
+            own_name = place.model or name
+
+            def another(place: UpstreamSettings | ReplicaSettings) -> Upstream:
+                return RemotePredictor(
+                    place.url or "",
+                    place.model or own_name,
+                    name,
+                    api_key=_secret(place),
+                    control=model.control,
+                )
+
+            return _several(name, model, place, another(place), another)
 
         def open() -> Upstream:
             from trilith_classical import open_predictor

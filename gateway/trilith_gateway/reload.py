@@ -13,7 +13,7 @@ from pathlib import Path
 
 from trilith.errors import TrilithError
 from trilith.seams import Upstream
-from trilith.settings.model import RagModel, ServedModel
+from trilith.settings.model import RagModel, ReplicatedModel
 from trilith.settings.schema import Settings
 from trilith_gateway.opening import open_releases
 from trilith_gateway.platform import Platform
@@ -127,7 +127,7 @@ def _same(old: Settings, new: Settings, name: str) -> bool:
         return False
     if declared_digest(old, name) != declared_digest(new, name):
         return False
-    if isinstance(before, ServedModel) and isinstance(after, ServedModel):
+    if isinstance(before, ReplicatedModel) and isinstance(after, ReplicatedModel):
         return (  # credentials too, which are no part of a digest
             before.upstream == after.upstream
             and before.replicas == after.replicas

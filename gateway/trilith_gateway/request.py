@@ -6,7 +6,6 @@ replaced in place (`splice`). So nothing is lost that a newer client sends and a
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from json import JSONDecodeError
@@ -15,6 +14,7 @@ from typing import Any, NoReturn
 import orjson
 
 from trilith.errors import BadRequestError
+from trilith_classical.serving import wire
 
 MOST_VALUES = 10_000_000
 MOST_DEPTH = 250
@@ -173,8 +173,12 @@ def check_tensors(body: dict[str, Any]) -> None:
     shape = inputs[0].get("shape")
     if not isinstance(shape, list) or not shape or not all(type(n) is int and n >= 0 for n in shape):
         refuse(f"`inputs[0].shape` is {_show(shape)}, expected a list of whole numbers.", "inputs[0].shape")
-    if math.prod(shape) > MOST_VALUES:
-        refuse(f"`inputs[0].shape` comes to more than {MOST_VALUES:,} values.", "inputs[0].shape")
+    if wire.count(shape) is None:
+        refuse(
+            f"`inputs[0].shape` comes to more than {wire.MOST_VALUES:,} values"
+            f" or {wire.MOST_DIMENSIONS} dimensions.",
+            "inputs[0].shape",
+        )
 
 
 def rows(body: dict[str, Any]) -> int:

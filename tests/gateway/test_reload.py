@@ -94,6 +94,32 @@ async def test_a_queue_goes_on_with_its_new_width(platform: Platform, path: Path
     assert (before.open, before.places, before.queue) == (1, 2, 7)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"upstream": {"url": "http://127.0.0.1:1", "api_key": "new"}},
+        {"replicas": [{"url": "http://127.0.0.1:2"}]},
+        {"routing": {"attempts": 3}},
+    ],
+)
+async def test_a_predictor_elsewhere_is_asked_as_its_new_settings_say(
+    tmp_path: Path, changed: dict[str, object]
+) -> None:
+    path = tmp_path / "trilith.yaml"
+    far: dict[str, object] = {
+        "kind": "predictor",
+        "upstream": {"url": "http://127.0.0.1:1", "api_key": "old"},
+    }
+    write(path, p=far)
+    kept = Kept()
+    built = platforms.build(load_settings(path).settings, given={"p": kept})
+    write(path, p={**far, **changed})
+    await Reloader(built, Source(path, lambda: load_settings(path).settings), {}).reload()
+    await asyncio.sleep(0)
+    assert kept.closed
+    await built.aclose()
+
+
 async def test_wrong_settings_change_nothing(platform: Platform, path: Path, reloader: Reloader) -> None:
     before = platform.releases.find("a")
     write(path, a={"kind": "chat"})

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 import yaml
 from support.gateway import PRICE, Gateway, Running
+from support.mlflow_server import Learned, learn
 
 from trilith.settings.schema import Settings, TrainingSettings
 from trilith_classical import train
@@ -49,6 +50,12 @@ def registered(tmp_path_factory: pytest.TempPathFactory, bikes: pl.DataFrame) ->
     train("bike-demand", settings.model_copy(update={"seed": 7}), home=folder / "home", accept_worse=True)
     MlflowRegistry(folder / "home").set_alias("bike-demand", "champion", "1")
     return folder / "home"
+
+
+@pytest.fixture(scope="session")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Learned:
+    """Two small models, and the same ones as MLflow serves them."""
+    return learn(tmp_path_factory.mktemp("learned"))
 
 
 @pytest.fixture

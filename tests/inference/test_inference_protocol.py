@@ -203,7 +203,7 @@ class TestMlflow:
             ({}, "expected exactly one"),
             ({"inputs": {}, "instances": []}, "expected exactly one"),
             ({"dataframe_split": {"columns": ["a"], "data": [[1, 2]]}}, "1 values"),
-            ({"dataframe_records": [{"a": 1}, {"b": 1}]}, "same columns"),
+            ({"instances": [{"a": 1}, {"b": 1}]}, "same columns"),
             ({"inputs": {"hr": [1]}}, "missing inputs"),
         ],
     )

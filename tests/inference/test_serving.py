@@ -109,6 +109,14 @@ def test_the_quick_way_lets_nothing_wrong_through(
         predictor.infer({"inputs": given})
 
 
+@pytest.mark.parametrize("datatype", ["INT8", "INT64", "FP64"])
+def test_no_rows_are_refused_in_every_datatype(registered: Path, inputs: Any, datatype: str) -> None:
+    predictor = opened(registered).host.present.predictor
+    empty = [{**tensor, "datatype": datatype, "shape": [0], "data": []} for tensor in inputs(1)]
+    with pytest.raises(BadRequestError, match="no rows"):
+        predictor.infer({"inputs": empty})
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e39])
 def test_bytes_of_a_number_that_the_model_cannot_read_are_refused(
     registered: Path, inputs: Any, value: float
@@ -185,6 +193,19 @@ async def test_a_replaced_version_ends_with_its_last_call(home: Path) -> None:
     assert (host.present.version, host.draining) == ("2", [before])
     host.leave(before)
     assert host.draining == []
+    host.close()
+
+
+async def test_a_version_that_was_asked_for_stays_when_the_alias_comes_and_goes(home: Path) -> None:
+    registry = MlflowRegistry(home)
+    versions = RegisteredVersions(registry, "bike-demand", "champion")
+    host = ModelHost(versions.open("1"), versions)
+    for version in ("1", "2"):
+        await host.add(version)
+    for version in ("2", "1", "2"):
+        registry.set_alias("bike-demand", "champion", version)
+        await host.refresh()
+        assert (host.present.version, sorted(host.versions)) == (version, ["1", "2"])
     host.close()
 
 
@@ -268,4 +289,15 @@ class TestFeatures:
         assert (await ask(upstream, inputs=[more]))[0].status == 400, "rows are charged as declared"
         reply, answer = await ask(upstream, inputs=[{**entity, "data": ["0", "nobody"]}])
         assert (reply.status, "row 1" in answer["error"], "nobody" in answer["error"]) == (400, True, False)
+        await upstream.aclose()
+
+    @pytest.mark.parametrize("name", [["hr"], {"hr": 1}, None, 7])
+    async def test_a_name_that_is_none_is_the_callers_fault(
+        self, registered: Path, source: FeatureSource, name: object
+    ) -> None:
+        source.put([("0", 1.0, {})])
+        upstream = PredictorUpstream("bike", opened(registered).host, lookup=Lookup(source))
+        entity = {"name": "entity", "shape": [1], "datatype": "BYTES", "data": ["0"]}
+        reply, answer = await ask(upstream, inputs=[entity, {**entity, "name": name}])
+        assert (reply.status, "inputs[" in answer["error"]) == (400, True)
         await upstream.aclose()

@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trilith.errors import BadRequestError
+from trilith_classical.manifest import InputColumn
 from trilith_classical.serving import codec, wire
+from trilith_classical.serving.reader import Reader
+from trilith_gateway import request
 
 SHAPES = st.lists(st.integers(0, 4), min_size=1, max_size=3)
 
@@ -136,3 +139,41 @@ def test_packed_texts_are_read_or_refused_and_never_crash(data: bytes) -> None:
 def test_a_boolean_is_one_of_two_bytes() -> None:
     with pytest.raises(BadRequestError, match="neither 0 nor 1"):
         codec.decode(in_bytes({"datatype": "BOOL", "shape": [1]}, b"\2"))
+
+
+class TestShapes:
+    """What a shape says is held to limits before anything is made of it."""
+
+    @pytest.mark.parametrize(
+        ("shape", "values"),
+        [
+            ([], 1),
+            ([2, 3], 6),
+            ([0], 0),
+            ([10_000_000], 10_000_000),
+            ([10_000_001], None),
+            ([2**70, 0], None),
+            ([0, 10_000, 10_000], None),
+            ([1] * 32, 1),
+            ([1] * 33, None),
+            ([10**18] * 100_000, None),
+        ],
+    )
+    def test_values_are_counted_as_far_as_they_are_read(self, shape: list[int], values: int | None) -> None:
+        assert wire.count(shape) == values
+
+    @pytest.mark.parametrize(
+        "shape", [[1] * 100, [1] * 33, [], [0], [0, 2**70], [2**70], [True], [1.0], [-1]]
+    )
+    @pytest.mark.parametrize("data", [[0.0], memoryview(b"\0\0\0\0"), memoryview(b"")])
+    def test_one_that_no_column_has_is_refused_in_json_and_in_bytes(
+        self, shape: list[Any], data: Any
+    ) -> None:
+        tensor = {"name": "x", "datatype": "FP32", "shape": shape, "data": data}
+        with pytest.raises(BadRequestError) as told:
+            Reader([InputColumn(name="x", datatype="FP32")]).read({"inputs": [tensor]})
+        assert len(told.value.message) < 300
+
+    def test_a_shape_of_many_large_sizes_is_refused_at_the_gate(self) -> None:
+        with pytest.raises(BadRequestError, match="more than 10,000,000 values"):
+            request.check_tensors({"inputs": [{"shape": [10**18] * 100_000}]})

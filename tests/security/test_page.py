@@ -17,7 +17,16 @@ from trilith_gateway.store import sqlite
 
 EXAMPLES = 6
 """Random requests to each operation, beside some fifty that cover each of its schema's corners."""
-OPEN = {"/health", "/healthz", "/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}
+OPEN = {
+    "/health",
+    "/healthz",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/ping",
+    "/v2/health/live",
+    "/v2/health/ready",
+}
 
 
 @pytest.fixture(scope="module")

@@ -50,6 +50,8 @@ REQUESTS: dict[str, tuple[str, str, Any]] = {
     "a hidden predictor": ("GET", "/v2/models/bikes", None),
     "whether a hidden predictor is ready": ("GET", "/v2/models/bikes/ready", None),
     "a version of a hidden predictor": ("GET", "/v2/models/bikes/versions/1", None),
+    "a configuration": ("GET", "/v2/models/bikes/config", None),
+    "a version's configuration": ("GET", "/v2/models/bikes/versions/1/config", None),
     "whether a version is ready": ("GET", "/v2/models/bikes/versions/1/ready", None),
     "a hidden prediction": ("POST", "/v2/models/bikes/infer", TENSOR),
     "a hidden version's prediction": ("POST", "/v2/models/bikes/versions/1/infer", TENSOR),

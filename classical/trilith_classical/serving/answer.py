@@ -50,6 +50,8 @@ def wanted(request: Mapping[str, Any], columns: Sequence[OutputColumn]) -> list[
         if not isinstance(name, str) or name not in known:
             refuse(f"unknown output {str(name)[:60]!r}; the model gives: {', '.join(known)}")
         parameters = _parameters(one)
+        if parameters.get("classification"):
+            refuse(f"output {name!r}: `classification` is not offered; classes and probabilities are outputs")
         found.append(
             Wanted(
                 known[name],

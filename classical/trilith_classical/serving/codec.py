@@ -26,8 +26,6 @@ DTYPES: Mapping[str, Any] = {
 }
 """Every datatype of the protocol."""
 
-_MOST_VALUES = 10_000_000
-
 
 def decode(tensor: Mapping[str, Any]) -> Array:
     """Return a tensor's values in its own datatype and shape.
@@ -46,9 +44,12 @@ def decode(tensor: Mapping[str, Any]) -> Array:
     shape = tensor.get("shape")
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         refuse(f"input {name!r}: `shape` is {_shown(shape)}, expected a list of sizes")
-    count = math.prod(shape)
-    if count > _MOST_VALUES:
-        refuse(f"input {name!r}: `shape` comes to more than {_MOST_VALUES:,} values")
+    count = wire.count(shape)
+    if count is None:
+        refuse(
+            f"input {name!r}: `shape` comes to more than {wire.MOST_VALUES:,} values"
+            f" or {wire.MOST_DIMENSIONS} dimensions"
+        )
     data = tensor.get("data")
     if isinstance(data, memoryview):
         return from_bytes(name, datatype, shape, data)

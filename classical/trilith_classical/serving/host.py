@@ -101,6 +101,8 @@ class ModelHost:
         """Whether it may be called; an unloaded model keeps its place and answers that it is not ready."""
         self.present = self._load(first)
         self._kept: dict[str, Loaded] = {one.model.version: self._load(one) for one in besides}
+        self._wanted = {*self.serving.versions}
+        """Which stay when the alias leaves them."""
         self.draining: list[Loaded] = []
         """Versions that still answer calls which began before they were replaced."""
 
@@ -162,16 +164,20 @@ class ModelHost:
         Raises:
             TrilithError: there is none, or it is not what was registered.
         """
-        if self._catalogue is None or version in self.versions:
+        if self._catalogue is None:
             return
-        loop = asyncio.get_running_loop()
-        self._kept[version] = await loop.run_in_executor(self.pool(), self._open, self._catalogue, version)
+        if version not in self.versions:
+            loop = asyncio.get_running_loop()
+            opened = await loop.run_in_executor(self.pool(), self._open, self._catalogue, version)
+            if version not in self.versions:  # meanwhile the alias may have come to it
+                self._kept[version] = opened
+        self._wanted.add(version)
 
     def take_over(self, loaded: Loaded) -> None:
         """Let a loaded version answer from now on; the one before drains, unless it is kept."""
         before = self.present
         self.present = self._kept.pop(loaded.version, loaded)
-        if before.version in self.serving.versions:
+        if before.version in self._wanted and before.version != self.present.version:
             self._kept[before.version] = before
             return
         before.retired = True

@@ -71,8 +71,8 @@ class Reader:
         if quick is not None:
             return quick
         parameters = request.get("parameters")
-        matrix = isinstance(parameters, Mapping) and parameters.get("content_type") == "np"
-        return self._careful(inputs, matrix=matrix)
+        written = parameters.get("content_type") if isinstance(parameters, Mapping) else None
+        return self._careful(inputs, matrix=written == "np", frame=written == "pd")
 
     def _quick(self, inputs: list[Any]) -> dict[str, Array] | None:
         """Read JSON tensors of plain numbers and texts; None: this takes a closer look."""
@@ -89,6 +89,8 @@ class Reader:
                 plan, shape, data = self._plans[tensor["name"]], tensor["shape"], tensor["data"]
                 if rows < 0:
                     rows = shape[0]
+                    if rows < 1:
+                        return None
                 if (shape[0] != rows or type(shape[0]) is not int) or shape[1:] not in _ONE_COLUMN:
                     return None
                 if type(data) is not list or len(data) != rows:
@@ -99,7 +101,7 @@ class Reader:
                 groups[group][plan.at] = data
         except (KeyError, TypeError, IndexError):
             return None
-        if rows < 1 or any(None in group for group in groups):
+        if any(None in group for group in groups):
             return None
         return self._arrays(rows, *groups)
 
@@ -122,7 +124,7 @@ class Reader:
             found[name] = np.array(data, dtype=object).reshape(rows, 1)
         return found
 
-    def _careful(self, inputs: object, *, matrix: bool) -> dict[str, Array]:
+    def _careful(self, inputs: object, *, matrix: bool, frame: bool) -> dict[str, Array]:
         """Read everything that the protocol allows, or say what is wrong."""
         if isinstance(inputs, list) and all(isinstance(tensor, dict) for tensor in inputs):
             arrays = {
@@ -133,16 +135,16 @@ class Reader:
             if len(arrays) == len(inputs) and (found := self._from_arrays(arrays)) is not None:
                 return found
             inputs = [_plain(tensor, arrays) for tensor in inputs]
-        return careful.decode(inputs, self.columns, matrix=matrix)
+        return careful.decode(inputs, self.columns, matrix=matrix, frame=frame)
 
     def _from_arrays(self, arrays: Mapping[str, Array]) -> dict[str, Array] | None:
         """Read tensors that came as bytes without a look at single values; None: this takes a closer look."""
         if arrays.keys() != self._plans.keys():
             return None
         found: dict[str, Array] = {}
-        rows = len(next(iter(arrays.values())))
+        rows = next(iter(arrays.values())).shape[:1]
         for name, values in arrays.items():
-            if values.shape not in ((rows,), (rows, 1)) or not rows:
+            if not rows or values.shape not in (rows, (*rows, 1)) or not values.size:
                 return None
             fitted = _fitted(values, self._plans[name])
             if fitted is None:

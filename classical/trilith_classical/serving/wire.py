@@ -6,17 +6,22 @@ Needs neither numpy nor a model, so that a gateway can read what it only passes 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import orjson
 
-from trilith.errors import BadRequestError
+from trilith.errors import BadRequestError, PermissionDeniedError
 
 HEADER = "inference-header-content-length"
 """Says how many bytes of a body are JSON; what follows them are tensors."""
 SIZE = "binary_data_size"
 """A tensor's parameter: how many of those bytes are its own."""
+
+MOST_VALUES = 10_000_000
+"""Largest tensor that is read."""
+MOST_DIMENSIONS = 32
+"""numpy has 64 at most, and no model reads so many."""
 
 Body = dict[str, Any]
 
@@ -24,6 +29,29 @@ Body = dict[str, Any]
 def refuse(message: str) -> NoReturn:
     """Raise the error that answers a malformed request."""
     raise BadRequestError(message, status_code=400, type="invalid_request_error")
+
+
+def count(shape: Sequence[int]) -> int | None:
+    """Return how many values a tensor of this shape has; None: too many, or in too many dimensions.
+
+    It is not multiplied to its end: the product of what one body can hold has millions of digits.
+    """
+    if len(shape) > MOST_DIMENSIONS:
+        return None
+    total = 1
+    for size in shape:
+        total *= size or 1
+        if total > MOST_VALUES:
+            return None
+    return 0 if 0 in shape else total
+
+
+def uncontrolled(name: str) -> PermissionDeniedError:
+    """Return the error for a caller who would load or unload a model, and may not."""
+    return PermissionDeniedError(
+        f"{name!r} is loaded and unloaded by its settings alone (models.NAME.control is off)",
+        status_code=403,
+    )
 
 
 def read(raw: bytes, headers: Mapping[str, str]) -> Body:

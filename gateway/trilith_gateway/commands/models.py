@@ -62,6 +62,8 @@ def _place(model: ModelSettings) -> str:
             if value
         )
     if isinstance(model, PredictorModel):
+        if model.upstream is not None:
+            return f"server {model.upstream.url}"
         return f"registry {model.registered_model}@{model.alias}"
     return f"index {model.index} + {model.generator}"
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import orjson
 
-from trilith.errors import APIError
+from trilith.errors import APIConnectionError, APIError, APIStatusError, BadRequestError
 from trilith_gateway import fault, request
-from trilith_gateway.request import refuse
+from trilith_gateway.inference import frame, sheet
 
-_FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _CODES = {
     400: "BAD_REQUEST",
     401: "UNAUTHENTICATED",
@@ -18,47 +20,69 @@ _CODES = {
     404: "RESOURCE_DOES_NOT_EXIST",
     429: "REQUEST_LIMIT_EXCEEDED",
     503: "TEMPORARILY_UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
 }
+_CSV = "text/csv"
+_JSON = "application/json"
 
 Body = dict[str, Any]
 
 
-def to_inference(raw: bytes) -> bytes:
-    """Return an inference request that asks the same.
+def in_csv(headers: Mapping[str, str]) -> bool:
+    """Say whether a body is a table in CSV; otherwise it is JSON.
 
-    Columns become tensors of their own; values without names become one tensor `[rows, columns]`.
+    Raises:
+        APIStatusError: 415, it is neither, or says of itself what nobody here reads.
+    """
+    kind, _, rest = headers.get("content-type", _JSON).partition(";")
+    kind = kind.strip().lower()
+    if kind not in (_CSV, _JSON):
+        _unread(f"The body's Content-Type is neither {_JSON} nor {_CSV}.")
+    for parameter in filter(None, map(str.strip, rest.split(";"))):
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() != "charset" or value.strip(' "').lower() not in ("utf-8", "utf8"):
+            _unread("The body's Content-Type says more than its kind; expected charset=utf-8, or nothing.")
+    return kind == _CSV
+
+
+def to_inference(raw: bytes) -> bytes:
+    """Return an inference request that asks the same as a JSON body.
 
     Raises:
         BadRequestError: the body is none of MLflow's forms.
     """
-    body = request.decode(raw)
-    forms = [form for form in _FORMS if form in body]
-    if len(forms) != 1:
-        found = " and ".join(forms) or "none"
-        refuse(f"The body holds {found} of {', '.join(_FORMS)}; expected exactly one.", None)
-    given = body[forms[0]]
-    if forms[0] == "dataframe_split":
-        made = _split(given)
-    elif forms[0] == "dataframe_records":
-        made = _records(given, forms[0])
-    elif isinstance(given, dict):
-        made = {"inputs": [_tensor(name, values) for name, values in given.items()]}
-    elif isinstance(given, list) and given and isinstance(given[0], dict):
-        made = _records(given, forms[0])
-    else:
-        made = _matrix(given, forms[0])
-    return orjson.dumps(made)
+    return orjson.dumps(frame.request(_decoded(raw)))
+
+
+def csv_to_inference(raw: bytes, columns: Mapping[str, sheet.Column]) -> bytes:
+    """Return an inference request that asks the same as a table in CSV.
+
+    Args:
+        raw: The table, its columns' names in the first line.
+        columns: What the model reads, by name; empty: it does not say.
+
+    Raises:
+        BadRequestError: it is not a table, or holds what a column cannot.
+    """
+    return orjson.dumps(sheet.request(raw, columns))
 
 
 def to_predictions(answer: bytes) -> bytes:
-    """Return an inference answer as MLflow's: the model's `predict`, one value or list of values per row."""
-    outputs = orjson.loads(answer)["outputs"]
-    output = next((one for one in outputs if one["name"] == "predict"), outputs[0])
-    values, shape = output["data"], output["shape"]
-    if len(shape) > 1 and shape[1:] != [1] and not (values and isinstance(values[0], list)):
-        width = len(values) // shape[0] if shape[0] else 1
-        values = [values[at : at + width] for at in range(0, len(values), width)]
-    return orjson.dumps({"predictions": values})
+    """Return an inference answer as MLflow's: the model's `predict`, one value or list of values per row.
+
+    A model that gives several outputs and none of that name answers with all of them, by name.
+
+    Raises:
+        APIConnectionError: it is no inference answer.
+    """
+    try:
+        outputs = orjson.loads(answer)["outputs"]
+        given = {str(output["name"]): _nested(output["data"], output["shape"]) for output in outputs}
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        raise APIConnectionError("the model's server gave an answer that is not of its protocol") from None
+    if "predict" in given:
+        return orjson.dumps({"predictions": given["predict"]})
+    return orjson.dumps({"predictions": next(iter(given.values())) if len(given) == 1 else given})
 
 
 def to_error(answer: bytes, status: int) -> bytes:
@@ -81,56 +105,46 @@ def _error(status: int, message: str) -> Body:
     return {"error_code": _CODES.get(status, other), "message": message}
 
 
-def _split(given: object) -> Body:
-    table: Body = given if isinstance(given, dict) else {}
-    columns, rows = table.get("columns"), table.get("data")
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, list) for row in rows):
-        refuse("`dataframe_split.data` is missing or not a list of rows.", "dataframe_split")
-    if columns is None:
-        return _matrix(rows, "dataframe_split")
-    if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
-        refuse("`dataframe_split.columns` is not a list of names.", "dataframe_split")
-    if any(len(row) != len(columns) for row in rows):
-        refuse(f"a row of `dataframe_split.data` has not {len(columns)} values.", "dataframe_split")
-    return {
-        "inputs": [
-            _tensor(*column) for column in zip(columns, map(list, zip(*rows, strict=True)), strict=True)
-        ]
-    }
+def _unread(message: str) -> NoReturn:
+    raise APIStatusError(
+        message, status_code=415, code="unsupported_media_type", type="invalid_request_error"
+    )
 
 
-def _records(given: object, form: str) -> Body:
-    if not isinstance(given, list) or not given or not all(isinstance(row, dict) for row in given):
-        refuse(f"`{form}` is not a list of objects, one for each row.", form)
-    names = list(given[0])
-    if any(row.keys() != given[0].keys() for row in given):
-        refuse(f"the rows of `{form}` do not all have the same columns.", form)
-    return {"inputs": [_tensor(name, [row[name] for row in given]) for name in names]}
+def _decoded(raw: bytes) -> Body:
+    """Return the body's object; NaN, which Python writes for a missing number and JSON has not, is null."""
+    try:
+        return request.decode(raw)
+    except BadRequestError as refused:
+        if b"NaN" not in raw and b"Infinity" not in raw:
+            raise
+        try:
+            found = json.loads(raw.decode(), parse_constant=_constant, parse_float=_finite)
+            return request.decode(orjson.dumps(found))
+        except (ValueError, RecursionError, TypeError):  # orjson's errors are of these
+            raise refused from None
 
 
-def _matrix(given: object, form: str) -> Body:
-    if not isinstance(given, list) or not given:
-        refuse(f"`{form}` is empty or not a list of rows.", form)
-    rows = [row if isinstance(row, list) else [row] for row in given]
-    width = len(rows[0])
-    if any(len(row) != width for row in rows):
-        refuse(f"the rows of `{form}` are not of equal length.", form)
-    values = [value for row in rows for value in row]
-    tensor = {"name": "input", "shape": [len(rows), width], "datatype": _datatype(values), "data": values}
-    return {"parameters": {"content_type": "np"}, "inputs": [tensor]}
+def _constant(name: str) -> None:
+    if name != "NaN":
+        request.refuse("The body holds an infinite number, which no model reads.", None)
 
 
-def _tensor(name: str, values: object) -> Body:
-    column: list[Any] = values if isinstance(values, list) else [values]
-    if column and all(isinstance(value, list) and len(value) == 1 for value in column):
-        column = [value for one in column for value in one]
-    return {"name": name, "shape": [len(column)], "datatype": _datatype(column), "data": column}
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        request.refuse("The body holds a number that is too large.", None)
+    return number
 
 
-def _datatype(values: list[Any]) -> str:
-    kinds = {type(value) for value in values}
-    if kinds == {bool}:
-        return "BOOL"
-    if kinds == {int}:
-        return "INT64"
-    return "BYTES" if str in kinds else "FP64"
+def _nested(values: list[Any], shape: list[int]) -> list[Any]:
+    """Return a tensor's flat values as lists in lists; what has one value per row is a list of values."""
+    if values and isinstance(values[0], list):
+        return values
+    if math.prod(shape) != len(values):
+        raise ValueError(f"{shape} is not the shape of {len(values)} values")
+    if shape[1:] == [1]:
+        return values
+    for size in reversed(shape[1:]):
+        values = [values[at : at + size] for at in range(0, len(values), size)] if size else []
+    return values

@@ -11,6 +11,7 @@ import orjson
 
 from trilith.errors import APIConnectionError
 from trilith.seams import Call, Reply
+from trilith_classical.serving import wire
 from trilith_gateway import sse
 from trilith_gateway.inference import request as requests
 from trilith_gateway.upstream.http import HttpUpstream
@@ -56,6 +57,7 @@ class RemotePredictor:
         model: The server's own name of the model.
         public: The model's name here, which answers carry.
         api_key: The server's credential.
+        control: Whether callers may load and unload the model there.
         http: The client, where it is not made from the URL.
     """
 
@@ -66,9 +68,11 @@ class RemotePredictor:
         public: str,
         *,
         api_key: str | None = None,
+        control: bool = False,
         http: HttpUpstream | None = None,
     ) -> None:
-        self._http = http or HttpUpstream(url.rstrip("/").removesuffix("/v2"), api_key=api_key)
+        self._control = control
+        self.inner = self._http = http or HttpUpstream(url.rstrip("/").removesuffix("/v2"), api_key=api_key)
         self._model = model
         self._public = public
 
@@ -76,12 +80,15 @@ class RemotePredictor:
         """Send one call.
 
         Raises:
-            APIConnectionError: nothing answered.
+            APIConnectionError: nothing answered, or nothing that the protocol knows.
+            PermissionDeniedError: the model would be loaded or unloaded, and callers may not do that.
         """
-        path, action = self._path(call.path)
+        path, action, name = self._path(call.path)
         if action in ("", "/ready"):
             status, body = await self._http.fetch(path, timeout_s=call.timeout_s)
-            return RemoteReply(status, {"content-type": "application/json"}, self._named(body, status))
+            return RemoteReply(status, {"content-type": "application/json"}, self._named(body, status, name))
+        if action in ("/load", "/unload") and not self._control:
+            raise wire.uncontrolled(self._public)
         headers = {**call.headers, "content-type": "application/json"}
         if requests.HEADER in headers:
             headers["content-type"] = "application/octet-stream"
@@ -89,12 +96,12 @@ class RemotePredictor:
         if action != "/infer" or reply.status >= 400:
             return reply
         given = {**reply.headers, "x-trilith-rows": str(_rows(call))}
-        if self._model == self._public:
+        if self._model == name:
             return RemoteReply(reply.status, given, b"", reply)
         whole = b"".join([part async for part in reply.chunks()])
         told = given.get(requests.HEADER, "")
         length = int(told) if told.isdecimal() else len(whole)
-        head = self._named(whole[:length], reply.status)
+        head = self._named(whole[:length], reply.status, name)
         if requests.HEADER in given:
             given[requests.HEADER] = str(len(head))
         given.pop("content-length", None)
@@ -102,7 +109,7 @@ class RemotePredictor:
 
     async def ready(self) -> bool:
         """Say whether the server says that the model is ready."""
-        path, _ = self._path(f"/v2/models/{self._public}/ready")
+        path, *_ = self._path(f"/v2/models/{self._public}/ready")
         try:
             status, _ = await self._http.fetch(path, timeout_s=_READY_S)
         except APIConnectionError:
@@ -113,23 +120,24 @@ class RemotePredictor:
         """Close the connections."""
         await self._http.aclose()
 
-    def _path(self, path: str) -> tuple[str, str]:
+    def _path(self, path: str) -> tuple[str, str, str]:
+        """Return the server's own path, what it asks for, and the name that the answer shall carry."""
         found = _PATH.fullmatch(path)
         if found is None:
             raise ValueError(f"{path!r} is not a path of the inference protocol")
         version, action = found["version"], found["action"] or ""
         place = f"/v2/{found['where']}/{quote(self._model, safe='')}"
         below = f"/versions/{quote(version, safe='')}" if version else ""
-        return f"{place}{below}{action}", action
+        return f"{place}{below}{action}", action, found["model"]
 
-    def _named(self, head: bytes, status: int) -> bytes:
+    def _named(self, head: bytes, status: int, name: str) -> bytes:
         """Return a JSON object that carries the model's name here instead of the server's."""
-        if status >= 400 or self._model == self._public:
+        if status >= 400 or self._model == name:
             return head
         body = _object(head)
         for field in ("name", "model_name"):
             if body.get(field) == self._model:
-                body[field] = self._public
+                body[field] = name
         return sse.dump(body)
 
 

@@ -19,7 +19,7 @@ from trilith_gateway import request as request_body
 from trilith_gateway.api import Api
 from trilith_gateway.exchange import model_not_found
 from trilith_gateway.http import ExchangeResponse, _Outlet
-from trilith_gateway.inference import mlflow
+from trilith_gateway.inference import mlflow, repository, sheet
 from trilith_gateway.key import Key
 from trilith_gateway.pipeline import Outlet
 from trilith_gateway.platform import Platform
@@ -32,7 +32,7 @@ from trilith_gateway.routes.readiness import Readiness
 _MODEL = "/models/{name:path}"
 _VERSION = _MODEL + "/versions/{version}"
 _MOST_CONTROL_BYTES = 4096
-_EXTENSIONS = ["binary_tensor_data", "model_repository"]
+_EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository"]
 _STATE = {"type": "object", "required": ["ready"], "properties": {"ready": {"type": "boolean"}}}
 
 
@@ -48,19 +48,17 @@ def _controlled() -> dict[str, Any]:
     return described(statuses=(*FORWARDED, 403), words="InferenceError", forwards=True)
 
 
-def router(platform: Platform) -> APIRouter:
+def router(platform: Platform, readiness: Readiness) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(tags=["inference"])
-    _server(routes, platform)
+    _server(routes, platform, readiness)
     _inference(routes, platform)
     _models(routes, platform)
     _repository(routes, platform)
     return routes
 
 
-def _server(routes: APIRouter, platform: Platform) -> None:
-    readiness = Readiness()
-
+def _server(routes: APIRouter, platform: Platform, readiness: Readiness) -> None:
     @routes.get("/v2", summary="Describe the server", **_asked(schema.SERVER))
     async def server(request: Request) -> Response:
         try:
@@ -125,7 +123,9 @@ def _models(routes: APIRouter, platform: Platform) -> None:
         """Pass a question on to the model's upstream."""
         try:
             release = _predictor(platform, await caller(platform, request), name)
-            return await _forward(release, Call(path=f"/v2/models/{name}{below}", body=b""))
+            return await repository.forward(
+                release.upstream, Call(path=f"/v2/models/{name}{below}", body=b"")
+            )
         except APIError as error:
             return _refused(error)
 
@@ -140,6 +140,21 @@ def _models(routes: APIRouter, platform: Platform) -> None:
         except APIStatusError as error:
             return refusal(error, text=True)
         return reply({"name": name, "ready": state}, status=200 if state else 503)
+
+    async def configured(request: Request, name: str, below: str = "") -> Response:
+        try:
+            release = _predictor(platform, await caller(platform, request), name)
+            return await repository.configured(release, below)
+        except APIError as error:
+            return _refused(error)
+
+    @routes.get(f"/v2{_VERSION}/config", summary="Describe one version in Triton's words", **_asked())
+    async def version_config(request: Request, name: str, version: str) -> Response:
+        return await configured(request, name, f"/versions/{version}")
+
+    @routes.get(f"/v2{_MODEL}/config", summary="Describe a predictor in Triton's words", **_asked())
+    async def config(request: Request, name: str) -> Response:
+        return await configured(request, name)
 
     @routes.get(f"/v2{_VERSION}", summary="Describe one version's inputs and outputs", **_asked())
     async def version_metadata(request: Request, name: str, version: str) -> Response:
@@ -161,14 +176,15 @@ def _repository(routes: APIRouter, platform: Platform) -> None:
         except APIStatusError as error:
             return refusal(error, text=True)
         mine = [r for r in platform.releases if r.kind is Kind.PREDICTOR and key.allows(r.model)]
-        entries = [entry for release in mine for entry in await _entries(release)]
+        entries = [entry for release in mine for entry in await repository.entries(release)]
         return reply([entry for entry in entries if not only_ready or entry["state"] == "READY"])
 
     async def manage(request: Request, name: str, action: str) -> Response:
         try:
             release = _predictor(platform, await caller(platform, request), name)
             body = await _control_body(request)
-            return await _forward(release, Call(path=f"/v2/repository/models/{name}/{action}", body=body))
+            repository.check_load(body)
+            return await repository.manage(release, action, body)
         except APIError as error:
             return _refused(error)
 
@@ -188,17 +204,25 @@ class InvocationResponse(ExchangeResponse):
 
     def __init__(self, request: Request, platform: Platform, model: str) -> None:
         super().__init__(request, Api.PREDICT, platform.front, model=model)
+        self._platform = platform
+        self._model = model
         self._exchange.path = f"/v2/models/{model}/infer"
         self._read = self._exchange.read_body
         self._exchange.read_body = self._body
 
     async def _body(self, most_bytes: int) -> bytes:
+        exchange = self._exchange
+        table = mlflow.in_csv(exchange.headers)
         read = self._read(most_bytes)
         raw = await read if inspect.isawaitable(read) else read
-        headers = dict(self._exchange.headers)
+        headers = dict(exchange.headers)
         encoding = headers.pop("content-encoding", "")
-        self._exchange.headers = headers  # of what goes on
-        return mlflow.to_inference(packing.unpacked(raw, encoding, most_bytes))
+        exchange.headers = {**headers, "content-type": "application/json"}  # of what goes on
+        raw = packing.unpacked(raw, encoding, most_bytes)
+        if not table:
+            return mlflow.to_inference(raw)
+        release = _predictor(self._platform, exchange.caller, self._model)
+        return mlflow.csv_to_inference(raw, sheet.described(await repository.described(release)))
 
     async def _run(self, outlet: Outlet) -> None:
         await super()._run(cast(_Outlet, _Translated(outlet)))
@@ -214,9 +238,13 @@ class _Translated:
         self.finish = outlet.finish
 
     def send(self, status: int, headers: dict[str, str], body: bytes) -> Awaitable[None] | None:
-        if status < 400:
+        if status >= 400:
+            return self._outlet.send(status, headers, mlflow.to_error(body, status))
+        try:
             return self._outlet.send(status, headers, mlflow.to_predictions(body))
-        return self._outlet.send(status, headers, mlflow.to_error(body, status))
+        except APIError as error:
+            said = orjson.dumps(mlflow.error(error))
+            return self._outlet.send(fault.status(error), headers, said)
 
 
 def _only(platform: Platform) -> str | None:
@@ -230,34 +258,6 @@ def _predictor(platform: Platform, key: Key, name: str) -> Release:
     if release is None or release.kind is not Kind.PREDICTOR or not key.allows(name):
         raise model_not_found(name, Api.PREDICT)
     return release
-
-
-async def _forward(release: Release, call: Call) -> Response:
-    given = await release.upstream.send(call)
-    try:
-        body = b"".join([part async for part in given.chunks()])
-    finally:
-        await given.aclose()
-    return Response(body, status_code=given.status, media_type="application/json")
-
-
-async def _entries(release: Release) -> list[dict[str, str]]:
-    """Return a predictor's part of the repository's index."""
-    try:
-        answer = await _forward(release, Call(path=f"/v2/models/{release.model}", body=b""))
-        said = orjson.loads(bytes(answer.body))
-    except (APIError, orjson.JSONDecodeError) as error:
-        return [_entry(release, "", error.message if isinstance(error, APIError) else "no valid answer")]
-    told = said if isinstance(said, dict) else {}
-    if answer.status_code >= 400:
-        return [_entry(release, "", str(told.get("error", "")))]
-    versions = told.get("versions")
-    return [_entry(release, str(version)) for version in (versions if isinstance(versions, list) else [""])]
-
-
-def _entry(release: Release, version: str, reason: str = "") -> dict[str, str]:
-    state = "UNAVAILABLE" if reason else "READY"
-    return {"name": release.model, "version": version, "state": state, "reason": reason}
 
 
 async def _control_body(request: Request) -> bytes:

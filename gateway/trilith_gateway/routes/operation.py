@@ -14,10 +14,9 @@ from trilith_gateway.routes.page import LISTING, described, open_route
 from trilith_gateway.routes.readiness import Readiness
 
 
-def router(platform: Platform) -> APIRouter:
+def router(platform: Platform, readiness: Readiness) -> APIRouter:
     """Return the routes; all but the version are open, and tell nothing about callers."""
     routes = APIRouter(tags=["operation"])
-    readiness = Readiness()
 
     @routes.get("/healthz", summary="Say whether the process runs", **open_route({"type": "object"}))
     async def healthz() -> Response:
@@ -25,6 +24,7 @@ def router(platform: Platform) -> APIRouter:
 
     @routes.get("/health", summary="The same, as vLLM says it: with an empty body", **open_route())
     @routes.get("/livez", summary="The same, as Kubernetes' own servers say it", **open_route())
+    @routes.get("/ping", summary="The same, as MLflow and SageMaker say it", **open_route())
     async def health() -> Response:
         return Response(media_type="text/plain")
 

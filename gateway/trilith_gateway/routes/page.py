@@ -54,7 +54,7 @@ _MEANINGS: Final[Mapping[int, str]] = {
     404: "No such model for this key",
     408: "The request did not come in time",
     413: "The body is too long",
-    415: "The body is compressed",
+    415: "The body is packed, or written, in a way that is not read here",
     422: "The `Idempotency-Key` was used for another request",
     429: "Too many requests (wait as `retry-after` says), or the budget is spent (`insufficient_quota`)",
     431: "The head is too long",

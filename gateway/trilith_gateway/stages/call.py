@@ -108,6 +108,7 @@ class Call:
             if release.policy == exchange.target.policy
             and release.protocol == exchange.target.protocol
             and exchange.caller.allows(release.model)
+            and not _pinned(exchange)
         ]
         while True:
             error: APIError | None = None
@@ -349,6 +350,12 @@ async def _enter(exchange: Exchange, gate: Gate) -> None:
             exchange.queued_s += waited_s
             exchange.trail.append(("queue", exchange.target.model, round(waited_s * 1000)))
     exchange.place = found
+
+
+def _pinned(exchange: Exchange) -> bool:
+    """Say whether one version of a predictor is asked for: that number of another model is something else."""
+    name = exchange.model_in_path
+    return name is not None and exchange.path.rpartition("/versions/")[0].endswith(f"/{name}")
 
 
 _OVERLOADED = frozenset({408, 429, 500, 502, 503, 504, 529})

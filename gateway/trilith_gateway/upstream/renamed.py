@@ -31,5 +31,6 @@ class RenamedUpstream:
 
 
 def served(upstream: Upstream) -> Upstream:
-    """Return what stands behind another name, or the upstream itself."""
-    return upstream.inner if isinstance(upstream, RenamedUpstream) else upstream
+    """Return what stands behind another name or protocol (its `inner`), or the upstream itself."""
+    inner: Upstream = getattr(upstream, "inner", upstream)
+    return inner

@@ -66,7 +66,7 @@ class ReplicaSettings(Section):
     """One more server that answers for the same model."""
 
     url: _Http
-    """Its base URL, with `/v1`."""
+    """Its base URL, as `upstream.url` is written."""
     weight: float = Field(1, gt=0, le=1000)
     """How much it can take, compared with the others."""
     api_key: SecretStr | None = None
@@ -96,40 +96,39 @@ class _Model(Section):
     """Longest wait (seconds); then 503."""
 
 
-class _Served(_Model):
-    upstream: UpstreamSettings
-    """Where it is answered."""
+class _Replicated(_Model):
     replicas: tuple[ReplicaSettings, ...] = ()
-    """Further servers that answer for it, beside `upstream.url`."""
+    """Further servers that answer for it, beside the one of `upstream`."""
     routing: RoutingSettings = RoutingSettings()
     """How one of them is chosen."""
+
+
+class _Served(_Replicated):
+    upstream: UpstreamSettings
+    """Where it is answered."""
     routes: tuple[RouteSettings, ...] = ()
     """Conditions under which another model or only some replicas answer; the first that holds counts."""
 
 
-class ChatModel(_Model):
+class _Replaced(_Model):
+    fallbacks: tuple[str, ...] = ()
+    """Models of the same kind to ask instead, in this order, when this one does not answer, is overloaded,
+    or (chat) refuses the request for its length or its content. The caller pays the price of the one that
+    answers."""
+
+
+class ChatModel(_Served, _Replaced):
     """A language model."""
 
     kind: Literal[Kind.CHAT]
     """`chat`."""
     cache: AnswerCacheSettings | None = None
     """Keep answers and give them again to identical requests; none: every request is answered anew."""
-    upstream: UpstreamSettings
-    """Where it is answered."""
-    replicas: tuple[ReplicaSettings, ...] = ()
-    """Further servers that answer for it, beside `upstream.url` or `upstream.engine`."""
-    routing: RoutingSettings = RoutingSettings()
-    """How one of them is chosen."""
-    routes: tuple[RouteSettings, ...] = ()
-    """Conditions under which another model or only some replicas answer; the first that holds counts."""
     cascade: tuple[StepSettings, ...] = ()
     """Models to ask before this one, in this order, about chats; the first good enough answer is the answer.
     Each that was asked is paid at its own price."""
     otherwise: StepSettings | None = None
     """A predictor to ask when neither this model nor a fallback answers."""
-    fallbacks: tuple[str, ...] = ()
-    """Chat models to ask instead, in this order, when this one does not answer, is overloaded, or refuses the
-    request for its length or its content. The caller pays the price of the one that answers."""
     max_output_tokens: int = Field(1024, ge=1)
     """Longest answer when the caller sets no `max_tokens`; also what is reserved from the budget."""
     context_tokens: int | None = Field(None, ge=1)
@@ -199,7 +198,7 @@ class FeatureSettings(Section):
     """The input (BYTES) that names each row's entity."""
 
 
-class PredictorModel(_Model):
+class PredictorModel(_Replicated, _Replaced):
     """A classical model: a registered one, served from ONNX in this process, or one behind another server."""
 
     kind: Literal[Kind.PREDICTOR]
@@ -232,11 +231,15 @@ class PredictorModel(_Model):
             raise ValueError(f"expected either registered_model or upstream; found {found}")
         if self.upstream is not None and self.upstream.url is None:
             raise ValueError("a predictor's upstream is a server; expected upstream.url")
+        if self.replicas and self.upstream is None:
+            raise ValueError("a registered model has no replicas; expected upstream.url beside them")
         return self
 
 
 ServedModel = ChatModel | EmbeddingModel | RerankModel | ImageModel | AudioModel | ModerationModel
 """Models that one upstream answers, or several equal ones."""
+ReplicatedModel = ServedModel | PredictorModel
+"""The same, and predictors, which may also be answered in the gateway's process."""
 ModelSettings = Annotated[
     ChatModel
     | EmbeddingModel

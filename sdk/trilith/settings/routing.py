@@ -16,8 +16,8 @@ _HOURS = re.compile(rf"{_TIME}-({_TIME}|24:00)")
 class HealthSettings(Section):
     """Asks every replica now and then whether it is well, whether or not calls go there."""
 
-    path: str = Field("/health", pattern=r"^/[^\s]*$")
-    """What to GET; any status below 400 is well."""
+    path: str | None = Field(None, pattern=r"^/[^\s]*$")
+    """What to GET; any status below 400 is well. None: `/health`, of predictors `/v2/health/ready`."""
     interval_s: float = Field(5, gt=0)
     """How often (seconds)."""
     timeout_s: float = Field(2, gt=0)
