@@ -211,6 +211,18 @@ class TestValidation:
         assert [fault.code for fault in done.errors.data] == [code]
         assert not upstream.calls
 
+    def test_a_line_longer_than_any_body_fails_the_batch_and_is_named(
+        self, start_gateway: StartGateway
+    ) -> None:
+        upstream = MemoryUpstream()
+        desk = Desk(start_gateway({"echo": upstream}, gateway={"max_body_bytes": 2048}))
+        done = desk.wait(desk.hand_in([ask(0), ask(1, "x" * 4096)]))
+        assert done.status == "failed"
+        assert done.errors is not None
+        assert done.errors.data is not None
+        assert [(fault.code, fault.line) for fault in done.errors.data] == [("line_too_long", 2)]
+        assert not upstream.calls
+
 
 class TestEnds:
     def test_a_cancelled_batch_keeps_what_was_answered_and_names_the_rest(

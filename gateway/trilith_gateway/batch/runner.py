@@ -15,12 +15,11 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trilith_gateway.batch import line as lines
-from trilith_gateway.batch.line import Line, Results
+from trilith_gateway.batch.line import Results
 from trilith_gateway.batch.shelf import Shelf, StoredFile, written
 from trilith_gateway.batch.table import Batch, Batches
 from trilith_gateway.batch.turn import Turn
@@ -180,9 +179,10 @@ class BatchRunner:
         """Take one batch from where it is to its end."""
         batch, table = run.batch, self.table
         source = await asyncio.to_thread(self._input, batch)
-        most = self._platform.settings.batches.max_lines
+        settings = self._platform.settings
+        bounds = (settings.batches.max_lines, settings.gateway.max_body_bytes)
         try:
-            total, faults = await asyncio.to_thread(lines.check, source, batch.endpoint, most)
+            total, faults = await asyncio.to_thread(lines.check, source, batch.endpoint, *bounds)
         except FileNotFoundError:
             message = "The input file is gone: it was deleted, or has expired."
             total, faults = 0, [{"code": "file_not_found", "message": message, "line": None, "param": None}]
@@ -229,10 +229,10 @@ class BatchRunner:
         self, run: _Run, source: Path, results: Results, tries: dict[int, tuple[int, bool]]
     ) -> None:
         """Answer the lines that are left, a few at a time."""
-        left = (found for found in lines.lines(source) if found.number not in results.done)
+        left = lines.Reader(source, results.done)
 
-        async def work(left: Iterator[Line]) -> None:
-            for item in left:
+        async def work() -> None:
+            while (item := await left.take()) is not None:
                 outcome = await self._turn.take(
                     run.batch, item, tries.get(item.number, (0, False))[0], lambda: self._given_up(run)
                 )
@@ -246,17 +246,16 @@ class BatchRunner:
             return
         async with asyncio.TaskGroup() as group:
             for _ in range(self._platform.settings.batches.concurrency):
-                group.create_task(work(left))
+                group.create_task(work())
 
     def _given_up(self, run: _Run) -> bool:
         return run.stopping or run.over() is not None
 
     def _leave_out(self, batch: Batch, source: Path, results: Results, end: str) -> None:
         code, message = _ENDS[end]
-        for item in lines.lines(source):
-            if item.number not in results.done:
-                name = f"batch_req_{batch.id[6:22]}{item.number:08d}"
-                results.add(item.number, lines.unanswered(name, item.custom_id, code, message))
+        for item in lines.lines(source, results.done):
+            name = f"batch_req_{batch.id[6:22]}{item.number:08d}"
+            results.add(item.number, lines.unanswered(name, item.custom_id, code, message))
 
     def _files(self, batch: Batch, results: Results) -> tuple[str | None, str | None]:
         """Write output and errors; done again after a kill, it makes the same files."""
