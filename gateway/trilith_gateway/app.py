@@ -16,7 +16,17 @@ from trilith_gateway import platform as platforms
 from trilith_gateway.batch.runner import BatchRunner
 from trilith_gateway.platform import Platform
 from trilith_gateway.reload import Reloader, Source
-from trilith_gateway.routes import batch, convention, feedback, inference, model, openai, operation, page
+from trilith_gateway.routes import (
+    batch,
+    convention,
+    feedback,
+    file,
+    inference,
+    model,
+    openai,
+    operation,
+    page,
+)
 
 
 def create_app(
@@ -79,6 +89,7 @@ def assemble(
     app.include_router(model.router(platform))
     app.include_router(feedback.router(platform))
     app.include_router(batch.router(platform, runner))
+    app.include_router(file.router(platform, runner.shelf))
     app.include_router(operation.router(platform))
     convention.install(app)
     edge.dress(app)

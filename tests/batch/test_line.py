@@ -26,13 +26,17 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "input"
 
 
+def write(source: Path, data: bytes) -> None:
+    source.write_bytes(data)
+
+
 def checked(source: Path, most_lines: int = 100) -> tuple[int, list[dict[str, Any]]]:
     return lines.check(source, ENDPOINT, most_lines, BOUND)
 
 
 def test_a_line_as_long_as_a_body_may_be_is_taken_and_a_longer_one_is_named(source: Path) -> None:
     fits = ask("b").ljust(BOUND)
-    source.write_bytes(b"\n".join([ask("a"), fits, ask("c"), fits + b" ", ask("d"), b" " * 9 * BOUND]))
+    write(source, b"\n".join([ask("a"), fits, ask("c"), fits + b" ", ask("d"), b" " * 9 * BOUND]))
     count, faults = checked(source)
     assert count == 4
     assert [(fault["code"], fault["line"]) for fault in faults] == [
@@ -44,7 +48,7 @@ def test_a_line_as_long_as_a_body_may_be_is_taken_and_a_longer_one_is_named(sour
 
 
 def test_no_more_of_a_line_is_held_in_memory_than_it_may_have(source: Path) -> None:
-    source.write_bytes(ask("a") + b" " * 64 * 1024 * 1024)
+    write(source, ask("a") + b" " * 64 * 1024 * 1024)
     tracemalloc.start()
     try:
         assert [fault["code"] for fault in checked(source)[1]] == ["line_too_long"]
@@ -54,12 +58,12 @@ def test_no_more_of_a_line_is_held_in_memory_than_it_may_have(source: Path) -> N
 
 
 def test_empty_lines_count_too_so_that_a_file_of_them_is_soon_refused(source: Path) -> None:
-    source.write_bytes(b"\n" * 1000 + ask("a"))
+    write(source, b"\n" * 1000 + ask("a"))
     assert [fault["code"] for fault in checked(source, most_lines=10)[1]] == ["too_many_lines"]
 
 
 async def test_others_go_on_while_a_long_line_is_read(source: Path) -> None:
-    source.write_bytes(ask("a", "[" * 4_000_000) + b"\n" + ask("b"))
+    write(source, ask("a", "[" * 4_000_000) + b"\n" + ask("b"))
     turns = 0
 
     async def others() -> None:
@@ -80,7 +84,7 @@ async def test_others_go_on_while_a_long_line_is_read(source: Path) -> None:
 
 
 async def test_several_tasks_share_the_lines_that_are_left(source: Path) -> None:
-    source.write_bytes(b"\n".join(ask(f"c{number}") for number in range(1, 31)))
+    write(source, b"\n".join(ask(f"c{number}") for number in range(1, 31)))
     reader = lines.Reader(source, done={2, 30})
     found: list[int] = []
 
@@ -93,7 +97,7 @@ async def test_several_tasks_share_the_lines_that_are_left(source: Path) -> None
 
 
 async def test_lines_that_are_done_are_not_even_parsed(source: Path) -> None:
-    source.write_bytes(b"this was answered before\n" + ask("b"))
+    write(source, b"this was answered before\n" + ask("b"))
     reader = lines.Reader(source, done={1})
     assert (await reader.take()) == lines.Line(
         2, "b", ENDPOINT, json.dumps(json.loads(ask("b"))["body"]).encode()

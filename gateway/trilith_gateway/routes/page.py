@@ -53,6 +53,7 @@ _MEANINGS: Final[Mapping[int, str]] = {
     403: "The key may not do this, or a policy refuses the content",
     404: "No such model for this key",
     408: "The request did not come in time",
+    409: "It is in a state in which this cannot be done",
     413: "The body is too long",
     415: "The body is compressed",
     422: "The `Idempotency-Key` was used for another request",
