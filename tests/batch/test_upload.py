@@ -54,9 +54,10 @@ def begin(shelf: Dying) -> Iterator[Callable[..., Upload]]:
     made: list[Upload] = []
 
     def begun(declared: int = 0, shelf: Shelf = shelf) -> Upload:
-        made.append(Upload(shelf, KEY, BOUNDS))
-        made[-1].begin(declared)
-        return made[-1]
+        upload = Upload(shelf, KEY, BOUNDS)
+        made.append(upload)
+        upload.begin(declared)
+        return upload
 
     yield begun
     for upload in made:
