@@ -131,6 +131,48 @@ class TestBatches:
             assert caught.value.param == "endpoint"
 
 
+class TestMaking:
+    @pytest.mark.parametrize(
+        "metadata",
+        [{str(n): "" for n in range(17)}, {"x" * 65: ""}, {"x": "y" * 513}, {"x": 1}, {"x": None}, []],
+    )
+    def test_metadata_beyond_openais_bounds_are_refused(self, desk: Desk, metadata: Any) -> None:
+        file = desk.upload(jsonl([ask(0)]))
+        with pytest.raises(openai.BadRequestError) as caught:
+            desk.create(file, metadata=metadata)
+        assert caught.value.param == "metadata"
+
+    def test_metadata_within_them_come_back(self, desk: Desk) -> None:
+        metadata = {f"{n:064}": "\0" * 512 for n in range(16)}
+        made = desk.hand_in([ask(0)], metadata=metadata)
+        assert made.metadata == desk.openai.batches.retrieve(made.id).metadata == metadata
+
+    def test_what_is_not_offered_is_refused_by_name(self, desk: Desk) -> None:
+        file = desk.upload(jsonl([ask(0)]))
+        for more in (
+            {"output_expires_after": {"anchor": "created_at", "seconds": 3600}},
+            {"extra_body": {"completion_window": "48h"}},
+        ):
+            with pytest.raises(openai.BadRequestError) as caught:
+                desk.create(file, **more)
+            assert caught.value.param in ("output_expires_after", "completion_window")
+
+    def test_what_a_batch_wrote_is_no_input(self, desk: Desk) -> None:
+        done = desk.wait(desk.hand_in([ask(0)]))
+        with pytest.raises(openai.BadRequestError, match="no input of a batch"):
+            desk.create(done.output_file_id or "")
+
+    def test_batches_are_listed_page_by_page_newest_first(self, gateway: Gateway, desk: Desk) -> None:
+        file = desk.upload(jsonl([ask(0)]))
+        with another_leads(gateway):
+            made = [desk.create(file).id for _ in range(5)]
+            page = desk.openai.batches.list(limit=2)
+            assert ([batch.id for batch in page.data], page.has_more) == (made[:-3:-1], True)
+            assert [batch.id for batch in page] == made[::-1]
+            with pytest.raises(openai.BadRequestError):
+                desk.openai.batches.list(after="\0")
+
+
 class TestValidation:
     @pytest.mark.parametrize(
         ("lines", "code"),
