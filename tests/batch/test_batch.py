@@ -23,6 +23,7 @@ from trilith.testing import MemoryUpstream
 from trilith_gateway.batch import runner
 from trilith_gateway.batch.runner import BatchRunner, _Run
 from trilith_gateway.store.home import instance
+from trilith_gateway.terms import Terms
 
 Spoil = Callable[[], tuple[Batch, Callable[[], object]]]
 
@@ -102,6 +103,37 @@ class TestBatches:
         desk = open_desk(gateway, gateway.mint(team="slow", requests_per_minute=60))
         done = desk.wait(desk.hand_in([ask(n) for n in range(62)]))
         assert len(desk.read(done.output_file_id)) == 62
+
+    def test_a_line_that_its_keys_limit_will_never_let_in_is_refused_and_holds_up_no_other(
+        self, gateway: Gateway, open_desk: OpenDesk
+    ) -> None:
+        desk = open_desk(gateway, gateway.mint(team="slow", terms=Terms(tokens_per_minute=5000)))
+        done = desk.wait(desk.hand_in([*(ask(n, max_tokens=9000) for n in range(8)), ask(8, max_tokens=9)]))
+        assert done.status == "completed"
+        assert [line["custom_id"] for line in desk.read(done.output_file_id)] == ["line 8"]
+        refused = desk.read(done.error_file_id)
+        assert {line["response"]["status_code"] for line in refused} == {429}
+        assert len(refused) == 8
+
+    def test_a_team_with_many_batches_makes_room_for_one_that_has_none(
+        self, start_gateway: StartGateway, open_desk: OpenDesk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runner, "_MOST_BATCHES", 2)
+        upstream = MemoryUpstream(delay_s=0.1)
+        gateway = start_gateway({"echo": upstream})
+        many, one = open_desk(gateway), open_desk(gateway, gateway.mint(team="others"))
+        made = [many.hand_in([ask(n) for n in range(300)]) for _ in range(3)]
+        until(lambda: len(upstream.calls) > 10, what="lines being asked for")
+        done = one.wait(one.hand_in([ask(0)]))
+        assert done.status == "completed"
+        assert {many.openai.batches.retrieve(batch.id).status for batch in made} <= {
+            "in_progress",
+            "validating",
+        }
+        for batch in made:
+            many.openai.batches.cancel(batch.id)
+        answered = sum(len(many.read(many.wait(batch).output_file_id)) for batch in made)
+        assert answered + 1 == len(upstream.calls)
 
     def test_a_revoked_keys_batch_is_not_answered_any_more(
         self, open_desk: OpenDesk, start_gateway: StartGateway

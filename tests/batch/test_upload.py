@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from trilith_gateway import key
 from trilith_gateway.batch.shelf import Shelf, StoredFile
 from trilith_gateway.batch.table import Batches
 from trilith_gateway.batch.table import new_id as new_batch
-from trilith_gateway.batch.upload import FORM_BYTES, Bounds, Upload
+from trilith_gateway.batch.upload import FORM_BYTES, Bounds, Form, Upload
 
 __all__ = ["opened", "postgres_url", "server", "url"]
 
@@ -229,3 +230,16 @@ def test_the_room_of_a_deleted_file_stays_taken_while_an_open_batch_reads_it(
         table.end(id, "completed")
         shelf.release(made.id)
     put(begin(), b"x" * 600)
+
+
+def test_a_form_is_searched_in_slices_as_if_it_were_whole(tmp_path: Path) -> None:
+    mark, at = b"\r\n--mark", Form.SLICE_BYTES
+    for place in (0, 5, at - 9, at - 4, at - 1, at, at + 3, 2 * at - 2):
+        data = bytearray(2 * at + 100)
+        data[place : place + len(mark)] = mark
+        (tmp_path / "form").write_bytes(data)
+        with (tmp_path / "form").open("rb") as file, Form(file.fileno(), 0, access=mmap.ACCESS_READ) as form:
+            for start in (0, place, place + 1, at):
+                for stop in (None, place + len(mark), place + len(mark) - 1):
+                    expected = data.find(mark, start, *(() if stop is None else (stop,)))
+                    assert form.find(mark, start, *(() if stop is None else (stop,))) == expected

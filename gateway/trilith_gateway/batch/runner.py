@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,7 @@ class _Run:
     results: Results | None = None
     task: asyncio.Task[None] | None = None
     stopping: bool = False
-    """Whether this process is about to end."""
+    """Whether it is left for later: this process is about to end, or another team has no batch under way."""
     counts: tuple[int, int] = field(default=(-1, -1))
     """What the table was told."""
 
@@ -132,19 +133,38 @@ class BatchRunner:
         if time.time() - self._expired_at >= _EXPIRE_S:
             self._expired_at = time.time()
             await asyncio.to_thread(self._tidy)
-        for batch in found:
-            if (run := self._runs.get(batch.id)) is not None:
-                run.status = batch.status
-            elif batch.id in self._failures and time.monotonic() < self._failures[batch.id].until:
-                continue
-            elif len(self._runs) < _MOST_BATCHES:
-                run = self._runs[batch.id] = _Run(batch, batch.status)
-                run.task = asyncio.create_task(self._guarded(run))
+        self._share(found)
         for run in list(self._runs.values()):
             await self._tell(run)
         if not self._runs:
             self._leads = False
             await asyncio.to_thread(self._leader.resign)
+
+    def _share(self, found: Sequence[Batch]) -> None:
+        """Begin what waits, oldest first, and first for teams that have the fewest batches under way."""
+        waiting: list[Batch] = []
+        for batch in found:
+            if (run := self._runs.get(batch.id)) is not None:
+                run.status = batch.status
+            elif batch.id not in self._failures or time.monotonic() >= self._failures[batch.id].until:
+                waiting.append(batch)
+        going = [run for run in self._runs.values() if not run.stopping]
+        shares = Counter(run.batch.team for run in going)
+        while waiting and len(self._runs) < _MOST_BATCHES:
+            batch = min(waiting, key=lambda batch: shares[batch.team])
+            waiting.remove(batch)
+            shares[batch.team] += 1
+            run = self._runs[batch.id] = _Run(batch, batch.status)
+            run.task = asyncio.create_task(self._guarded(run))
+        left_out = {batch.team for batch in waiting if not shares[batch.team]}
+        for _ in range(len(left_out) - (len(self._runs) - len(going))):
+            team, most = shares.most_common(1)[0]
+            if most < 2:
+                break
+            newest = max((run for run in going if run.batch.team == team), key=lambda run: run.batch.at)
+            newest.stopping = True  # its lines under way end, and it goes on when there is room
+            going.remove(newest)
+            shares[team] -= 1
 
     def _tidy(self) -> None:
         self.shelf.expire()

@@ -12,7 +12,7 @@ import mmap
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import IO
+from typing import IO, Any
 
 from trilith.errors import APIStatusError
 from trilith_gateway import multipart, request
@@ -103,7 +103,7 @@ class Upload:
             self._begun().flush()
             if not self._size:
                 request.refuse("The body is empty, expected a form with `file` and `purpose`.", None)
-            with self._path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as raw:
+            with self._path.open("rb") as file, Form(file.fileno(), 0, access=mmap.ACCESS_READ) as raw:
                 return self._keep(raw, *_form(raw, content_type))
 
     def _keep(self, raw: mmap.mmap, found: multipart.Part, fields: dict[str, str]) -> StoredFile:
@@ -156,6 +156,25 @@ class Upload:
                 "(setting batches.team_bytes). Delete some first.",
                 "team_storage_full",
             )
+
+
+class Form(mmap.mmap):
+    """A form on the disk, which is searched a slice at a time.
+
+    A search holds the interpreter to its end, half a second for a hundred megabytes; others wait for it.
+    """
+
+    SLICE_BYTES = 256 * 1024
+
+    def find(self, sub: Any, start: int = 0, stop: int | None = None) -> int:
+        """Return where `sub` begins in `[start, stop)`, or -1."""
+        end = len(self) if stop is None else min(stop, len(self))
+        for at in range(start, end, self.SLICE_BYTES):
+            found = super().find(sub, at, min(end, at + self.SLICE_BYTES + len(sub) - 1))
+            if found >= 0:
+                return found
+            time.sleep(0)
+        return -1
 
 
 def _form(raw: mmap.mmap, content_type: str) -> tuple[multipart.Part, dict[str, str]]:
