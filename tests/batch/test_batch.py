@@ -20,7 +20,7 @@ from support.gateway import Gateway, StartGateway
 from support.installed import until
 
 from trilith.testing import MemoryUpstream
-from trilith_gateway.batch import runner
+from trilith_gateway.batch import runner, table
 from trilith_gateway.batch.runner import BatchRunner, _Run
 from trilith_gateway.store.home import instance
 from trilith_gateway.terms import Terms
@@ -284,6 +284,18 @@ class TestEnds:
         assert {line["error"]["code"] for line in desk.read(done.error_file_id)} == {"batch_expired"}
         assert desk.openai.files.retrieve(file.id).id == file.id
         assert not upstream.calls
+
+    def test_a_batch_that_expires_midway_hands_out_what_was_answered(
+        self, open_desk: OpenDesk, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(table, "WINDOW_S", 5.0)
+        desk = open_desk(start_gateway({"echo": MemoryUpstream(delay_s=0.3)}))
+        done = desk.wait(desk.hand_in([ask(n) for n in range(300)]))
+        assert (done.status, done.expired_at is not None, done.completed_at) == ("expired", True, None)
+        answered, left = desk.read(done.output_file_id), desk.read(done.error_file_id)
+        assert len(answered) + len(left) == 300
+        assert len(answered) > 0
+        assert {line["error"]["code"] for line in left} == {"batch_expired"}
 
     def test_a_batch_whose_input_is_gone_is_not_made(self, gateway: Gateway, desk: Desk) -> None:
         file = desk.upload(jsonl([ask(0)]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from support.gateway import Gateway, StartGateway
 from support.installed import until
 
 from trilith.testing import MemoryUpstream
+from trilith_gateway.app import assemble
 from trilith_gateway.terms import Terms
 
 
@@ -141,6 +143,25 @@ class TestFiles:
             until(lambda: gateway.rows("select * from files"), what="room being taken")
         until(lambda: not gateway.rows("select * from files"), what="room being given back")
         assert list((gateway.home / "files").iterdir()) == []
+
+    def test_a_caller_that_breaks_off_is_no_fault_of_the_gateway(self, gateway: Gateway) -> None:
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, str]:
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/files",
+            "query_string": b"",
+            "headers": [(b"authorization", f"Bearer {gateway.token}".encode())],
+        }
+        asyncio.run(assemble(gateway.platform)(scope, receive, send))  # raises nothing
+        assert sent[0]["status"] == 408
 
 
 class TestLimits:

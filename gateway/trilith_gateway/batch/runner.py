@@ -143,6 +143,8 @@ class BatchRunner:
     def _share(self, found: Sequence[Batch]) -> None:
         """Begin what waits, oldest first, and first for teams that have the fewest batches under way."""
         waiting: list[Batch] = []
+        for id in self._failures.keys() - {batch.id for batch in found}:
+            del self._failures[id]  # ended by somebody else
         for batch in found:
             if (run := self._runs.get(batch.id)) is not None:
                 run.status = batch.status
@@ -216,7 +218,6 @@ class BatchRunner:
         try:
             with Drawer(self.shelf.folder, run.batch.id).locked():
                 await self._end(run, "failed", faults=[_fault("internal_error", _STUCK)])
-            del self._failures[run.batch.id]
         except Exception:
             _log.exception("batch %s could not even be ended; it is tried again", run.batch.id)
 
