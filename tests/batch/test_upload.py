@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -167,6 +168,17 @@ def test_what_is_refused_leaves_nothing_and_gives_its_room_back(shelf: Dying, be
         upload.close()
     assert list(shelf.folder.iterdir()) == rows(shelf) == []
     put(begin(), b"x" * 1000)
+
+
+def test_a_full_disk_is_told_as_what_it_is_and_leaves_nothing(shelf: Dying, begin: Any) -> None:
+    upload = begin()
+    with Path("/dev/full").open("wb") as full:  # takes no byte, as a disk that is full
+        os.dup2(full.fileno(), upload._file.fileno())
+    with pytest.raises(APIStatusError) as caught:
+        put(upload, b"x")
+    assert (caught.value.status_code, caught.value.code) == (507, "disk_full")
+    upload.close()
+    assert list(shelf.folder.iterdir()) == rows(shelf) == []
 
 
 def test_uploads_that_are_still_coming_are_seen_by_nobody_and_swept_by_nobody(

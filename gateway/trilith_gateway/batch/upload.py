@@ -7,14 +7,17 @@ there is a file.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import mmap
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
-from trilith.errors import APIStatusError
+from trilith.errors import APIStatusError, InternalServerError
 from trilith_gateway import multipart, request
 from trilith_gateway.batch.shelf import UPLOADING, Shelf, StoredFile, new_id, settle
 from trilith_gateway.key import Key
@@ -82,9 +85,9 @@ class Upload:
         """Write a part of the body; where more comes than was declared, more room is taken first.
 
         Raises:
-            APIStatusError: as `begin`.
+            APIStatusError: as `begin`; or 507, the disk is full.
         """
-        with self._lock:
+        with self._lock, _room_on_disk():
             file = self._begun()
             self._size += len(data)
             self._check(self._size - FORM_BYTES)
@@ -97,9 +100,9 @@ class Upload:
 
         Raises:
             BadRequestError: the form is not one of a file and its purpose.
-            APIStatusError: 413, the file is too large, or the team has no room left.
+            APIStatusError: 413, the file is too large, or the team has no room left; 507, the disk is full.
         """
-        with self._lock:
+        with self._lock, _room_on_disk():
             self._begun().flush()
             if not self._size:
                 request.refuse("The body is empty, expected a form with `file` and `purpose`.", None)
@@ -132,7 +135,8 @@ class Upload:
             self._closed = True
             if self._file is not None:
                 self._shelf.abandon(self._row.id)
-                self._file.close()
+                with contextlib.suppress(OSError):  # what it could not write is not wanted any more
+                    self._file.close()
                 self._file = None
 
     def _begun(self) -> IO[bytes]:
@@ -214,6 +218,22 @@ def kept_s(fields: dict[str, str], most_s: float) -> float:
             "expires_after",
         )
     return min(float(whole), most_s)
+
+
+@contextlib.contextmanager
+def _room_on_disk() -> Iterator[None]:
+    """Tell of a disk that is full as what it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InternalServerError(
+            "The gateway's disk has no room left for this file. Its operator has to make some.",
+            status_code=507,
+            code="disk_full",
+            type="server_error",
+        ) from error
 
 
 def _too_large(message: str, code: str) -> APIStatusError:

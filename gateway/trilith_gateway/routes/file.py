@@ -35,7 +35,7 @@ def _uploads(routes: APIRouter, door: Door, platform: Platform, shelf: Shelf) ->
     @routes.post(
         "/v1/files",
         summary="Upload the input of a batch",
-        **described(schema.FILE_FORM, form=True, statuses=(*_STATUSES, 429)),
+        **described(schema.FILE_FORM, form=True, statuses=(*_STATUSES, 429, 507)),
     )
     async def upload(request: Request) -> Response:
         async def work(key: Key) -> Response:

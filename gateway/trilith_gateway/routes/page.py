@@ -63,6 +63,7 @@ _MEANINGS: Final[Mapping[int, str]] = {
     502: "The upstream did not answer, or broke off",
     503: "Not ready, or what it does cannot be recorded",
     504: "The upstream did not answer in time",
+    507: "The gateway's disk is full",
 }
 
 _UNREAD: Final = (400, 408, 431)
