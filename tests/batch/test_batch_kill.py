@@ -147,6 +147,25 @@ def test_a_kill_at_any_step_loses_no_line_and_repeats_none_that_was_written(
     assert 20 <= calls <= 20 + (CONCURRENCY if number == 7 else 0)
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_kill_during_an_upload_leaves_a_whole_file_or_nothing(platform: Platform, when: str) -> None:
+    key = platform.command("keys", "create", "load", "--quiet")
+    platform.start_as(str(DYING), f"{SHELF}.put", when, "1", "serve")
+    with openai.OpenAI(base_url=f"{platform.url}/v1", api_key=key, max_retries=0) as client:
+        with contextlib.suppress(openai.APIConnectionError):
+            client.files.create(file=("in.jsonl", b"x" * 100_000), purpose="batch")
+        assert platform.process is not None
+        assert platform.process.wait(timeout=60) == -signal.SIGKILL
+        platform.start()
+        folder = platform.home / "files"
+        until(lambda: not list(folder.glob("upload-*")), what="what the kill left being swept")
+        files = client.files.list().data
+        assert [file.bytes for file in files] == [100_000] * (when == "after")
+        assert [path.name for path in folder.iterdir()] == [file.id for file in files]
+        for file in files:
+            assert client.files.content(file.id).content == b"x" * 100_000
+
+
 def test_of_several_workers_one_runs_a_batch_and_another_takes_it_over(platform: Platform) -> None:
     key = platform.command("keys", "create", "load", "--quiet")
     platform.start("serve", "--workers", "2")
