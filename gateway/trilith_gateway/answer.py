@@ -11,16 +11,25 @@ from trilith_gateway.api import Api
 from trilith_gateway.exchange import Answer, Exchange
 from trilith_gateway.limits.seam import Allowance
 
+_RETRIED = (409, 429)
+"""Statuses below 500 that OpenAI's client tries again."""
+
 
 def error(exchange: Exchange, error: APIError) -> Answer:
     """Return the answer that tells a caller of an error."""
-    headers = {"content-type": "application/json"}
+    headers = {"content-type": "application/json", **advice(error)}
+    return Answer(fault.status(error), headers, sse.dump(exchange.operation.error(error)))
+
+
+def advice(error: APIError) -> dict[str, str]:
+    """Return the headers that say whether and when to try again."""
+    headers: dict[str, str] = {}
     if isinstance(error, APIStatusError) and error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after_s)))
     status = fault.status(error)
-    if (status >= 500 or status == 429) and (not error.retryable or isinstance(error, APITimeoutError)):
+    if (status >= 500 or status in _RETRIED) and (not error.retryable or isinstance(error, APITimeoutError)):
         headers["x-should-retry"] = "false"  # clients would: by the status alone
-    return Answer(status, headers, sse.dump(exchange.operation.error(error)))
+    return headers
 
 
 def headers(exchange: Exchange, ready: Answer) -> dict[str, str]:
@@ -55,11 +64,17 @@ def headers(exchange: Exchange, ready: Answer) -> dict[str, str]:
         if exchange.tries is not None:
             amount += charge.spent(exchange)
         found["x-trilith-cost-usd"] = format_usd(amount)
+    if exchange.allowance is not None or exchange.token_allowance is not None:
+        tell_rates(exchange, found)
+    return found
+
+
+def tell_rates(exchange: Exchange, found: dict[str, str]) -> None:
+    """Add the headers that say how much the caller's limits leave."""
     if (allowance := exchange.allowance) is not None:
         _tell(found, "requests", allowance)
     if (allowance := exchange.token_allowance) is not None:
         _tell(found, "tokens", allowance)
-    return found
 
 
 def _tell(found: dict[str, str], what: str, allowance: Allowance) -> None:

@@ -20,6 +20,7 @@ from trilith_gateway.routes import (
     batch,
     convention,
     feedback,
+    file,
     inference,
     model,
     openai,
@@ -92,6 +93,7 @@ def assemble(
     app.include_router(model.router(platform))
     app.include_router(feedback.router(platform))
     app.include_router(batch.router(platform, runner))
+    app.include_router(file.router(platform, runner.shelf))
     app.include_router(operation.router(platform, readiness))
     convention.install(app)
     edge.dress(app)

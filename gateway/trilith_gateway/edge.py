@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -51,7 +52,11 @@ def dress(app: FastAPI) -> None:
         given = InternalServerError("The gateway failed; its log has the reason.", status_code=500)
         return _answer(request, given, {"x-request-id": new_id(time.time_ns())})
 
+    async def left(request: Request, error: Exception) -> Response:
+        return Response(status_code=408)  # that a caller breaks off is no fault to log; nobody reads this
+
     app.add_exception_handler(HTTPException, refused)
+    app.add_exception_handler(ClientDisconnect, left)
     app.add_exception_handler(Exception, failed)
     app.add_middleware(_Named)
 

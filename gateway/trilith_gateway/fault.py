@@ -12,6 +12,7 @@ _TYPES = {
     403: "permission_error",
     404: "invalid_request_error",
     408: "invalid_request_error",
+    409: "invalid_request_error",
     413: "invalid_request_error",
     415: "invalid_request_error",
     422: "invalid_request_error",

@@ -1,99 +1,42 @@
-"""Files and batches through OpenAI's own client, against a gateway with an in-memory model."""
+"""Batches through OpenAI's own client, against a gateway with an in-memory model."""
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
-import io
 import json
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import openai
 import pytest
+from batch.conftest import OpenDesk
 from openai.types import Batch
-from support.gateway import PRICE, Gateway, StartGateway
+from support.desk import ENDPOINT, HALF, Desk, ask, jsonl
+from support.gateway import Gateway, StartGateway
+from support.installed import until
 
 from trilith.testing import MemoryUpstream
+from trilith_gateway.batch import runner, table
 from trilith_gateway.batch.runner import BatchRunner, _Run
+from trilith_gateway.store.home import instance
+from trilith_gateway.terms import Terms
 
-HALF = {"price": PRICE | {"batch_factor": "0.5"}}
-ENDPOINT: Any = "/v1/chat/completions"
-
-
-def ask(number: int, text: str = "hello there", **body: Any) -> dict[str, Any]:
-    message = {"role": "user", "content": text}
-    return {
-        "custom_id": f"line {number}",
-        "method": "POST",
-        "url": ENDPOINT,
-        "body": {"model": "echo", "messages": [message], **body},
-    }
+Spoil = Callable[[], tuple[Batch, Callable[[], object]]]
 
 
-def jsonl(lines: list[Any]) -> bytes:
-    return b"".join(
-        (line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines
-    )
-
-
-_OPEN = ExitStack()
-
-
-@pytest.fixture(autouse=True)
-def _close_clients() -> Iterator[None]:
-    with _OPEN:
-        yield
-
-
-class Desk:
-    """A client that hands in batches and waits for them."""
-
-    def __init__(self, gateway: Gateway, token: str | None = None) -> None:
-        self.openai = _OPEN.enter_context(
-            openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=token or gateway.token, max_retries=0)
-        )
-
-    def hand_in(self, lines: list[Any], *, endpoint: Any = ENDPOINT, **more: Any) -> Batch:
-        file = self.openai.files.create(file=("in.jsonl", io.BytesIO(jsonl(lines))), purpose="batch")
-        return self.openai.batches.create(
-            input_file_id=file.id, endpoint=endpoint, completion_window="24h", **more
-        )
-
-    def wait(self, batch: Batch, *, seconds: float = 30) -> Batch:
-        deadline = time.monotonic() + seconds
-        while (batch := self.openai.batches.retrieve(batch.id)).status in (
-            "validating",
-            "in_progress",
-            "finalizing",
-            "cancelling",
-        ):
-            assert time.monotonic() < deadline, batch
-            time.sleep(0.05)
-        return batch
-
-    def read(self, id: str | None) -> list[dict[str, Any]]:
-        if id is None:
-            return []
-        return [json.loads(line) for line in self.openai.files.content(id).text.splitlines()]
-
-
-@pytest.fixture
-def upstream() -> MemoryUpstream:
-    return MemoryUpstream()
-
-
-@pytest.fixture
-def gateway(start_gateway: StartGateway, upstream: MemoryUpstream) -> Gateway:
-    return start_gateway({"echo": upstream}, echo=HALF)
-
-
-@pytest.fixture
-def desk(gateway: Gateway) -> Desk:
-    return Desk(gateway)
+@contextmanager
+def another_leads(gateway: Gateway) -> Iterator[None]:
+    """Let batches wait, for a process that leads and does nothing."""
+    name = f"batches {instance(gateway.home)}"
+    with gateway.platform.store.reading() as connection:
+        connection.execute("insert or replace into leaders values (?, 'another', 1e12)", (name,))
+    yield
+    with gateway.platform.store.reading() as connection:
+        connection.execute("delete from leaders where name = ?", (name,))
 
 
 class TestBatches:
@@ -138,32 +81,67 @@ class TestBatches:
         assert len(gateway.ledger()) == 1
 
     def test_a_model_that_is_overloaded_is_asked_again_and_charged_once(
-        self, start_gateway: StartGateway
+        self, open_desk: OpenDesk, start_gateway: StartGateway
     ) -> None:
         gateway = start_gateway({"echo": MemoryUpstream(fail_with=[503, 429])})
-        desk = Desk(gateway)
+        desk = open_desk(gateway)
         assert len(desk.read(desk.wait(desk.hand_in([ask(0)])).output_file_id)) == 1
         assert sorted(row["rule"] for row in gateway.ledger()) == ["failed", "failed", "usage"]
 
-    def test_a_batch_stays_within_its_keys_budget(self, gateway: Gateway) -> None:
+    def test_a_batch_stays_within_its_keys_budget(self, open_desk: OpenDesk, gateway: Gateway) -> None:
         token = gateway.mint(team="poor", budget_pico_usd=120_000_000)
-        desk = Desk(gateway, token)
+        desk = open_desk(gateway, token)
         done = desk.wait(desk.hand_in([ask(n, max_tokens=2) for n in range(40)]))
         assert 0 < len(desk.read(done.output_file_id)) < 40
         errors = desk.read(done.error_file_id)
         assert {line["response"]["body"]["error"]["code"] for line in errors} == {"insufficient_quota"}
         assert sum(row["amount_pico_usd"] for row in gateway.ledger()) <= 120_000_000
 
-    def test_a_line_that_comes_too_fast_for_its_key_waits_and_is_not_lost(self, gateway: Gateway) -> None:
-        desk = Desk(gateway, gateway.mint(team="slow", requests_per_minute=60))
+    def test_a_line_that_comes_too_fast_for_its_key_waits_and_is_not_lost(
+        self, open_desk: OpenDesk, gateway: Gateway
+    ) -> None:
+        desk = open_desk(gateway, gateway.mint(team="slow", requests_per_minute=60))
         done = desk.wait(desk.hand_in([ask(n) for n in range(62)]))
         assert len(desk.read(done.output_file_id)) == 62
 
-    def test_a_revoked_keys_batch_is_not_answered_any_more(self, start_gateway: StartGateway) -> None:
+    def test_a_line_that_its_keys_limit_will_never_let_in_is_refused_and_holds_up_no_other(
+        self, gateway: Gateway, open_desk: OpenDesk
+    ) -> None:
+        desk = open_desk(gateway, gateway.mint(team="slow", terms=Terms(tokens_per_minute=5000)))
+        done = desk.wait(desk.hand_in([*(ask(n, max_tokens=9000) for n in range(8)), ask(8, max_tokens=9)]))
+        assert done.status == "completed"
+        assert [line["custom_id"] for line in desk.read(done.output_file_id)] == ["line 8"]
+        refused = desk.read(done.error_file_id)
+        assert {line["response"]["status_code"] for line in refused} == {429}
+        assert len(refused) == 8
+
+    def test_a_team_with_many_batches_makes_room_for_one_that_has_none(
+        self, start_gateway: StartGateway, open_desk: OpenDesk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runner, "_MOST_BATCHES", 2)
+        upstream = MemoryUpstream(delay_s=0.1)
+        gateway = start_gateway({"echo": upstream})
+        many, one = open_desk(gateway), open_desk(gateway, gateway.mint(team="others"))
+        made = [many.hand_in([ask(n) for n in range(300)]) for _ in range(3)]
+        until(lambda: len(upstream.calls) > 10, what="lines being asked for")
+        done = one.wait(one.hand_in([ask(0)]))
+        assert done.status == "completed"
+        assert {many.openai.batches.retrieve(batch.id).status for batch in made} <= {
+            "in_progress",
+            "validating",
+        }
+        for batch in made:
+            many.openai.batches.cancel(batch.id)
+        answered = sum(len(many.read(many.wait(batch).output_file_id)) for batch in made)
+        assert answered + 1 == len(upstream.calls)
+
+    def test_a_revoked_keys_batch_is_not_answered_any_more(
+        self, open_desk: OpenDesk, start_gateway: StartGateway
+    ) -> None:
         upstream = MemoryUpstream(delay_s=0.05)
         gateway = start_gateway({"echo": upstream})
         token = gateway.mint(team="gone")
-        desk = Desk(gateway, token)
+        desk = open_desk(gateway, token)
         made = desk.hand_in([ask(n) for n in range(200)])
         while not upstream.calls:
             time.sleep(0.01)
@@ -183,6 +161,48 @@ class TestBatches:
             with pytest.raises(openai.BadRequestError) as caught:
                 desk.hand_in([ask(0)], endpoint=endpoint)
             assert caught.value.param == "endpoint"
+
+
+class TestMaking:
+    @pytest.mark.parametrize(
+        "metadata",
+        [{str(n): "" for n in range(17)}, {"x" * 65: ""}, {"x": "y" * 513}, {"x": 1}, {"x": None}, []],
+    )
+    def test_metadata_beyond_openais_bounds_are_refused(self, desk: Desk, metadata: Any) -> None:
+        file = desk.upload(jsonl([ask(0)]))
+        with pytest.raises(openai.BadRequestError) as caught:
+            desk.create(file, metadata=metadata)
+        assert caught.value.param == "metadata"
+
+    def test_metadata_within_them_come_back(self, desk: Desk) -> None:
+        metadata = {f"{n:064}": "\0" * 512 for n in range(16)}
+        made = desk.hand_in([ask(0)], metadata=metadata)
+        assert made.metadata == desk.openai.batches.retrieve(made.id).metadata == metadata
+
+    def test_what_is_not_offered_is_refused_by_name(self, desk: Desk) -> None:
+        file = desk.upload(jsonl([ask(0)]))
+        for more in (
+            {"output_expires_after": {"anchor": "created_at", "seconds": 3600}},
+            {"extra_body": {"completion_window": "48h"}},
+        ):
+            with pytest.raises(openai.BadRequestError) as caught:
+                desk.create(file, **more)
+            assert caught.value.param in ("output_expires_after", "completion_window")
+
+    def test_what_a_batch_wrote_is_no_input(self, desk: Desk) -> None:
+        done = desk.wait(desk.hand_in([ask(0)]))
+        with pytest.raises(openai.BadRequestError, match="no input of a batch"):
+            desk.create(done.output_file_id or "")
+
+    def test_batches_are_listed_page_by_page_newest_first(self, gateway: Gateway, desk: Desk) -> None:
+        file = desk.upload(jsonl([ask(0)]))
+        with another_leads(gateway):
+            made = [desk.create(file).id for _ in range(5)]
+            page = desk.openai.batches.list(limit=2)
+            assert ([batch.id for batch in page.data], page.has_more) == (made[:-3:-1], True)
+            assert [batch.id for batch in page] == made[::-1]
+            with pytest.raises(openai.BadRequestError):
+                desk.openai.batches.list(after="\0")
 
 
 class TestValidation:
@@ -211,13 +231,25 @@ class TestValidation:
         assert [fault.code for fault in done.errors.data] == [code]
         assert not upstream.calls
 
+    def test_a_line_longer_than_any_body_fails_the_batch_and_is_named(
+        self, open_desk: OpenDesk, start_gateway: StartGateway
+    ) -> None:
+        upstream = MemoryUpstream()
+        desk = open_desk(start_gateway({"echo": upstream}, gateway={"max_body_bytes": 2048}))
+        done = desk.wait(desk.hand_in([ask(0), ask(1, "x" * 4096)]))
+        assert done.status == "failed"
+        assert done.errors is not None
+        assert done.errors.data is not None
+        assert [(fault.code, fault.line) for fault in done.errors.data] == [("line_too_long", 2)]
+        assert not upstream.calls
+
 
 class TestEnds:
     def test_a_cancelled_batch_keeps_what_was_answered_and_names_the_rest(
-        self, start_gateway: StartGateway
+        self, open_desk: OpenDesk, start_gateway: StartGateway
     ) -> None:
         upstream = MemoryUpstream(delay_s=0.05)
-        desk = Desk(start_gateway({"echo": upstream}))
+        desk = open_desk(start_gateway({"echo": upstream}))
         made = desk.hand_in([ask(n) for n in range(300)])
         while len(upstream.calls) < 10:
             time.sleep(0.01)
@@ -228,13 +260,16 @@ class TestEnds:
         assert len(answered) + len(left) == 300
         assert {line["error"]["code"] for line in left} == {"batch_cancelled"}
         assert 10 <= len(answered) < 300
-        with pytest.raises(openai.BadRequestError, match="cancelled"):
+        with pytest.raises(openai.ConflictError, match="Cannot cancel a batch with status 'cancelled'") as no:
             desk.openai.batches.cancel(made.id)
+        assert no.value.response.headers["x-should-retry"] == "false"
 
-    def test_a_batch_whose_time_is_over_expires(self, start_gateway: StartGateway) -> None:
+    def test_a_batch_whose_time_is_over_expires(
+        self, open_desk: OpenDesk, start_gateway: StartGateway
+    ) -> None:
         upstream = MemoryUpstream(delay_s=0.05)
         gateway = start_gateway({"echo": upstream})
-        desk = Desk(gateway)
+        desk = open_desk(gateway)
         file = desk.openai.files.create(file=("in.jsonl", jsonl([ask(0), ask(1)])), purpose="batch")
         with gateway.platform.store.reading() as connection:
             connection.execute(
@@ -250,17 +285,39 @@ class TestEnds:
         assert desk.openai.files.retrieve(file.id).id == file.id
         assert not upstream.calls
 
-    def test_a_batch_whose_input_was_deleted_fails(self, gateway: Gateway, desk: Desk) -> None:
-        file = desk.openai.files.create(file=("in.jsonl", jsonl([ask(0)])), purpose="batch")
-        (gateway.home / "files" / file.id).unlink()
-        made = desk.openai.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h")
-        assert desk.wait(made).status == "failed"
+    def test_a_batch_that_expires_midway_hands_out_what_was_answered(
+        self, open_desk: OpenDesk, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(table, "WINDOW_S", 5.0)
+        desk = open_desk(start_gateway({"echo": MemoryUpstream(delay_s=0.3)}))
+        done = desk.wait(desk.hand_in([ask(n) for n in range(300)]))
+        assert (done.status, done.expired_at is not None, done.completed_at) == ("expired", True, None)
+        answered, left = desk.read(done.output_file_id), desk.read(done.error_file_id)
+        assert len(answered) + len(left) == 300
+        assert len(answered) > 0
+        assert {line["error"]["code"] for line in left} == {"batch_expired"}
+
+    def test_a_batch_whose_input_is_gone_is_not_made(self, gateway: Gateway, desk: Desk) -> None:
+        file = desk.upload(jsonl([ask(0)]))
+        (gateway.home / "files" / file).unlink()
+        with pytest.raises(openai.NotFoundError, match="is gone"):
+            desk.create(file)
+        assert desk.openai.batches.list().data == []
+        assert list((gateway.home / "files").iterdir()) == []
+
+    def test_a_batch_has_its_input_from_the_moment_it_is_made(self, gateway: Gateway, desk: Desk) -> None:
+        with another_leads(gateway):
+            file = desk.upload(jsonl([ask(0)]))
+            made = desk.create(file)
+            assert desk.openai.files.delete(file).deleted
+        assert desk.wait(made).status == "completed"
+        assert gateway.rows("select id from files where purpose = 'kept'") == []
 
     def test_what_was_answered_is_handed_out_though_the_input_is_deleted_meanwhile(
-        self, start_gateway: StartGateway
+        self, open_desk: OpenDesk, start_gateway: StartGateway
     ) -> None:
         gateway = start_gateway({"echo": MemoryUpstream(delay_s=0.2)}, echo=HALF)
-        desk = Desk(gateway)
+        desk = open_desk(gateway)
         made = desk.hand_in([ask(number) for number in range(60)])
         deadline = time.monotonic() + 20
         while not len(gateway.ledger()):
@@ -305,12 +362,14 @@ class TestEnds:
         assert desk.wait(desk.openai.batches.retrieve(held)).status == "completed"
         assert len(upstream.calls) == 1
 
-    def test_batches_wait_while_callers_keep_the_gateway_busy(self, start_gateway: StartGateway) -> None:
+    def test_batches_wait_while_callers_keep_the_gateway_busy(
+        self, open_desk: OpenDesk, start_gateway: StartGateway
+    ) -> None:
         upstream = MemoryUpstream()
         gateway = start_gateway({"echo": upstream})
         gateway.platform.metrics.open += 100
         try:
-            desk = Desk(gateway)
+            desk = open_desk(gateway)
             made = desk.hand_in([ask(0)])
             deadline = time.monotonic() + 20
             while desk.openai.batches.retrieve(made.id).status != "in_progress":
@@ -322,78 +381,66 @@ class TestEnds:
         assert desk.wait(made).status == "completed"
 
 
-class TestFiles:
-    def test_files_are_listed_described_read_and_deleted(self, desk: Desk) -> None:
-        files = desk.openai.files
-        made = [files.create(file=(f"{n}.jsonl", jsonl([ask(n)])), purpose="batch") for n in range(3)]
-        assert {file.filename for file in files.list()} == {"0.jsonl", "1.jsonl", "2.jsonl"}
-        page = files.list(limit=2)
-        assert (len(page.data), page.has_more) == (2, True)
-        assert [file.id for file in files.list(limit=1, purpose="batch")] == [f.id for f in reversed(made)]
-        assert files.content(made[0].id).content == jsonl([ask(0)])
-        assert files.retrieve(made[0].id).bytes == len(jsonl([ask(0)]))
-        assert files.delete(made[0].id).deleted
-        with pytest.raises(openai.NotFoundError):
-            files.content(made[0].id)
+class TestFaults:
+    """Something goes wrong in the middle: the input cannot be read any more."""
 
-    def test_another_team_sees_neither_files_nor_batches(self, gateway: Gateway, desk: Desk) -> None:
-        batch = desk.wait(desk.hand_in([ask(0)]))
-        other = Desk(gateway, gateway.mint(team="others")).openai
-        assert (other.files.list().data, other.batches.list().data) == ([], [])
-        for id in (batch.input_file_id, batch.output_file_id or ""):
-            for call in (other.files.retrieve, other.files.content, other.files.delete):
-                with pytest.raises(openai.NotFoundError):
-                    call(id)
-        for work in (other.batches.retrieve, other.batches.cancel):
-            with pytest.raises(openai.NotFoundError):
-                work(batch.id)
-        with pytest.raises(openai.NotFoundError):
-            other.batches.create(
-                input_file_id=batch.input_file_id, endpoint=ENDPOINT, completion_window="24h"
-            )
+    @pytest.fixture
+    def upstream(self) -> MemoryUpstream:
+        return MemoryUpstream(delay_s=0.05)
 
-    @pytest.mark.parametrize("id", ["..%2f..%2ftrilith.db", "file-x", "%00", "file-" + "0" * 24])
-    def test_an_id_that_is_none_leads_nowhere(self, gateway: Gateway, id: str) -> None:
-        with gateway.client() as http:
-            for path in (f"/v1/files/{id}", f"/v1/files/{id}/content", f"/v1/batches/{id}"):
-                assert http.get(path).status_code == 404, path
+    @pytest.fixture
+    def spoil(self, gateway: Gateway, desk: Desk, upstream: MemoryUpstream) -> Spoil:
+        """Hand in a batch, and spoil the later half of its input when some lines are answered."""
 
-    def test_files_are_bounded_each_and_together(self, start_gateway: StartGateway) -> None:
-        gateway = start_gateway({"echo": MemoryUpstream()})
-        limits = gateway.platform.settings.batches.model_copy(
-            update={"max_file_bytes": 2000, "team_bytes": 3000}
-        )
-        gateway.platform.settings = gateway.platform.settings.model_copy(update={"batches": limits})
-        files = Desk(gateway).openai.files
-        files.create(file=("a", b"x" * 2000), purpose="batch")
-        for size in (2001, 1001, 100_000):
-            with pytest.raises(openai.APIStatusError) as caught:
-                files.create(file=("a", b"x" * size), purpose="batch")
-            assert caught.value.status_code == 413
-        assert not list((gateway.home / "files").glob("upload-*"))
+        def spoiled() -> tuple[Batch, Callable[[], object]]:
+            made = desk.hand_in([ask(number, "x" * 9000) for number in range(60)])
+            path = gateway.home / "files" / f"{made.id}.input"
+            until(lambda: len(upstream.calls) > 4, what="lines being asked for")
+            whole = path.read_bytes()
+            with path.open("r+b") as file:
+                file.seek(len(whole) // 2)
+                file.write(b"#" * (len(whole) // 2))
+            return made, lambda: path.write_bytes(whole)
 
-    def test_a_file_may_be_larger_than_any_other_body(self, gateway: Gateway, desk: Desk) -> None:
-        data = b"x" * (gateway.platform.settings.gateway.max_body_bytes + 1)
-        file = desk.openai.files.create(file=("a", data), purpose="batch")
-        assert file.bytes == len(data)
-        assert (gateway.home / "files" / file.id).read_bytes() == data
+        return spoiled
 
-    def test_a_file_that_has_expired_is_gone(self, gateway: Gateway, desk: Desk) -> None:
-        file = desk.openai.files.create(
-            file=("a", b"x"), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600}
-        )
-        assert file.expires_at == file.created_at + 3600
-        with gateway.platform.store.reading() as connection:
-            connection.execute("update files set expires_at = 1.0")
-        assert desk.openai.files.list().data == []
-        with pytest.raises(openai.NotFoundError):
-            desk.openai.files.retrieve(file.id)
+    def test_a_batch_that_cannot_go_on_hands_out_what_was_answered(
+        self, gateway: Gateway, desk: Desk, spoil: Spoil, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runner, "_REST_S", 0.001)
+        made, _ = spoil()
+        done = desk.wait(made)
+        assert done.status == "failed"
+        assert done.errors is not None
+        assert done.errors.data is not None
+        assert [fault.code for fault in done.errors.data] == ["internal_error"]
+        answered = desk.read(done.output_file_id)
+        assert [line["custom_id"] for line in answered] == [f"line {n}" for n in range(len(answered))]
+        assert len(answered) == sum(row["rule"] == "usage" for row in gateway.ledger()) >= 20
+        assert done.request_counts is not None
+        assert (done.request_counts.completed, done.request_counts.total) == (len(answered), 60)
+        assert not list((gateway.home / "files").glob("batch_*"))
 
-    @pytest.mark.parametrize("purpose", ["fine-tune", "assistants"])
-    def test_other_purposes_are_refused(self, desk: Desk, purpose: Any) -> None:
-        with pytest.raises(openai.BadRequestError) as caught:
-            desk.openai.files.create(file=("a", b"x"), purpose=purpose)
-        assert caught.value.param == "purpose"
+    def test_what_passes_is_met_with_another_try_that_repeats_no_line(
+        self, gateway: Gateway, desk: Desk, spoil: Spoil, upstream: MemoryUpstream, caplog: Any
+    ) -> None:
+        made, mend = spoil()
+        until(lambda: f"{made.id} could not go on" in caplog.text, what="a failure")
+        mend()
+        done = desk.wait(made)
+        assert done.status == "completed"
+        assert len(desk.read(done.output_file_id)) == len(upstream.calls) == len(gateway.ledger()) == 60
+
+    def test_a_batch_that_has_begun_is_held_to_no_limit_that_was_set_later(
+        self, gateway: Gateway, desk: Desk, spoil: Spoil, caplog: Any
+    ) -> None:
+        made, mend = spoil()
+        until(lambda: f"{made.id} could not go on" in caplog.text, what="a failure")
+        old = gateway.platform.settings
+        less = old.batches.model_copy(update={"max_lines": 1})
+        gateway.platform.settings = old.model_copy(update={"batches": less})
+        mend()
+        assert desk.wait(made).status == "completed"
 
 
 async def test_several_tasks_take_lines_from_one_file(tmp_path: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from support.installed import Platform, language_server, until
@@ -19,6 +21,8 @@ from support.installed import Platform, language_server, until
 from trilith_gateway.store import sqlite
 
 LINES = 600
+CONCURRENCY = 4
+DYING = Path(__file__).parents[1] / "support" / "dying_gateway.py"
 PRICE = {"input_usd_per_mtok": "1", "output_usd_per_mtok": "2", "batch_factor": "0.5"}
 
 
@@ -43,8 +47,8 @@ def line(number: int) -> str:
     )
 
 
-def hand_in(client: openai.OpenAI) -> str:
-    data = "\n".join(map(line, range(LINES))).encode()
+def hand_in(client: openai.OpenAI, lines: int = LINES) -> str:
+    data = "\n".join(map(line, range(lines))).encode()
     file = client.files.create(file=("in.jsonl", data), purpose="batch")
     batch = client.batches.create(
         input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
@@ -65,22 +69,22 @@ def lose_outcomes(platform: Platform, id: str, count: int) -> None:
     path.write_bytes(b"".join(done[:-count]) + done[-1][:20])
 
 
-def check(platform: Platform, client: openai.OpenAI, id: str) -> None:
+def check(platform: Platform, client: openai.OpenAI, id: str, lines: int = LINES) -> None:
     """Every line has one answer, its own, and one charge."""
     until(lambda: client.batches.retrieve(id).status == "completed", what="the batch being completed")
     batch = client.batches.retrieve(id)
     assert batch.error_file_id is None
     assert batch.output_file_id is not None
     answers = [json.loads(raw) for raw in client.files.content(batch.output_file_id).text.splitlines()]
-    assert [answer["custom_id"] for answer in answers] == [f"c{n}" for n in range(LINES)]
+    assert [answer["custom_id"] for answer in answers] == [f"c{n}" for n in range(lines)]
     said = [answer["response"]["body"]["choices"][0]["message"]["content"] for answer in answers]
-    assert said == [f"line {n}" for n in range(LINES)]
+    assert said == [f"line {n}" for n in range(lines)]
     platform.stop()
     with closing(sqlite.connect(sqlite.database(platform.home))) as connection:
         rows: list[Any] = connection.execute("select * from ledger where rule = 'usage'").fetchall()
         (open_ones,) = connection.execute("select count(*) from reservations where state = 'open'").fetchone()
     charges = Counter(row["id"].rsplit("-", 1)[0] for row in rows)
-    assert len(charges) == LINES
+    assert len(charges) == lines
     assert set(charges.values()) == {1}
     assert {row["amount_pico_usd"] for row in rows} == {(2 * 10**6 + 2 * 2 * 10**6) // 2}
     assert open_ones == 0
@@ -102,6 +106,64 @@ def test_after_kill_9_a_batch_goes_on_and_every_line_has_one_answer_and_one_char
             platform.start()
         assert completed(client, id) < LINES
         check(platform, client, id)
+
+
+TABLE, LINE = "trilith_gateway.batch.table:Batches", "trilith_gateway.batch.line:Results"
+RUNNER, SHELF = "trilith_gateway.batch.runner", "trilith_gateway.batch.shelf:Shelf"
+STEPS = {
+    "it is made, and nobody was told": (f"{TABLE}.create", "after", 1),
+    "it has begun": (f"{TABLE}.begin", "after", 1),
+    "an answer is paid for and not written": (f"{LINE}.add", "before", 7),
+    "an answer is written": (f"{LINE}.add", "after", 7),
+    "the last answer is written": (f"{LINE}.add", "after", 20),
+    "its files are written": (f"{LINE}.write_files", "after", 1),
+    "its output has its name": (f"{RUNNER}:settle", "after", 1),
+    "its output has its row": (f"{SHELF}.add", "after", 1),
+    "it has ended and lies about": (f"{TABLE}.end", "after", 1),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_kill_at_any_step_loses_no_line_and_repeats_none_that_was_written(
+    platform: Platform, upstream: str, step: str
+) -> None:
+    place, when, number = STEPS[step]
+    key = platform.command("keys", "create", "load", "--quiet")
+    platform.start_as(str(DYING), place, when, str(number), "serve")
+    with openai.OpenAI(base_url=f"{platform.url}/v1", api_key=key, max_retries=0) as client:
+        with contextlib.suppress(openai.APIConnectionError):
+            hand_in(client, 20)
+        assert platform.process is not None
+        assert platform.process.wait(timeout=60) == -signal.SIGKILL
+        platform.start()
+        (batch,) = client.batches.list().data
+        until(lambda: client.batches.retrieve(batch.id).status == "completed", what="its end")
+        listed = client.files.list().data
+        check(platform, client, batch.id, 20)
+        left = sorted(path.name for path in (platform.home / "files").iterdir())
+        assert left == sorted(file.id for file in listed)
+    with httpx.Client() as http:
+        calls = http.get(upstream.removesuffix("/v1") + "/calls").json()
+    assert 20 <= calls <= 20 + (CONCURRENCY if number == 7 else 0)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_kill_during_an_upload_leaves_a_whole_file_or_nothing(platform: Platform, when: str) -> None:
+    key = platform.command("keys", "create", "load", "--quiet")
+    platform.start_as(str(DYING), f"{SHELF}.put", when, "1", "serve")
+    with openai.OpenAI(base_url=f"{platform.url}/v1", api_key=key, max_retries=0) as client:
+        with contextlib.suppress(openai.APIConnectionError):
+            client.files.create(file=("in.jsonl", b"x" * 100_000), purpose="batch")
+        assert platform.process is not None
+        assert platform.process.wait(timeout=60) == -signal.SIGKILL
+        platform.start()
+        folder = platform.home / "files"
+        until(lambda: not list(folder.glob("upload-*")), what="what the kill left being swept")
+        files = client.files.list().data
+        assert [file.bytes for file in files] == [100_000] * (when == "after")
+        assert [path.name for path in folder.iterdir()] == [file.id for file in files]
+        for file in files:
+            assert client.files.content(file.id).content == b"x" * 100_000
 
 
 def test_of_several_workers_one_runs_a_batch_and_another_takes_it_over(platform: Platform) -> None:

@@ -180,6 +180,42 @@ class TestOthers:
         }
         assert client.files.delete(file.id).deleted
 
+    def test_walks_through_all_that_files_and_batches_offer(self, client: openai.OpenAI) -> None:
+        body = {"model": "chat", "messages": ask("one two")}
+        line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
+        file = client.files.create(
+            file=io.BytesIO(json.dumps(line).encode()),
+            purpose="batch",
+            expires_after={"anchor": "created_at", "seconds": 3600},
+        )
+        assert file.expires_at == file.created_at + 3600
+        assert client.files.retrieve(file.id) == file
+        made = client.batches.create(
+            input_file_id=file.id,
+            endpoint="/v1/chat/completions",
+            completion_window="24h",
+            metadata={"for": "tests"},
+        )
+        deadline = time.monotonic() + 30
+        while (done := client.batches.retrieve(made.id)).status != "completed":
+            assert time.monotonic() < deadline, done
+            time.sleep(0.05)
+        assert done.metadata == {"for": "tests"}
+        assert done.output_file_id is not None
+        (answer,) = map(json.loads, client.files.content(done.output_file_id).text.splitlines())
+        assert answer["response"]["body"]["choices"][0]["message"]["content"] == "one two"
+        assert [found.id for found in client.batches.list(limit=1)][0] == made.id
+        assert [found.id for found in client.files.list(purpose="batch_output", order="desc", limit=1)][
+            0
+        ] == (done.output_file_id)
+        with pytest.raises(openai.ConflictError, match="Cannot cancel a batch with status 'completed'"):
+            client.batches.cancel(made.id)
+        for id in (file.id, done.output_file_id):
+            assert client.files.delete(id).deleted
+            with pytest.raises(openai.NotFoundError):
+                client.files.content(id)
+        assert client.batches.retrieve(made.id) == done
+
     def test_predicts_in_a_batch(self, client: openai.OpenAI) -> None:
         tensor = {"name": "x", "datatype": "FP32", "shape": [2], "data": [1.0, 2.5]}
         url: Any = "/v2/models/double/infer"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -143,6 +145,31 @@ class TestLitellm:
             api_key=options["api_key"],
         )
         assert [result["index"] for result in answer.results] == [1, 0]
+
+    def test_hands_in_a_batch_and_reads_its_answers(self, litellm: Any, options: dict[str, Any]) -> None:
+        there = {
+            "custom_llm_provider": "openai",
+            "api_base": options["api_base"],
+            "api_key": options["api_key"],
+        }
+        body = {"model": "org/embed", "input": "ab"}
+        line = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": body}
+        data = ("in.jsonl", json.dumps(line).encode())
+        file = litellm.create_file(file=data, purpose="batch", **there)
+        made = litellm.create_batch(
+            input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h", **there
+        )
+        deadline = time.monotonic() + 30
+        while (done := litellm.retrieve_batch(made.id, **there)).status != "completed":
+            assert time.monotonic() < deadline, done
+            time.sleep(0.05)
+        (answer,) = litellm.file_content(file_id=done.output_file_id, **there).text.splitlines()
+        assert json.loads(answer)["response"]["body"]["data"][0]["embedding"] == [2.0, 0.5]
+        assert made.id in [found.id for found in litellm.list_batches(**there)]
+        assert file.id in [found.id for found in litellm.file_list(**there)]
+        with pytest.raises(Exception, match="Cannot cancel a batch with status 'completed'"):
+            litellm.cancel_batch(made.id, **there)
+        assert litellm.file_delete(file_id=file.id, **there).deleted
 
     def test_errors_come_as_its_own_classes(self, litellm: Any, options: dict[str, Any]) -> None:
         for text, kind in (("fail 429", "RateLimitError"), ("fail 503", "ServiceUnavailableError")):

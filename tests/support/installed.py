@@ -84,11 +84,16 @@ class Platform:
 
     def start(self, command: str = "serve", *options: str, seconds: float = 120) -> None:
         """Start the gateway (`serve`) or everything (`up`), and wait until every model is ready."""
+        self._run([TRILITH, command, *options], seconds)
+
+    def start_as(self, script: str, *arguments: str, seconds: float = 120) -> None:
+        """Start the gateway by a script of the tests."""
+        self._run([sys.executable, script, *arguments], seconds)
+
+    def _run(self, words: list[str], seconds: float) -> None:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [TRILITH, command, *options], env=self.environment, stdout=log, stderr=log
-            )
-        until(self._ready, seconds=seconds, what=f"`trilith {command}` being ready")
+            self.process = subprocess.Popen(words, env=self.environment, stdout=log, stderr=log)
+        until(self._ready, seconds=seconds, what=f"{' '.join(words)} being ready")
 
     def _ready(self) -> bool:
         assert self.process is not None

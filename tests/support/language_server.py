@@ -20,6 +20,12 @@ async def models() -> dict[str, object]:
     return {"object": "list", "data": []}
 
 
+@app.get("/calls")
+async def calls() -> int:
+    """Return how many chats were asked for."""
+    return len(upstream.calls)
+
+
 @app.post("/v1/chat/completions")
 async def chat(request: Request) -> StreamingResponse:
     reply = await upstream.send(Call(path=request.url.path, body=await request.body()))

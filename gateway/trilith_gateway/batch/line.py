@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from json import JSONDecodeError
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 
@@ -17,6 +19,7 @@ from trilith_gateway import request, sse
 
 _MOST_FAULTS = 100
 _MOST_ID = 512
+_SKIP_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,35 +34,70 @@ class Line:
     """As it stands in the file, byte for byte."""
 
 
-def lines(path: Path) -> Iterator[Line]:
-    """Yield the requests of a file that `check` has accepted."""
+def lines(path: Path, done: Container[int] = ()) -> Iterator[Line]:
+    """Yield those requests of a file that `check` has accepted whose numbers are not `done`."""
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
-            if raw.strip():
+            if number not in done and raw.strip():
                 value = orjson.loads(raw)
                 start, end = request.spans(raw)["body"]
                 yield Line(number, value["custom_id"], value["url"], raw[start:end])
 
 
-def check(path: Path, endpoint: str, most_lines: int) -> tuple[int, list[dict[str, Any]]]:
-    """Return how many requests a file holds, and what is wrong with it, in OpenAI's words."""
+class Reader:
+    """Hands out the lines that are left, one at a time, to as many tasks as ask.
+
+    A line is read and parsed in a thread: it may be as long as a body, and the event loop is everybody's.
+    """
+
+    def __init__(self, path: Path, done: Container[int]) -> None:
+        """Take the file, and the numbers of the lines that are left out; they may become more meanwhile."""
+        self._left = lines(path, done)
+        self._lock = asyncio.Lock()
+
+    async def take(self) -> Line | None:
+        """Return the next line; None when there is no other."""
+        async with self._lock:
+            return await asyncio.to_thread(next, self._left, None)
+
+
+def check(path: Path, endpoint: str, most_lines: int, most_bytes: int) -> tuple[int, list[dict[str, Any]]]:
+    """Return how many requests a file holds, and what is wrong with it, in OpenAI's words.
+
+    Args:
+        path: The file.
+        endpoint: What every line has to ask for.
+        most_lines: How many requests there may be, and how many empty lines beside them.
+        most_bytes: How long a line may be (bytes); no more of one is held in memory.
+    """
     faults: list[dict[str, Any]] = []
     seen: set[str] = set()
     with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            if not raw.strip():
-                continue
-            if len(seen) >= most_lines:
+        for number, raw in enumerate(_bounded(file, most_bytes), 1):
+            empty = not raw.strip()
+            if (len(seen) >= most_lines and not empty) or number > 2 * most_lines:
                 what = f"The file holds more than {most_lines:,} requests (setting batches.max_lines)."
                 return len(seen), [_fault("too_many_lines", what, None)]
-            fault = _wrong(raw, endpoint, seen)
-            if fault is not None:
+            if len(raw.removesuffix(b"\n").removesuffix(b"\r")) > most_bytes:
+                what = f"The line is longer than {most_bytes:,} bytes (setting gateway.max_body_bytes)."
+                faults.append(_fault("line_too_long", what, number))
+            elif not empty and (fault := _wrong(raw, endpoint, seen)) is not None:
                 faults.append(_fault(*fault, number))
-                if len(faults) >= _MOST_FAULTS:
-                    break
+            if len(faults) >= _MOST_FAULTS:
+                break
+            time.sleep(0)  # lets go of the interpreter: this is a thread beside one that answers callers
     if not seen and not faults:
         faults.append(_fault("empty_file", "The file holds no requests.", None))
     return len(seen), faults
+
+
+def _bounded(file: IO[bytes], most_bytes: int) -> Iterator[bytes]:
+    """Yield lines; of one that is longer than `most_bytes`, its beginning alone."""
+    while raw := file.readline(most_bytes + 2):
+        whole = raw
+        while whole and not whole.endswith(b"\n"):
+            whole = file.readline(_SKIP_BYTES)
+        yield raw
 
 
 def _fault(code: str, message: str, line: int | None) -> dict[str, Any]:

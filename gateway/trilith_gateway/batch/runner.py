@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
-import os
-import shutil
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from trilith.errors import IntegrityError
 from trilith_gateway.batch import line as lines
-from trilith_gateway.batch.line import Line, Results
-from trilith_gateway.batch.shelf import Shelf, StoredFile, written
+from trilith_gateway.batch.drawer import Drawer, sweep
+from trilith_gateway.batch.line import Results
+from trilith_gateway.batch.shelf import Shelf, StoredFile, settle
 from trilith_gateway.batch.table import Batch, Batches
 from trilith_gateway.batch.turn import Turn
 from trilith_gateway.platform import Platform
@@ -33,6 +34,11 @@ _TICK_S = 1.0
 _MOST_BATCHES = 16
 """Batches that are worked on at once; the others wait for their turn."""
 _EXPIRE_S = 60.0
+_REST_S, _MOST_REST_S = 1.0, 30.0
+"""How long a batch rests that could not go on: twice as long each time (seconds)."""
+_MOST_FAILURES = 8
+"""So often in a row a batch may fail without one line more being done."""
+_STUCK = "The batch could not go on; the gateway's log has the reason. What was answered is in its files."
 _ENDS = {
     "cancelled": ("batch_cancelled", "The batch was cancelled before this request was made."),
     "expired": ("batch_expired", "The batch expired before this request was made."),
@@ -49,7 +55,7 @@ class _Run:
     results: Results | None = None
     task: asyncio.Task[None] | None = None
     stopping: bool = False
-    """Whether this process is about to end."""
+    """Whether it is left for later: this process is about to end, or another team has no batch under way."""
     counts: tuple[int, int] = field(default=(-1, -1))
     """What the table was told."""
 
@@ -58,6 +64,18 @@ class _Run:
         if self.status == "cancelling":
             return "cancelled"
         return "expired" if time.time() >= self.batch.expires_at else None
+
+
+@dataclass(slots=True)
+class _Failures:
+    """What one batch failed at, time and again."""
+
+    count: int = 0
+    """In a row, without one line more being done."""
+    done: int = 0
+    """How many lines were done by then."""
+    until: float = 0.0
+    """How long it rests (monotonic clock)."""
 
 
 class BatchRunner:
@@ -72,6 +90,8 @@ class BatchRunner:
         self._leader = platform.store.leader(f"batches {place}")
         self._turn = Turn(platform)
         self._runs: dict[str, _Run] = {}
+        self._failures: dict[str, _Failures] = {}
+        """By batch, of those that rest."""
         self._wake = asyncio.Event()
         self._leads = False
         self._expired_at = 0.0
@@ -112,18 +132,45 @@ class BatchRunner:
             return
         if time.time() - self._expired_at >= _EXPIRE_S:
             self._expired_at = time.time()
-            await asyncio.to_thread(self.shelf.expire)
-        for batch in found:
-            if (run := self._runs.get(batch.id)) is not None:
-                run.status = batch.status
-            elif len(self._runs) < _MOST_BATCHES:
-                run = self._runs[batch.id] = _Run(batch, batch.status)
-                run.task = asyncio.create_task(self._guarded(run))
+            await asyncio.to_thread(self._tidy)
+        self._share(found)
         for run in list(self._runs.values()):
             await self._tell(run)
         if not self._runs:
             self._leads = False
             await asyncio.to_thread(self._leader.resign)
+
+    def _share(self, found: Sequence[Batch]) -> None:
+        """Begin what waits, oldest first, and first for teams that have the fewest batches under way."""
+        waiting: list[Batch] = []
+        for id in self._failures.keys() - {batch.id for batch in found}:
+            del self._failures[id]  # ended by somebody else
+        for batch in found:
+            if (run := self._runs.get(batch.id)) is not None:
+                run.status = batch.status
+            elif batch.id not in self._failures or time.monotonic() >= self._failures[batch.id].until:
+                waiting.append(batch)
+        going = [run for run in self._runs.values() if not run.stopping]
+        shares = Counter(run.batch.team for run in going)
+        while waiting and len(self._runs) < _MOST_BATCHES:
+            batch = min(waiting, key=lambda batch: shares[batch.team])
+            waiting.remove(batch)
+            shares[batch.team] += 1
+            run = self._runs[batch.id] = _Run(batch, batch.status)
+            run.task = asyncio.create_task(self._guarded(run))
+        left_out = {batch.team for batch in waiting if not shares[batch.team]}
+        for _ in range(len(left_out) - (len(self._runs) - len(going))):
+            team, most = shares.most_common(1)[0]
+            if most < 2:
+                break
+            newest = max((run for run in going if run.batch.team == team), key=lambda run: run.batch.at)
+            newest.stopping = True  # its lines under way end, and it goes on when there is room
+            going.remove(newest)
+            shares[team] -= 1
+
+    def _tidy(self) -> None:
+        self.shelf.expire()
+        sweep(self.shelf.folder, self.table.ended)
 
     async def _tell(self, run: _Run) -> None:
         if run.results is None:
@@ -140,71 +187,88 @@ class BatchRunner:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _guarded(self, run: _Run) -> None:
-        lock = self._path(run.batch, "lock")
-        lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """Work on one batch, unless somebody else does; what stops it is met with another try."""
+        id = run.batch.id
         try:
-            with lock.open("a", encoding="utf-8") as held:
-                # Whoever lost the lead may not know it yet.
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                found = await asyncio.to_thread(self.table.find, run.batch.id, run.batch.team)
-                if found.ended_at is None:  # the row may have been read before its end was written
+            with Drawer(self.shelf.folder, id).locked():  # who lost the lead may not know it yet
+                run.batch = await asyncio.to_thread(self.table.find, id, run.batch.team)
+                if run.batch.ended_at is None:  # the row may have been read before its end was written
                     await self._run(run)
+            self._failures.pop(id, None)
         except BlockingIOError:
-            await asyncio.sleep(_TICK_S)
+            self._failures[id] = _Failures(until=time.monotonic() + _TICK_S)
         except Exception:
-            _log.exception("batch %s could not go on; it is tried again", run.batch.id)
-            await asyncio.sleep(_TICK_S)
+            _log.exception("batch %s could not go on; it is tried again", id)
+            await self._failed(run)
         finally:
             if run.results is not None:
                 run.results.close()
-            self._runs.pop(run.batch.id, None)
+            self._runs.pop(id, None)
             self._wake.set()
 
-    def _path(self, batch: Batch, what: str) -> Path:
-        return self.shelf.folder / f"{batch.id}.{what}"
-
-    def _input(self, batch: Batch) -> Path:
-        """Return the batch's own name for its input, which stays when the file is deleted or expires."""
-        own = self._path(batch, "input")
-        if not own.exists():
-            given = self.shelf.path(batch.input_file_id)
-            try:
-                os.link(given, own)
-            except FileNotFoundError:
-                return own  # whoever reads it is told
-            except OSError:  # a file system without links
-                shutil.copyfile(given, own)
-        return own
+    async def _failed(self, run: _Run) -> None:
+        """Let a batch rest that could not go on; after too many failures that changed nothing, end it."""
+        found = self._failures.setdefault(run.batch.id, _Failures())
+        done = len(run.results.done) if run.results is not None else 0
+        found.count = 1 if done > found.done else found.count + 1
+        found.done = max(done, found.done)
+        found.until = time.monotonic() + min(_REST_S * 2 ** (found.count - 1), _MOST_REST_S)
+        if found.count < _MOST_FAILURES:
+            return
+        try:
+            with Drawer(self.shelf.folder, run.batch.id).locked():
+                await self._end(run, "failed", faults=[_fault("internal_error", _STUCK)])
+        except Exception:
+            _log.exception("batch %s could not even be ended; it is tried again", run.batch.id)
 
     async def _run(self, run: _Run) -> None:
         """Take one batch from where it is to its end."""
         batch, table = run.batch, self.table
-        source = await asyncio.to_thread(self._input, batch)
-        most = self._platform.settings.batches.max_lines
-        try:
-            total, faults = await asyncio.to_thread(lines.check, source, batch.endpoint, most)
-        except FileNotFoundError:
-            message = "The input file is gone: it was deleted, or has expired."
-            total, faults = 0, [{"code": "file_not_found", "message": message, "line": None, "param": None}]
+        drawer = Drawer(self.shelf.folder, batch.id)
+        total, faults = await self._checked(batch, drawer)
         if faults:
-            status = "cancelled" if run.over() == "cancelled" else "failed"
-            await asyncio.to_thread(table.end, batch.id, status, faults=faults)
-            await asyncio.to_thread(self._clear, batch)
+            await self._end(run, "cancelled" if run.over() == "cancelled" else "failed", faults=faults)
             return
         await asyncio.to_thread(table.begin, batch.id, total)
-        run.results = results = await asyncio.to_thread(Results, self._path(batch, "results"))
+        results = await self._open(run)
         tries = await asyncio.to_thread(self._tries, batch)
-        await self._answer(run, source, results, tries)
+        await self._answer(run, drawer.input, results, tries)
         if run.stopping:
             return
         end = run.over() if len(results.done) < total else None
+        if end is None and len(results.done) < total:
+            raise IntegrityError("the input holds fewer requests than when it was checked")
         if end is not None:
-            await asyncio.to_thread(self._leave_out, batch, source, results, end)
+            await asyncio.to_thread(self._leave_out, batch, drawer.input, results, end)
+        await self._end(run, end or "completed")
+
+    async def _checked(self, batch: Batch, drawer: Drawer) -> tuple[int, list[dict[str, Any]]]:
+        """Return how many requests a batch has, and what is wrong with it; it is looked at once only."""
+        try:
+            await asyncio.to_thread(drawer.keep, self.shelf.path(batch.input_file_id))
+        except FileNotFoundError:
+            return 0, [_fault("file_not_found", "The input file is gone: it was deleted, or has expired.")]
+        if batch.started_at is not None:
+            return batch.total, []
+        settings = self._platform.settings
+        bounds = (settings.batches.max_lines, settings.gateway.max_body_bytes)
+        return await asyncio.to_thread(lines.check, drawer.input, batch.endpoint, *bounds)
+
+    async def _open(self, run: _Run) -> Results:
+        if run.results is None:
+            run.results = await asyncio.to_thread(Results, Drawer(self.shelf.folder, run.batch.id).results)
+        return run.results
+
+    async def _end(self, run: _Run, status: str, *, faults: Sequence[dict[str, Any]] = ()) -> None:
+        """Hand out what was answered, and note how the batch ended; only then forget about it."""
+        batch, table = run.batch, self.table
+        results = await self._open(run)
         await asyncio.to_thread(table.finalize, batch.id)
         files = await asyncio.to_thread(self._files, batch, results)
         counts = (results.completed, results.failed)
-        await asyncio.to_thread(table.end, batch.id, end or "completed", counts=counts, files=files)
-        await asyncio.to_thread(self._clear, batch)
+        await asyncio.to_thread(table.end, batch.id, status, faults=faults, counts=counts, files=files)
+        await asyncio.to_thread(Drawer(self.shelf.folder, batch.id).clear)
+        await asyncio.to_thread(self.shelf.release, batch.input_file_id)
 
     def _tries(self, batch: Batch) -> dict[int, tuple[int, bool]]:
         """Return, for lines that an earlier run asked for: the next try's number, and whether it is paid."""
@@ -229,10 +293,11 @@ class BatchRunner:
         self, run: _Run, source: Path, results: Results, tries: dict[int, tuple[int, bool]]
     ) -> None:
         """Answer the lines that are left, a few at a time."""
-        left = (found for found in lines.lines(source) if found.number not in results.done)
+        left = lines.Reader(source, results.done)
+        failures: list[Exception] = []
 
-        async def work(left: Iterator[Line]) -> None:
-            for item in left:
+        async def work() -> None:
+            while not failures and (item := await left.take()) is not None:
                 outcome = await self._turn.take(
                     run.batch, item, tries.get(item.number, (0, False))[0], lambda: self._given_up(run)
                 )
@@ -242,35 +307,41 @@ class BatchRunner:
                 if self._given_up(run):
                     return
 
+        async def safely() -> None:
+            try:
+                await work()
+            except Exception as error:  # the others' lines are under way, and paid for
+                failures.append(error)
+
         if self._given_up(run):
             return
         async with asyncio.TaskGroup() as group:
             for _ in range(self._platform.settings.batches.concurrency):
-                group.create_task(work(left))
+                group.create_task(safely())
+        if failures:
+            raise failures[0]
 
     def _given_up(self, run: _Run) -> bool:
         return run.stopping or run.over() is not None
 
     def _leave_out(self, batch: Batch, source: Path, results: Results, end: str) -> None:
         code, message = _ENDS[end]
-        for item in lines.lines(source):
-            if item.number not in results.done:
-                name = f"batch_req_{batch.id[6:22]}{item.number:08d}"
-                results.add(item.number, lines.unanswered(name, item.custom_id, code, message))
+        for item in lines.lines(source, results.done):
+            name = f"batch_req_{batch.id[6:22]}{item.number:08d}"
+            results.add(item.number, lines.unanswered(name, item.custom_id, code, message))
 
     def _files(self, batch: Batch, results: Results) -> tuple[str | None, str | None]:
         """Write output and errors; done again after a kill, it makes the same files."""
         ids = [f"file-{batch.id[6:30]}{letter}" for letter in "oe"]
-        paths = [self.shelf.path(id) for id in ids]
-        parts = [path.with_name(f"upload-{path.name}") for path in paths]
+        parts = [self.shelf.part_path(id) for id in ids]
         results.write_files(*parts)
         found: list[str | None] = []
-        for id, path, part, what in zip(ids, paths, parts, ("output", "error"), strict=True):
-            if not (size := written(part)):
+        for id, part, what in zip(ids, parts, ("output", "error"), strict=True):
+            if not (size := part.stat().st_size):
                 part.unlink()
                 found.append(None)
                 continue
-            part.rename(path)
+            settle(part, self.shelf.path(id))
             now = time.time()
             until = now + self._platform.settings.batches.keep_days * 86_400
             name = f"{batch.id}_{what}.jsonl"
@@ -282,6 +353,6 @@ class BatchRunner:
             found.append(id)
         return found[0], found[1]
 
-    def _clear(self, batch: Batch) -> None:
-        for what in ("results", "input", "lock"):
-            self._path(batch, what).unlink(missing_ok=True)
+
+def _fault(code: str, message: str) -> dict[str, Any]:
+    return {"code": code, "message": message, "line": None, "param": None}

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
+import fcntl
 import os
 import re
 import secrets
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from trilith.errors import APIStatusError, NotFoundError
-from trilith_gateway import multipart, request
-from trilith_gateway.key import Key
+from trilith.errors import NotFoundError
+from trilith_gateway import request
 
 Connect = Callable[[], AbstractContextManager[Any]]
 """Gives a connection to the store's tables."""
 
+UPLOADING = "uploading"
+"""Purpose of a row that only takes room: its content is still coming. Callers do not see it."""
+_KEPT = "kept"
+"""The same for content that an open batch reads although its file was deleted."""
+_SHOWN = ("batch", "batch_output")
 _ID = re.compile(r"file-[0-9a-f]{24}[oe]?")
-_COPY_BYTES = 1024 * 1024
-_MOST_NAME = 255
 _STALE_S = 3600.0
-"""After so long an upload that was not finished is given up (seconds)."""
-_ANCHOR = "created_at"
+"""After so long what was not finished is given up (seconds)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,65 +69,63 @@ class Shelf:
         self.folder = folder
         self.place = place
         self._connect = connect
+        self._reserving = threading.Lock()
 
-    @contextlib.contextmanager
-    def upload(self) -> Iterator[tuple[Path, IO[bytes]]]:
-        """Open a place for a body that is still coming; it is gone when the block ends."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self.folder / f"upload-{secrets.token_hex(12)}"
-        try:
-            with path.open("wb") as file:
-                yield path, file
-        finally:
-            path.unlink(missing_ok=True)
+    def path(self, id: str) -> Path:
+        """Return where a file's content is."""
+        if not _ID.fullmatch(id):
+            raise ValueError(f"{id!r} is no file's id")
+        return self.folder / id
 
-    def take(
-        self, body: Path, content_type: str, key: Key, *, most_bytes: int, team_bytes: int, keep_s: float
-    ) -> StoredFile:
-        """Make a file of an uploaded form.
+    def part_path(self, id: str) -> Path:
+        """Return where a file's content is while it is written."""
+        return self.folder / f"part-{self.path(id).name}"
 
-        Raises:
-            BadRequestError: the form is not one of a file and its purpose.
-            APIStatusError: 413, the file is too large, or the team has no room left.
+    def upload_path(self, id: str) -> Path:
+        """Return where a file's form is while it comes."""
+        return self.folder / f"upload-{self.path(id).name}"
+
+    def reserve(self, row: StoredFile, team_bytes: int) -> bool:
+        """Take room for a file that is still coming, or more of it; false when the team has none left.
+
+        Of two who want the last room at once in different processes both may hear no, but never both yes:
+        what is taken is seen by all before it is counted.
         """
-        if not body.stat().st_size:
-            request.refuse("The body is empty, expected a form with `file` and `purpose`.", None)
-        with body.open("rb") as source, mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as raw:
-            fields: dict[str, str] = {}
-            found: multipart.Part | None = None
-            for part in multipart.parts(raw, content_type):
-                if part.name == "file" and part.filename is not None:
-                    found = part
-                elif part.filename is None:
-                    fields[part.name] = multipart.text(raw, part)
-            if found is None:
-                request.refuse("`file` is missing, expected a file.", "file")
-            if fields.get("purpose") != "batch":
-                request.refuse(f"`purpose` is {fields.get('purpose')!r}, expected 'batch'.", "purpose")
-            size = found.end - found.start
-            self._room(key.team, size, most_bytes, team_bytes)
-            now = time.time()
-            name = (found.filename or "file")[:_MOST_NAME]
-            until = now + _kept_s(fields, keep_s)
-            made = StoredFile(new_id(), key.team, key.id, "batch", name, size, now, until, self.place)
-            with self.path(made.id).open("xb") as target:
-                for at in range(found.start, found.end, _COPY_BYTES):
-                    target.write(raw[at : min(at + _COPY_BYTES, found.end)])
-        self.add(made)
-        return made
+        now = time.time()
+        with self._reserving, self._connect() as connection:
+            connection.execute(
+                "insert into files (id, team, key_id, purpose, name, bytes, at, expires_at, place)"
+                " values (?, ?, ?, ?, '', ?, ?, ?, ?)"
+                " on conflict (id) do update set bytes = excluded.bytes, expires_at = excluded.expires_at",
+                (row.id, row.team, row.key_id, UPLOADING, row.bytes, now, now + _STALE_S, row.place),
+            )
+            (total,) = connection.execute(
+                "select sum(bytes) from files where team = ? and expires_at > ?", (row.team, now)
+            ).fetchone()
+            if int(total or 0) <= team_bytes:
+                return True
+            connection.execute("delete from files where id = ? and purpose = ?", (row.id, UPLOADING))
+            return False
 
-    def _room(self, team: str, size: int, most_bytes: int, team_bytes: int) -> None:
-        if size > most_bytes:
-            raise _too_large(
-                f"The file is longer than {most_bytes:,} bytes (setting batches.max_file_bytes)."
-            )
+    def put(self, made: StoredFile) -> None:
+        """Make a file of a row that took room for it; its content is there."""
         with self._connect() as connection:
-            row = connection.execute("select sum(bytes) from files where team = ?", (team,)).fetchone()
-        if int(row[0] or 0) + size > team_bytes:
-            raise _too_large(
-                f"The team's files would come to more than {team_bytes:,} bytes (setting "
-                "batches.team_bytes). Delete some first."
+            changed = connection.execute(
+                "update files set purpose = ?, name = ?, bytes = ?, at = ?, expires_at = ? where id = ?",
+                (made.purpose, made.name, made.bytes, made.at, made.expires_at, made.id),
             )
+        if not changed.rowcount:  # its time was over before its last byte came
+            self.add(made)
+
+    def abandon(self, id: str) -> None:
+        """Remove a form and, where no file was made of it, all else that it left."""
+        with self._connect() as connection:
+            row = connection.execute("select purpose from files where id = ?", (id,)).fetchone()
+            if row is None or row["purpose"] == UPLOADING:
+                self.path(id).unlink(missing_ok=True)
+                self.part_path(id).unlink(missing_ok=True)
+                connection.execute("delete from files where id = ? and purpose = ?", (id, UPLOADING))
+        self.upload_path(id).unlink(missing_ok=True)
 
     def add(self, made: StoredFile) -> None:
         """Write a file's row; one that is there already changes nothing."""
@@ -143,11 +143,14 @@ class Shelf:
         Raises:
             NotFoundError: the team has none of this id.
         """
-        with self._connect() as connection:
-            row = connection.execute(
-                "select * from files where id = ? and team = ? and expires_at > ?", (id, team, time.time())
-            ).fetchone()
-        if row is None or not _ID.fullmatch(id):
+        row = None
+        if _ID.fullmatch(id):
+            with self._connect() as connection:
+                row = connection.execute(
+                    "select * from files where id = ? and team = ? and expires_at > ? and purpose in (?, ?)",
+                    (id, team, time.time(), *_SHOWN),
+                ).fetchone()
+        if row is None:
             raise NotFoundError(
                 f"This team has no file {id[:80]!r}. GET /v1/files lists its files.",
                 status_code=404,
@@ -157,29 +160,64 @@ class Shelf:
             )
         return _file(row)
 
-    def listed(self, team: str) -> list[StoredFile]:
-        """Return a team's files, newest first."""
-        with self._connect() as connection:
-            rows = connection.execute(
-                "select * from files where team = ? and expires_at > ? order by at desc, id desc",
-                (team, time.time()),
-            ).fetchall()
-        return [_file(row) for row in rows]
+    def listed(
+        self, team: str, *, limit: int, after: str | None, oldest_first: bool, purpose: str | None
+    ) -> list[StoredFile]:
+        """Return a page of a team's files, newest first or oldest first, and one more if there are more.
 
-    def path(self, id: str) -> Path:
-        """Return where a file's content is."""
-        if not _ID.fullmatch(id):
-            raise ValueError(f"{id!r} is no file's id")
-        return self.folder / id
+        Raises:
+            BadRequestError: the team has no file of the id `after`.
+        """
+        purposes = _SHOWN if purpose is None else (purpose, purpose)
+        if not set(purposes) <= set(_SHOWN):
+            return []
+        given = (team, time.time(), *purposes)
+        at, id = (-1.0, "") if oldest_first else (float("inf"), "")
+        if after is not None:
+            try:
+                found = self.find(after, team)
+            except NotFoundError:
+                request.refuse(f"`after` is {after[:80]!r}, which is not in the list.", "after")
+            at, id = found.at, found.id
+        with self._connect() as connection:
+            if oldest_first:
+                rows = connection.execute(
+                    "select * from files where team = ? and expires_at > ? and purpose in (?, ?)"
+                    " and (at, id) > (?, ?) order by at, id limit ?",
+                    (*given, at, id, limit + 1),
+                )
+            else:
+                rows = connection.execute(
+                    "select * from files where team = ? and expires_at > ? and purpose in (?, ?)"
+                    " and (at, id) < (?, ?) order by at desc, id desc limit ?",
+                    (*given, at, id, limit + 1),
+                )
+            return [_file(row) for row in rows.fetchall()]
 
     def delete(self, file: StoredFile) -> None:
-        """Delete a file and its content."""
-        with self._connect() as connection:
-            connection.execute("delete from files where id = ?", (file.id,))
+        """Delete a file and its content; as long as an open batch reads it, its room stays taken."""
         self.path(file.id).unlink(missing_ok=True)
+        with self._connect() as connection:
+            kept = connection.execute(
+                "update files set purpose = ?, expires_at = (select max(expires_at) from batches"
+                " where input_file_id = files.id and ended_at is null) + ? where id = ? and exists"
+                " (select 1 from batches where input_file_id = files.id and ended_at is null)",
+                (_KEPT, _STALE_S, file.id),
+            )
+            if not kept.rowcount:
+                connection.execute("delete from files where id = ?", (file.id,))
+
+    def release(self, id: str) -> None:
+        """Give back the room of a file that was deleted, if no open batch reads it any more."""
+        with self._connect() as connection:
+            connection.execute(
+                "delete from files where id = ? and purpose = ? and not exists"
+                " (select 1 from batches where input_file_id = files.id and ended_at is null)",
+                (id, _KEPT),
+            )
 
     def expire(self) -> None:
-        """Delete what has passed its time, and what is left of uploads that were not finished."""
+        """Delete what has passed its time, and what is left of uploads whose process is gone."""
         now = time.time()
         with self._connect() as connection:
             rows = connection.execute(
@@ -188,9 +226,24 @@ class Shelf:
         for row in rows:
             self.delete(_file(row))
         for path in self.folder.glob("upload-*"):
+            self._sweep(path)
+        for path in self.folder.glob("part-*"):
             with contextlib.suppress(OSError):
                 if now - path.stat().st_mtime > _STALE_S:
                     path.unlink()
+
+    def _sweep(self, path: Path) -> None:
+        """Remove an upload that nobody holds."""
+        try:
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                id = path.name.removeprefix("upload-")
+                if _ID.fullmatch(id):
+                    self.abandon(id)
+                else:
+                    path.unlink(missing_ok=True)
+        except (FileNotFoundError, BlockingIOError):  # gone, or still coming
+            return
 
 
 def new_id() -> str:
@@ -198,30 +251,17 @@ def new_id() -> str:
     return f"file-{secrets.token_hex(12)}"
 
 
-def written(path: Path) -> int:
-    """Make a file that was just written last, and return its length (bytes)."""
-    with path.open("rb") as file:
+def settle(part: Path, path: Path) -> None:
+    """Give a file that was just written its name; it is whole under it, also after the power went."""
+    with part.open("rb") as file:
         os.fsync(file.fileno())
-        return os.fstat(file.fileno()).st_size
-
-
-def _kept_s(fields: dict[str, str], most_s: float) -> float:
-    """Return how long a file is kept: as its owner says, up to the setting."""
-    seconds = fields.get("expires_after[seconds]")
-    if seconds is None:
-        return most_s
-    if fields.get("expires_after[anchor]") != _ANCHOR or not seconds.isdecimal() or len(seconds) > 9:
-        request.refuse(
-            "`expires_after` is expected to hold the anchor 'created_at' and whole seconds.", "expires_after"
-        )
-    return min(float(seconds), most_s)
+    part.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _file(row: Any) -> StoredFile:
     return StoredFile(*(row[name] for name in StoredFile.__slots__))
-
-
-def _too_large(message: str) -> APIStatusError:
-    return APIStatusError(
-        message, status_code=413, code="file_too_large", param="file", type="invalid_request_error"
-    )

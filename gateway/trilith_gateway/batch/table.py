@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from trilith.errors import NotFoundError
+from trilith_gateway import request
 from trilith_gateway.batch.shelf import Connect
 from trilith_gateway.key import Key
 
 OPEN = ("validating", "in_progress", "finalizing", "cancelling")
 """States in which there is still something to do."""
+_ID = re.compile(r"batch_[0-9a-f]{32}")
 WINDOW_S = 86_400.0
 """How long a batch may take (seconds): OpenAI knows no other window."""
 
@@ -83,10 +86,9 @@ class Batches:
         self._place = place
         self._connect = connect
 
-    def create(self, key: Key, file_id: str, endpoint: str, metadata: object) -> Batch:
-        """Make a batch that waits to be validated."""
+    def create(self, id: str, key: Key, file_id: str, endpoint: str, metadata: object) -> Batch:
+        """Make a batch that waits to be validated, under a `new_id`."""
         now = time.time()
-        id = f"batch_{secrets.token_hex(16)}"
         with self._connect() as connection:
             connection.execute(
                 "insert into batches (id, team, key_id, endpoint, input_file_id, metadata, status, at,"
@@ -111,8 +113,12 @@ class Batches:
         Raises:
             NotFoundError: the team has none of this id.
         """
-        with self._connect() as connection:
-            row = connection.execute("select * from batches where id = ? and team = ?", (id, team)).fetchone()
+        row = None
+        if _ID.fullmatch(id):
+            with self._connect() as connection:
+                row = connection.execute(
+                    "select * from batches where id = ? and team = ?", (id, team)
+                ).fetchone()
         if row is None:
             raise NotFoundError(
                 f"This team has no batch {id[:80]!r}. GET /v1/batches lists its batches.",
@@ -123,13 +129,32 @@ class Batches:
             )
         return _batch(row)
 
-    def listed(self, team: str) -> list[Batch]:
-        """Return a team's batches, newest first."""
+    def listed(self, team: str, *, limit: int, after: str | None) -> list[Batch]:
+        """Return a page of a team's batches, newest first, and one more if there are more.
+
+        Raises:
+            BadRequestError: the team has no batch of the id `after`.
+        """
+        at, id = float("inf"), ""
+        if after is not None:
+            try:
+                found = self.find(after, team)
+            except NotFoundError:
+                request.refuse(f"`after` is {after[:80]!r}, which is not in the list.", "after")
+            at, id = found.at, found.id
         with self._connect() as connection:
             rows = connection.execute(
-                "select * from batches where team = ? order by at desc, id desc", (team,)
+                "select * from batches where team = ? and (at, id) < (?, ?)"
+                " order by at desc, id desc limit ?",
+                (team, at, id, limit + 1),
             ).fetchall()
         return [_batch(row) for row in rows]
+
+    def ended(self, id: str) -> bool | None:
+        """Say whether a batch has ended; None: there is none."""
+        with self._connect() as connection:
+            row = connection.execute("select ended_at from batches where id = ?", (id,)).fetchone()
+        return None if row is None else row["ended_at"] is not None
 
     def open(self) -> list[Batch]:
         """Return what is still to be done in this home, oldest first."""
@@ -192,6 +217,11 @@ class Batches:
                 " output_file_id = ?, error_file_id = ? where id = ? and ended_at is null",
                 (status, time.time(), json.dumps(faults), *counts, *files, id),
             )
+
+
+def new_id() -> str:
+    """Return an id for a batch."""
+    return f"batch_{secrets.token_hex(16)}"
 
 
 def _batch(row: Any) -> Batch:

@@ -136,6 +136,8 @@ class Turn:
             return backoff if told is None else min(told, _MOST_REST_S)
         if _code(got.body) == "insufficient_quota":  # what the other lines hold may come back
             return 0.2 if self._open else None
+        if got.headers.get("x-should-retry") == "false":  # it asks for more than its key's limits ever give
+            return None
         return min(told or 1.0, _MOST_REST_S)
 
 

@@ -53,6 +53,7 @@ _MEANINGS: Final[Mapping[int, str]] = {
     403: "The key may not do this, or a policy refuses the content",
     404: "No such model for this key",
     408: "The request did not come in time",
+    409: "It is in a state in which this cannot be done",
     413: "The body is too long",
     415: "The body is packed, or written, in a way that is not read here",
     422: "The `Idempotency-Key` was used for another request",
@@ -62,6 +63,7 @@ _MEANINGS: Final[Mapping[int, str]] = {
     502: "The upstream did not answer, or broke off",
     503: "Not ready, or what it does cannot be recorded",
     504: "The upstream did not answer in time",
+    507: "The gateway's disk is full",
 }
 
 _UNREAD: Final = (400, 408, 431)

@@ -158,6 +158,7 @@ BATCH: Final = _object(
     metadata={
         "type": ["object", "null"],
         "maxProperties": 16,
+        "propertyNames": {"maxLength": 64},
         "additionalProperties": {"type": "string", "maxLength": 512},
     },
 )
