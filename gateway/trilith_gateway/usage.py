@@ -7,6 +7,7 @@ OpenAI and vLLM count cached tokens within the prompt's, Anthropic beside them.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from trilith.types import NO_PARTICULARS, Particulars, Usage
@@ -156,6 +157,37 @@ class Tally:
 
 
 _TEXT = re.compile(rb'"(?:content|text|arguments|reasoning_content)":\s*"((?:[^"\\]|\\.)*)"')
+
+
+class Portions:
+    """Adds up what a stream reports of each choice alone, as vLLM does until its last chunk.
+
+    The count of said tokens is that of the chunk's own choice, and that of read ones its own prompt's: a
+    completion's choices are numbered prompt by prompt.
+    """
+
+    __slots__ = ("_choices", "_told")
+
+    def __init__(self, choices: int) -> None:
+        """Take how many choices each prompt has."""
+        self._choices = choices
+        self._told: dict[int, Usage] = {}
+
+    def add(self, chunk: dict[str, Any], told: Usage) -> Usage:
+        """Take a chunk and the usage in it; returns the usage of all choices so far."""
+        choices = chunk.get("choices")
+        if not isinstance(choices, list) or not choices:
+            return told  # the last chunk, which speaks of all
+        self._told[_whole(choices[0].get("index")) if isinstance(choices[0], dict) else 0] = told
+        prompts = {index // self._choices: one.input_tokens for index, one in self._told.items()}
+        cached = {index // self._choices: one.cached_input_tokens for index, one in self._told.items()}
+        return replace(
+            told,
+            input_tokens=sum(prompts.values()),
+            cached_input_tokens=sum(cached.values()),
+            output_tokens=sum(one.output_tokens for one in self._told.values()),
+            reasoning_tokens=sum(one.reasoning_tokens for one in self._told.values()),
+        )
 
 
 def estimate(sent_bytes: int, received_bytes: int) -> Usage:

@@ -26,7 +26,7 @@ from trilith_gateway.routing.routed import RoutedUpstream
 from trilith_gateway.rule import Rule
 from trilith_gateway.trace import Attempt
 from trilith_gateway.upstream.http import HttpReply, HttpUpstream
-from trilith_gateway.usage import Tally, read_usage
+from trilith_gateway.usage import Portions, Tally, read_usage
 
 _PASSED_ON = frozenset(
     {
@@ -386,7 +386,7 @@ def _read(exchange: Exchange, reply: Reply, body: bytes) -> None:
 async def _watch(exchange: Exchange, reply: Reply) -> AsyncIterator[bytes]:
     """Pass blocks of events on, noting usage; reports that the caller did not ask for are taken out."""
     last = b""
-    tally = exchange.tally
+    tally, portions = exchange.tally, _portions(exchange)
     async for block in sse.blocks(reply.chunks()):
         last = block
         if tally is not None:
@@ -394,7 +394,7 @@ async def _watch(exchange: Exchange, reply: Reply) -> AsyncIterator[bytes]:
         if exchange.trace is not None:
             _describe(exchange, block)
         if (at := block.find(b'"usage"')) >= 0:
-            block = _without_usage(exchange, block, at)
+            block = _without_usage(exchange, block, at, portions)
         if block:
             yield block
     mark = exchange.operation.ends_with
@@ -414,12 +414,20 @@ def _describe(exchange: Exchange, block: bytes) -> None:
         exchange.trace.content.hear(block)
 
 
-def _without_usage(exchange: Exchange, block: bytes, at: int) -> bytes:
+def _portions(exchange: Exchange) -> Portions | None:
+    """Return what adds the reports of several choices up, where each chunk tells of one of them."""
+    if not (exchange.target.counts_stream_usage or _each_chunk(exchange)):
+        return None
+    prompt, choices = exchange.body.get("prompt"), exchange.body.get("n") or 1
+    return Portions(choices) if choices > 1 or (type(prompt) is list and len(prompt) > 1) else None
+
+
+def _without_usage(exchange: Exchange, block: bytes, at: int, portions: Portions | None) -> bytes:
     """Note a block's usage, first at `at`, and return the block as the caller wants to see it."""
     before = block.rfind(b"\n\n", 0, at)
     first = before + 2 if before >= 0 else 0  # what stands before needs no look
     reports = _LAST_FIELD.findall(block, first)
-    if len(reports) == block.count(b'"usage"', first):
+    if portions is None and len(reports) == block.count(b'"usage"', first):
         told = [report for report in reports if report != b"null"]
         if not told:
             return block
@@ -433,7 +441,10 @@ def _without_usage(exchange: Exchange, block: bytes, at: int) -> bytes:
         if value is None:
             parts.append(event)
             continue
+        known = exchange.usage
         _note(exchange, value)
+        if portions is not None and exchange.usage is not None and exchange.usage is not known:
+            exchange.usage = portions.add(value, exchange.usage)
         asked = _asked_for(exchange, value)
         if asked is value:
             parts.append(event)

@@ -1,0 +1,53 @@
+"""What a caller who leaves in the middle of an answer is charged."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench.money import Ear
+from support.direct import direct
+from support.told import DONE, TellingUpstream, event
+
+from trilith_gateway.api import Api
+
+IN, OUT = 1_000_000, 3_000_000  # pico-USD a token, as PRICE says
+
+
+async def left(home: Path, pieces: list[bytes], body: dict[str, Any], hears: int, api: Api) -> dict[str, Any]:
+    """Leave an engine's stream after some blocks; returns the ledger's row."""
+    telling = TellingUpstream([*pieces, DONE])
+    built, exchange = direct(home, telling, {"stream": True, **body}, api=api, upstream={"engine": "e"})
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(built.front.run(exchange, Ear(hears)))
+    await asyncio.to_thread(built.store.flush)
+    with built.store.reading() as connection:
+        (row,) = connection.execute("select * from ledger").fetchall()
+    await built.aclose()
+    return dict(row)
+
+
+def so_far(index: int, prompt: int, said: int) -> bytes:
+    """One chunk as vLLM writes it: the count is that of this choice, and of the prompt that it answers."""
+    usage = {"prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt + said}
+    choice = {"index": index, "delta": {"content": "x"}, "text": "x", "finish_reason": None}
+    return event({"id": "a", "choices": [choice], "usage": usage})
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_of_several_choices_what_each_has_said_is_charged(tmp_path: Path, together: bool) -> None:
+    pieces = [so_far(0, 9, 1), so_far(1, 9, 2), so_far(0, 9, 3), so_far(2, 9, 1), so_far(1, 9, 5)]
+    told = [b"".join(pieces)] if together else pieces
+    row = await left(tmp_path, [*told, so_far(0, 9, 4)], {"n": 3}, len(told), Api.CHAT)
+    assert (row["rule"], row["estimated"]) == ("aborted", 0)
+    assert (row["input_tokens"], row["output_tokens"]) == (9, 3 + 5 + 1)
+    assert row["amount_pico_usd"] == 9 * IN + 9 * OUT
+
+
+async def test_of_several_prompts_each_is_charged_once(tmp_path: Path) -> None:
+    pieces = [so_far(0, 4, 1), so_far(1, 4, 1), so_far(2, 7, 2), so_far(3, 7, 1), so_far(0, 4, 2)]
+    body = {"prompt": ["a", "b"], "n": 2}
+    row = await left(tmp_path, pieces, body, len(pieces), Api.COMPLETION)
+    assert (row["input_tokens"], row["output_tokens"]) == (4 + 7, 2 + 1 + 2 + 1)
