@@ -16,10 +16,13 @@ from trilith_gateway.api import Api
 IN, OUT = 1_000_000, 3_000_000  # pico-USD a token, as PRICE says
 
 
-async def left(home: Path, pieces: list[bytes], body: dict[str, Any], hears: int, api: Api) -> dict[str, Any]:
-    """Leave an engine's stream after some blocks; returns the ledger's row."""
+async def left(
+    home: Path, pieces: list[bytes], body: dict[str, Any], hears: int, api: Api, **model: Any
+) -> dict[str, Any]:
+    """Leave a stream, of an engine if nothing else is said, after some blocks; returns the ledger's row."""
     telling = TellingUpstream([*pieces, DONE])
-    built, exchange = direct(home, telling, {"stream": True, **body}, api=api, upstream={"engine": "e"})
+    model: dict[str, Any] = {"kind": "chat", "upstream": {"engine": "e"}, **model}
+    built, exchange = direct(home, telling, {"stream": True, **body}, api=api, **model)
     with pytest.raises(asyncio.CancelledError):
         await asyncio.create_task(built.front.run(exchange, Ear(hears)))
     await asyncio.to_thread(built.store.flush)
@@ -51,3 +54,20 @@ async def test_of_several_prompts_each_is_charged_once(tmp_path: Path) -> None:
     body = {"prompt": ["a", "b"], "n": 2}
     row = await left(tmp_path, pieces, body, len(pieces), Api.COMPLETION)
     assert (row["input_tokens"], row["output_tokens"]) == (4 + 7, 2 + 1 + 2 + 1)
+
+
+SPEECH = {"input": "h\u00e4y", "voice": "x"}
+
+
+async def test_a_text_that_is_being_spoken_is_charged_whole(tmp_path: Path) -> None:
+    voice = {"kind": "audio", "upstream": {"url": "http://127.0.0.1:9/v1"}, "price": {"usd_per_mchar": "15"}}
+    row = await left(tmp_path, [b"so", b"und"], SPEECH, 1, Api.SPEECH, **voice)
+    assert (row["rule"], row["estimated"]) == ("aborted", 0)
+    assert (row["characters"], row["amount_pico_usd"]) == (3, 45_000_000)
+
+
+async def test_images_that_are_being_made_are_charged_as_they_were_asked_for(tmp_path: Path) -> None:
+    paint = {"kind": "image", "upstream": {"url": "http://127.0.0.1:9/v1"}, "price": {"usd_per_image": "1"}}
+    partial = event({"type": "image_generation.partial_image", "b64_json": "aaaa"})
+    row = await left(tmp_path, [partial] * 3, {"prompt": "a hat", "n": 2}, 1, Api.IMAGE, **paint)
+    assert (row["rule"], row["images"], row["amount_pico_usd"]) == ("aborted", 2, 2 * 10**12)

@@ -117,6 +117,8 @@ def _rule(exchange: Exchange) -> tuple[Rule, Usage, bool]:
     if rule is Rule.ABORTED or rule is Rule.BROKEN:  # set on the way
         if exchange.usage is not None:
             return rule, exchange.usage, False
+        if exchange.operation.counts is not None and _begun(exchange):
+            return rule, exchange.operation.counts(exchange.body, b""), False  # as if it were whole
         if exchange.tally is None or not (tokens := exchange.tally.tokens()):
             return rule, charge.NOTHING, False
         return rule, _cut(exchange, Usage(-(-exchange.body_bytes // 3), tokens)), True
@@ -138,6 +140,13 @@ def _rule(exchange: Exchange) -> tuple[Rule, Usage, bool]:
         received = exchange.delivered_bytes if exchange.stream else len(exchange.answer.body)  # type: ignore[union-attr]
         used = estimate(exchange.body_bytes, 0 if exchange.api in _WRITES_NOTHING else received)
     return Rule.ESTIMATE, _cut(exchange, used), True
+
+
+def _begun(exchange: Exchange) -> bool:
+    """Say whether the upstream had begun to answer what then ended early."""
+    if exchange.rule is Rule.BROKEN:
+        return True
+    return exchange.reply is not None and exchange.reply.status < 400
 
 
 _WRITES_NOTHING = frozenset({Api.EMBEDDING, Api.RERANK, Api.MODERATION})
