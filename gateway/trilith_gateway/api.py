@@ -472,13 +472,22 @@ _OTHERWISE: Mapping[tuple[str, Api], Operation | None] = {
 }
 
 
+def _row(operation: Operation, protocol: str) -> Operation | None:
+    return _OTHERWISE.get((protocol, operation.api), OPERATIONS[operation.api])
+
+
+def understood(operation: Operation, protocol: str) -> bool:
+    """Say whether an upstream that speaks `protocol` is asked in this very row's way."""
+    return _row(operation, protocol) is operation
+
+
 def spoken_by(operation: Operation, protocol: str) -> Operation:
     """Return the row for an upstream that speaks another protocol than OpenAI's whole.
 
     Raises:
         BadRequestError: it cannot answer this operation.
     """
-    found = _OTHERWISE.get((protocol, operation.api), operation)
+    found = _row(operation, protocol)
     if found is None:
         raise BadRequestError(
             "This model's upstream speaks Anthropic's protocol alone. Send the request to /v1/messages.",

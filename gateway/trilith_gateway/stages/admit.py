@@ -15,7 +15,7 @@ from trilith_gateway.exchange import Exchange, model_not_found, store_unavailabl
 from trilith_gateway.limits.keeper import LimitKeeper
 from trilith_gateway.release import Release, ReleaseTable
 from trilith_gateway.routing import cascade
-from trilith_gateway.routing.condition import routed
+from trilith_gateway.routing.condition import routed, stands_in
 from trilith_gateway.shared import LeasedBudgets
 from trilith_gateway.store.journal import Record
 
@@ -120,12 +120,10 @@ class Admit:
                     code="model_unpriced",
                 )
             return
-        bound = upper_bound(exchange, release, release.bound or release.price)
-        if release.steps:
-            bound += self._on_the_way(exchange, release)
+        bound = self._most(exchange, release, release.price)
         now = time.time()
         if key.budgets:
-            bound = self._reserve(exchange, release, bound, now)
+            bound = self._reserve(exchange, bound, now)
         exchange.reserved, exchange.reserved_at = bound, now
         record: Record = {
             "t": "reserve",
@@ -143,6 +141,13 @@ class Admit:
             exchange.reserved = None
             raise store_unavailable() from error
 
+    def _most(self, exchange: Exchange, release: Release, price: Price) -> int:
+        """Return the most that a request can cost at a release and on the way to it (pico-USD)."""
+        bound = upper_bound(exchange, release, release.bound or price)
+        if release.steps and not exchange.admitted:  # a request that moves on asks nobody on the way
+            bound += self._on_the_way(exchange, release)
+        return bound
+
     def _on_the_way(self, exchange: Exchange, release: Release) -> int:
         """Return the most that the steps of a cascade can cost, all of them asked in vain (pico-USD)."""
         asked = cascade.steps(exchange, release.steps, self._releases.find)
@@ -151,15 +156,22 @@ class Admit:
             upper_bound(exchange, one, one.bound or one.price) for one in paid if one.price is not None
         )
 
-    def _reserve(self, exchange: Exchange, release: Release, bound: int, now: float) -> int:
+    def _instead(self, exchange: Exchange, other: Release | None) -> int | None:
+        """Return the most that `other` may charge instead (pico-USD); None when it may not answer."""
+        if other is None or other.price is None or not stands_in(exchange, other):
+            return None
+        return self._most(exchange, other, other.price)
+
+    def _reserve(self, exchange: Exchange, bound: int, now: float) -> int:
         """Ask the budgets; returns what is reserved (pico-USD)."""
         key = exchange.caller
         if key.shares and (budget := self._budgets.degrades(key, bound, now)) is not None:
             other = self._releases.find(budget.degrade_to)
-            cheaper = _instead(exchange, release, other)
+            cheaper = self._instead(exchange, other)
             if other is not None and cheaper is not None and cheaper < bound:
                 exchange.release, bound = other, cheaper
                 exchange.fell_back = True
+                exchange.tag = None  # its replicas have their own
                 exchange.budget = f"degrade {budget.account}"
         try:
             self._budgets.reserve(key, bound, now)
@@ -169,15 +181,6 @@ class Admit:
         if key.shares and not exchange.budget and (told := self._budgets.soft(key, now)) is not None:
             exchange.budget = f"soft {told.account}"
         return bound
-
-
-def _instead(exchange: Exchange, release: Release, other: Release | None) -> int | None:
-    """Return the most that `other` may charge instead of `release`; None when it may not answer."""
-    if other is None or other.price is None or other.kind not in exchange.operation.kinds:
-        return None
-    if other.policy != release.policy or not exchange.caller.allows(other.model):
-        return None
-    return upper_bound(exchange, other, other.bound or other.price)
 
 
 def upper_bound(exchange: Exchange, release: Release, price: Price) -> int:

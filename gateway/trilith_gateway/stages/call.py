@@ -21,6 +21,7 @@ from trilith_gateway.caching.flight import Flights
 from trilith_gateway.exchange import Answer, Exchange
 from trilith_gateway.release import Release, ReleaseTable
 from trilith_gateway.routing import cause
+from trilith_gateway.routing.condition import stands_in
 from trilith_gateway.routing.gate import Gate, Ticket
 from trilith_gateway.routing.routed import RoutedUpstream
 from trilith_gateway.rule import Rule
@@ -95,14 +96,8 @@ class Call:
 
     async def _ask_in_turn(self, exchange: Exchange, others: Sequence[str]) -> None:
         """Ask the model, then its fallbacks one after the other while the answer is one they may better."""
-        left = [release for name in others if (release := self._releases.find(name)) is not None]
-        left = [
-            release
-            for release in left
-            if release.policy == exchange.target.policy
-            and release.protocol == exchange.target.protocol
-            and exchange.caller.allows(release.model)
-        ]
+        found = [release for name in others if (release := self._releases.find(name)) is not None]
+        left = [release for release in found if stands_in(exchange, release)]
         while True:
             error: APIError | None = None
             try:
