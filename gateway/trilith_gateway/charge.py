@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import time
+from typing import Any
 
 import orjson
 
@@ -26,6 +27,8 @@ PLATFORM = "platform"
 
 NOTHING = Usage(requests=0)
 
+TIER = re.compile(rb'"service_tier":\s*"([a-z_-]{1,32})"')
+"""A service tier in an answer that nobody decodes."""
 _USAGE = re.compile(rb'"usage":\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 
 
@@ -66,17 +69,17 @@ def note(
     return found
 
 
-def note_tried(exchange: Exchange, tried: Tried) -> None:
-    """Write down a try that an upstream made on its own."""
+def note_tried(exchange: Exchange, tried: Tried, release: Release | None = None) -> None:
+    """Write down a try that an upstream made on its own; `release`: as in `note`."""
     usage = None
     if (told := reported(tried.body, tried.status)) is not None:
-        usage = exchange.operation.read_usage({"usage": told})
+        usage = exchange.operation.read_usage(told)
     rule = Rule.FAILED if usage is None else Rule.USAGE
-    note(exchange, rule, tried.status, usage=usage, upstream=tried.upstream)
+    note(exchange, rule, tried.status, usage=usage, upstream=tried.upstream, release=release)
 
 
-def reported(body: bytes, status: int) -> object:
-    """Return the usage in an answer, or in what came of one that broke off; None when there is none.
+def reported(body: bytes, status: int) -> dict[str, Any] | None:
+    """Return what tells usage in an answer, or in what came of one that broke off; None when nothing does.
 
     In an error it counts only where the protocol has it: elsewhere in it, a caller's own words may stand.
 
@@ -87,12 +90,24 @@ def reported(body: bytes, status: int) -> object:
     try:
         answer = orjson.loads(body)
     except ValueError:
-        found = _USAGE.search(body) if status < 400 else None
-        try:
-            return orjson.loads(found[1]) if found is not None else None
-        except ValueError:
-            return None
-    return answer.get("usage") if isinstance(answer, dict) else None
+        return _torn(body) if status < 400 else None
+    if not isinstance(answer, dict):
+        return None
+    return {name: answer[name] for name in _TELLING if name in answer}
+
+
+_TELLING = ("usage", "service_tier")
+
+
+def _torn(body: bytes) -> dict[str, Any] | None:
+    found = _USAGE.search(body)
+    try:
+        told = {"usage": orjson.loads(found[1])} if found is not None else None
+    except ValueError:
+        return None
+    if told is not None and (tier := TIER.search(body)) is not None:
+        told["service_tier"] = tier[1].decode()
+    return told
 
 
 def owed(exchange: Exchange) -> int:
@@ -130,6 +145,14 @@ def rated(usage: Usage, release: Release, meter: Meter | None = None) -> int | N
     if meter is not None and (ns := usage.particulars.cpu_ns):
         amount += meter.charge(ns, price.cpu_hour) - ns * price.cpu_hour // NS_PER_HOUR
     return amount
+
+
+def cut(exchange: Exchange, usage: Usage) -> Usage:
+    """Cut an estimate to what the request can have used at most, which is what was reserved."""
+    most = exchange.operation.bound(exchange.body, exchange.body_bytes, exchange.target.max_output_tokens)
+    if not most.output_tokens:
+        return usage
+    return Usage(min(usage.input_tokens, most.input_tokens), min(usage.output_tokens, most.output_tokens))
 
 
 def unpriced(usage: Usage, price: Price) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ def steps(exchange: Exchange, settings: Sequence[StepSettings], find: Find) -> l
     answers or log probabilities; nor is a chat model where several answers are wanted: one is looked at.
     """
     body = exchange.body
-    if "messages" not in body or (body.get("n") or 1) > 1:
+    if not exchange.operation.generates or "messages" not in body or (body.get("n") or 1) > 1:
         return []
     plain = not any(body.get(name) for name in _MORE_THAN_WORDS) and bool(question(body))
     found: list[Step] = []

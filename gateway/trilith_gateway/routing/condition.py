@@ -1,5 +1,7 @@
-"""Sends a request to another model, or to some replicas only, by conditions that the settings list; says
-which models may answer in place of another."""
+"""Sends a request to another model, or to some replicas only, by conditions that the settings list.
+
+Which models may answer in place of another is said here as well.
+"""
 
 from __future__ import annotations
 

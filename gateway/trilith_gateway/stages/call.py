@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from json import JSONDecodeError
 from typing import Any
 
@@ -15,7 +15,8 @@ import orjson
 
 from trilith.errors import APIConnectionError, APIError, InternalServerError
 from trilith.seams import Call as UpstreamCall
-from trilith.seams import Reply, Tried, Upstream
+from trilith.seams import Reply, Upstream
+from trilith.types import Usage
 from trilith_gateway import charge, deadline, sse
 from trilith_gateway.caching.flight import Flights
 from trilith_gateway.exchange import Answer, Exchange
@@ -24,7 +25,7 @@ from trilith_gateway.routing import cause
 from trilith_gateway.routing.condition import stands_in
 from trilith_gateway.routing.gate import Gate, Ticket
 from trilith_gateway.routing.routed import RoutedUpstream
-from trilith_gateway.rule import Rule
+from trilith_gateway.rule import Rule, Try
 from trilith_gateway.trace import Attempt
 from trilith_gateway.upstream.http import HttpReply, HttpUpstream
 from trilith_gateway.usage import Portions, Tally, read_usage
@@ -61,7 +62,6 @@ _LAST_FIELD = re.compile(rb',\s*"usage":\s*' + _OBJECT + rb"(?=\s*\}\r?\n\r?\n)"
 """Usage as the last field of an event. Within a JSON string its quotes would be escaped."""
 _ANYWHERE = re.compile(rb'"usage":\s*' + _OBJECT)
 """Usage wherever it stands."""
-_TIER = re.compile(rb'"service_tier":\s*"([a-z_-]{1,32})"')
 _ID = re.compile(rb'"id":\s*"([^"\\]{1,128})"')
 _FINISHED = re.compile(rb'"finish_reason":\s*"([a-z_]{1,32})"')
 
@@ -102,7 +102,7 @@ class Call:
             error: APIError | None = None
             try:
                 if exchange.target.gate is not None:
-                    await _enter(exchange, exchange.target.gate)
+                    exchange.place = await enter(exchange, exchange.target.gate)
                 await self._ask(exchange, exchange.target.upstream, _ready(exchange))
             except (APIConnectionError, InternalServerError) as failure:
                 error = failure
@@ -111,17 +111,10 @@ class Call:
                 if error is not None:
                     raise error
                 return
-            if exchange.reply is not None:
-                await exchange.reply.aclose()
             if error is None and exchange.answer is not None:
                 told = exchange.answer.status
                 exchange.trail.append(f"fallback: {exchange.target.model} answered with status {told}")
-            if exchange.place is not None:
-                exchange.place.leave()
-            _give_up(exchange)
-            if exchange.ticket is not None:
-                await exchange.ticket.aclose()
-            exchange.join = exchange.ticket = None  # another model's call is another call
+            await leave(exchange)
             self._move(exchange, left.pop(0))
 
     async def _ask(self, exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> None:
@@ -216,19 +209,33 @@ def _torn(exchange: Exchange, received: bytes) -> None:
     if received:
         exchange.rule = Rule.BROKEN
         if (told := charge.reported(received, 0)) is not None:
-            exchange.usage = exchange.operation.read_usage({"usage": told})
+            exchange.usage = exchange.operation.read_usage(told)
 
 
-def _give_up(exchange: Exchange) -> None:
-    """Note the try that another model shall do better than."""
-    answer = exchange.answer
-    if exchange.usage is not None:  # it broke off, or withheld its answer, and had reported something before
-        status = 502 if answer is None else answer.status
-        charge.note(exchange, exchange.rule or Rule.USAGE, status, usage=exchange.usage)
-    elif answer is not None and b'"usage"' in answer.body:
-        charge.note_tried(exchange, Tried("", answer.status, answer.body))
-    else:
-        charge.note(exchange, Rule.FAILED, answer.status if answer is not None else 0)
+async def leave(exchange: Exchange) -> Try:
+    """Give up what an upstream did, because another model shall do better, and return the try that it was."""
+    if exchange.reply is not None:
+        await exchange.reply.aclose()
+    if exchange.place is not None:
+        exchange.place.leave()
+    noted = _give_up(exchange)
+    if exchange.ticket is not None:
+        await exchange.ticket.aclose()
+    exchange.join = exchange.ticket = None  # another model's call is another call
+    return noted
+
+
+def _give_up(exchange: Exchange) -> Try:
+    answer, usage = exchange.answer, exchange.usage
+    status = answer.status if answer is not None else 0 if usage is None else 502
+    if usage is None and answer is not None and b'"usage"' in answer.body:
+        told = charge.reported(answer.body, answer.status)
+        usage = exchange.operation.read_usage(told) if told is not None else None
+    if usage is not None and exchange.ticket is not None:  # of those who listened, one pays
+        _, usage = exchange.ticket.bill(Rule.USAGE, usage)
+    if usage is None or not usage.requests:
+        return charge.note(exchange, Rule.FAILED, status)
+    return charge.note(exchange, exchange.rule or Rule.USAGE, status, usage=usage)
 
 
 def _ready(exchange: Exchange) -> UpstreamCall:
@@ -237,8 +244,8 @@ def _ready(exchange: Exchange) -> UpstreamCall:
     return exchange.call
 
 
-async def _enter(exchange: Exchange, gate: Gate) -> None:
-    """Wait until the model has a place; the pipeline gives it back with the reply."""
+async def enter(exchange: Exchange, gate: Gate) -> Ticket:
+    """Wait until a model has a place, and return it; whoever asked gives it back."""
     key = exchange.caller
     found = gate.enter(key.team, key.weight, batch=key.priority == "batch")
     if not isinstance(found, Ticket):
@@ -248,7 +255,7 @@ async def _enter(exchange: Exchange, gate: Gate) -> None:
             found = await (found if until is None else deadline.by(until, found))
         finally:
             exchange.queued_s += time.perf_counter() - came
-    exchange.place = found
+    return found
 
 
 _OVERLOADED = frozenset({408, 429, 500, 502, 503, 504, 529})
@@ -347,13 +354,18 @@ def _begin(exchange: Exchange, upstream: Upstream, call: UpstreamCall, index: in
     return attempt
 
 
+def read_scored(headers: Mapping[str, str], release: Release) -> Usage | None:
+    """Read what a predictor used from the headers of its answer."""
+    told = {"rows": headers.get("x-trilith-rows")}
+    if release.price is not None and release.price.cpu_hour:
+        told["cpu_ns"] = headers.get("x-trilith-cpu-ns")
+    return read_usage(told)
+
+
 def _read(exchange: Exchange, reply: Reply, body: bytes) -> None:
     operation = exchange.operation
     if operation.scores:
-        told = {"rows": reply.headers.get("x-trilith-rows")}
-        if exchange.target.price is not None and exchange.target.price.cpu_hour:
-            told["cpu_ns"] = reply.headers.get("x-trilith-cpu-ns")
-        exchange.usage = read_usage(told)
+        exchange.usage = read_scored(reply.headers, exchange.target)
         return
     if not body.startswith(b"{"):
         return
@@ -365,7 +377,11 @@ def _read(exchange: Exchange, reply: Reply, body: bytes) -> None:
                 told = {"usage": orjson.loads(match[1])}
             except JSONDecodeError:
                 return  # nor is the whole of it JSON
-            if operation.limits and b'"service_tier"' in body and (tier := _TIER.search(body)) is not None:
+            if (
+                operation.limits
+                and b'"service_tier"' in body
+                and (tier := charge.TIER.search(body)) is not None
+            ):
                 told["service_tier"] = tier[1].decode()
             exchange.usage = operation.read_usage(told)
             if exchange.usage is not None:

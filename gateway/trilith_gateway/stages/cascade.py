@@ -7,10 +7,10 @@ is the one that is charged and named, as with a fallback; if not, what it cost b
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from json import JSONDecodeError
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 
@@ -23,6 +23,7 @@ from trilith_gateway.exchange import Answer, Exchange
 from trilith_gateway.release import Release, ReleaseTable
 from trilith_gateway.routing import cascade
 from trilith_gateway.routing.cascade import Step
+from trilith_gateway.routing.gate import Ticket
 from trilith_gateway.rule import Rule
 from trilith_gateway.stages import call
 from trilith_gateway.stages.route import Route
@@ -84,13 +85,14 @@ class Cascade:
         settings = () if own.otherwise is None else (own.otherwise,)
         for step in cascade.steps(exchange, settings, self._releases.find):
             exchange.trail.append(f"cascade: {exchange.target.model} did not answer")
-            if exchange.reply is not None:
-                await exchange.reply.aclose()
+            noted = await call.leave(exchange)
             before = exchange.answer, exchange.reply, exchange.release, exchange.fell_back
             self._move(exchange, step.release)
             if await self._step(exchange, own, step):
                 return True
             exchange.answer, exchange.reply, exchange.release, exchange.fell_back = before
+            if exchange.answer is not None and exchange.tries is not None:
+                exchange.tries.remove(noted)  # it is what the caller gets, and is charged as that
         return False
 
     async def _step(self, exchange: Exchange, own: Release, step: Step) -> bool:
@@ -103,8 +105,7 @@ class Cascade:
             return False
         if reason:
             exchange.trail.append(f"cascade: {step.release.model} was asked, {reason}")
-            used = usage or estimate(exchange.body_bytes, len(cascade.words(answer).encode()))
-            _charge(exchange, step.release, used, estimated=usage is None)
+            _charge_answer(exchange, step.release, answer, usage)
             return False
         exchange.trail.append(f"cascade: {step.release.model} answered")
         self._accept(exchange, own, step, answer, usage)
@@ -136,49 +137,61 @@ class Cascade:
     async def _classify(self, exchange: Exchange, step: Step) -> tuple[dict[str, Any], Usage | None, str]:
         settings = step.settings
         text = cascade.question(exchange.body)
-        label, confidence = await self._predict(exchange, step.release, settings.input, text)
-        said = cascade.said(exchange, settings.answers.get(label, label))
-        return said, _ONE_ROW, cascade.refused_label(label, confidence, settings)
+        found, used = await self._predict(exchange, step.release, settings.input, text)
+        said = cascade.said(exchange, settings.answers.get(found[0], found[0]))
+        return said, used, cascade.refused_label(*found, settings)
 
     async def _chat(self, exchange: Exchange, step: Step) -> tuple[dict[str, Any], Usage | None, str]:
         settings = step.settings
         body = sse.dump(cascade.asked(exchange.body, step.release, settings))
-        answer = await self._answer(exchange, step.release, replace(_ready(exchange), body=body, tag=None))
+        asked = replace(_ready(exchange), body=body, tag=None)
+        answer, _ = await self._answer(exchange, step.release, asked)
         usage = exchange.operation.read_usage(answer)
         reason = cascade.refused_chat(answer, settings)
         if not reason and settings.check is not None and step.check is not None:
             text = cascade.words(answer)
             try:
-                found = await self._predict(exchange, step.check, settings.check.input, text)
+                found, used = await self._predict(exchange, step.check, settings.check.input, text)
             except _Unanswered:
                 return answer, usage, f"{settings.check.model} could not check it"
-            _charge(exchange, step.check, _ONE_ROW)
+            except BaseException:  # the caller has left, or its time is up: what it asked for was answered
+                _charge_answer(exchange, step.release, answer, usage)
+                raise
+            _charge(exchange, step.check, used)
             reason = cascade.refused_check(*found, settings.check)
         if settings.mean_logprob is not None and not exchange.body.get("logprobs"):
             for choice in answer.get("choices") or ():
                 choice.pop("logprobs", None)
         return answer, usage, reason
 
-    async def _predict(self, exchange: Exchange, release: Release, name: str, text: str) -> tuple[str, float]:
+    async def _predict(
+        self, exchange: Exchange, release: Release, name: str, text: str
+    ) -> tuple[tuple[str, float], Usage]:
         asked = cascade.tensors(name, text)
         path = f"/v2/models/{release.model}/infer"
         ready = _ready(exchange)
         given = replace(ready, path=path, body=sse.dump(asked), json=asked, tag=None, affinity=None)
-        return cascade.verdict(await self._answer(exchange, release, given))
+        answer, headers = await self._answer(exchange, release, given)
+        scored = call.read_scored(headers, release)
+        return cascade.verdict(answer), _ONE_ROW if scored is None else replace(scored, rows=1)
 
-    async def _answer(self, exchange: Exchange, release: Release, given: UpstreamCall) -> dict[str, Any]:
-        """Send a call and return its decoded answer.
+    async def _answer(self, exchange: Exchange, release: Release, given: UpstreamCall) -> _Answered:
+        """Send a call, when its model has a place for it, and return its decoded answer.
 
         Raises:
             APITimeoutError: the caller's time is up.
             _Unanswered: there is none, or it is an error.
         """
         given = replace(given, headers=dict(given.headers))
-        if exchange.until is not None:
-            given = deadline.within(given, exchange.until - time.perf_counter())
-        work = _whole(exchange, release, given)
+        place: Ticket | None = None
         sent_at = time.perf_counter()
         try:
+            if release.gate is not None:
+                place = await call.enter(exchange, release.gate)
+            sent_at = time.perf_counter()
+            if exchange.until is not None:
+                given = deadline.within(given, exchange.until - sent_at)
+            work = _whole(exchange, release, given)
             return await (work if exchange.head_until is None else deadline.by(exchange.head_until, work))
         except APIError as error:
             if exchange.head_until is not None and time.perf_counter() >= exchange.head_until:
@@ -186,6 +199,19 @@ class Cascade:
             raise _Unanswered(error.message) from error
         finally:
             exchange.waited_s += time.perf_counter() - sent_at
+            if place is not None:
+                place.leave()
+
+
+_Answered: TypeAlias = tuple[dict[str, Any], Mapping[str, str]]
+"""A decoded answer, and its headers."""
+
+
+def _charge_answer(exchange: Exchange, release: Release, answer: dict[str, Any], usage: Usage | None) -> None:
+    """Charge a step's answer that is not given out."""
+    said = len(cascade.words(answer).encode())
+    used = usage or charge.cut(exchange, estimate(exchange.body_bytes, said))
+    _charge(exchange, release, used, estimated=usage is None)
 
 
 def _charge(exchange: Exchange, release: Release, usage: Usage, *, estimated: bool = False) -> None:
@@ -197,7 +223,7 @@ class _Unanswered(Exception):
     """A step gave no answer, which is no reason to give up."""
 
 
-async def _whole(exchange: Exchange, release: Release, given: UpstreamCall) -> dict[str, Any]:
+async def _whole(exchange: Exchange, release: Release, given: UpstreamCall) -> _Answered:
     """Send a call and return its decoded answer; what one that will not do has used is noted."""
     parts: list[bytes] = []
     status = 0
@@ -210,24 +236,25 @@ async def _whole(exchange: Exchange, release: Release, given: UpstreamCall) -> d
         finally:
             await reply.aclose()
     except APIConnectionError as error:
-        _note_lost(exchange, status, error.received or b"".join(parts))
+        _note_lost(exchange, release, status, error.received or b"".join(parts))
         raise
     raw = b"".join(parts)
     if status >= 400:
-        _note_lost(exchange, status, raw)
+        _note_lost(exchange, release, status, raw)
         raise _Unanswered(f"status {status}")
     try:
         answer = orjson.loads(raw)
     except JSONDecodeError:
         answer = None
     if not isinstance(answer, dict):
+        _note_lost(exchange, release, status, raw)
         raise _Unanswered("its answer is no JSON object")
-    return answer
+    return answer, reply.headers
 
 
-def _note_lost(exchange: Exchange, status: int, received: bytes) -> None:
+def _note_lost(exchange: Exchange, release: Release, status: int, received: bytes) -> None:
     if b'"usage"' in received:
-        charge.note_tried(exchange, Tried("", status, received))
+        charge.note_tried(exchange, Tried("", status, received), release)
 
 
 def _ready(exchange: Exchange) -> UpstreamCall:

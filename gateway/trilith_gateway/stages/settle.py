@@ -121,7 +121,7 @@ def _rule(exchange: Exchange) -> tuple[Rule, Usage, bool]:
             return rule, exchange.operation.counts(exchange.body, b""), False  # as if it were whole
         if exchange.tally is None or not (tokens := exchange.tally.tokens()):
             return rule, charge.NOTHING, False
-        return rule, _cut(exchange, Usage(-(-exchange.body_bytes // 3), tokens)), True
+        return rule, charge.cut(exchange, Usage(-(-exchange.body_bytes // 3), tokens)), True
     if not answered:
         answer = exchange.answer
         own = exchange.ticket is None or exchange.ticket.pays
@@ -139,7 +139,7 @@ def _rule(exchange: Exchange) -> tuple[Rule, Usage, bool]:
     else:
         received = exchange.delivered_bytes if exchange.stream else len(exchange.answer.body)  # type: ignore[union-attr]
         used = estimate(exchange.body_bytes, 0 if exchange.api in _WRITES_NOTHING else received)
-    return Rule.ESTIMATE, _cut(exchange, used), True
+    return Rule.ESTIMATE, charge.cut(exchange, used), True
 
 
 def _begun(exchange: Exchange) -> bool:
@@ -151,14 +151,6 @@ def _begun(exchange: Exchange) -> bool:
 
 _WRITES_NOTHING = frozenset({Api.EMBEDDING, Api.RERANK, Api.MODERATION})
 """Operations whose answers are no tokens."""
-
-
-def _cut(exchange: Exchange, usage: Usage) -> Usage:
-    """Cut an estimate to what the request can have used at most, which is what was reserved."""
-    most = exchange.operation.bound(exchange.body, exchange.body_bytes, exchange.target.max_output_tokens)
-    if not most.output_tokens:
-        return usage
-    return Usage(min(usage.input_tokens, most.input_tokens), min(usage.output_tokens, most.output_tokens))
 
 
 def _shared(exchange: Exchange, ticket: Ticket, rule: Rule, used: Usage) -> Usage:

@@ -79,7 +79,7 @@ def _protocol_faults(models: Models, name: str) -> Faults:
             faults.append((("models", name, field), message))
     others = own.get("fallbacks")
     asked = list(enumerate(others)) if isinstance(others, list | tuple) else []
-    named = [(("fallbacks", str(number)), other) for number, other in asked]
+    named: list[tuple[KeyPath, object]] = [(("fallbacks", str(number)), other) for number, other in asked]
     if not _anthropic(own):
         named += [
             (("cascade", str(number), "model"), step.get("model"))
