@@ -25,6 +25,8 @@ from trilith_gateway.store.journal import Record
 PLATFORM = "platform"
 """The key and team that pay for what no caller asked for: tries of the platform's own, and idle engines."""
 
+_BY_PLATFORM = {"key_id": PLATFORM, "team": PLATFORM, "org": ""}
+
 NOTHING = Usage(requests=0)
 
 TIER = re.compile(rb'"service_tier":\s*"([a-z_-]{1,32})"')
@@ -179,7 +181,7 @@ def row(exchange: Exchange, now: float, usage: Usage, *, estimated: bool, tried:
     rule = tried.rule if tried else exchange.rule
     found: Record = {
         "t": "charge",
-        "id": exchange.id,
+        "id": _id(exchange),
         "request_id": exchange.request_id,
         "at": now,
         "key_id": key.id,
@@ -217,7 +219,14 @@ def row(exchange: Exchange, now: float, usage: Usage, *, estimated: bool, tried:
         found["saved_pico_usd"] = exchange.saved_pico_usd
     if exchange.tries is not None:
         found |= _numbered(exchange, exchange.tries, tried)
+    if exchange.paid:
+        found |= {"category": "attempt", **_BY_PLATFORM}
     return found
+
+
+def _id(exchange: Exchange) -> str:
+    """Return the id of a request's row; one that is paid for already keeps the row that it has."""
+    return f"{exchange.id}+{exchange.started_ns}" if exchange.paid else exchange.id
 
 
 def particulars(usage: Usage) -> Record:
@@ -231,7 +240,7 @@ def _numbered(exchange: Exchange, tries: list[Try], tried: Try | None) -> Record
         return {"attempt": len(tries) + 1}
     number = next(at for at, one in enumerate(tries, 1) if one is tried)
     changed: Record = {
-        "id": f"{exchange.id}.{number}",
+        "id": f"{_id(exchange)}.{number}",
         "attempt": number,
         "category": "attempt",
         "status": tried.status,
@@ -239,7 +248,7 @@ def _numbered(exchange: Exchange, tries: list[Try], tried: Try | None) -> Record
         "upstream": tried.upstream,
         "saved_pico_usd": 0,
     }
-    return changed if tried.by_caller else changed | {"key_id": PLATFORM, "team": PLATFORM, "org": ""}
+    return changed if tried.by_caller else changed | _BY_PLATFORM
 
 
 def _status(exchange: Exchange) -> int:

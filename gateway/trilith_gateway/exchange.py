@@ -76,6 +76,7 @@ class Exchange:
         "model",
         "model_in_path",
         "operation",
+        "paid",
         "path",
         "protection",
         "place",
@@ -142,6 +143,8 @@ class Exchange:
         self.model_in_path = model_in_path
         self.batched = False
         """A line of a batch: at the batch's price, and not in anybody's way."""
+        self.paid = False
+        """Its caller has paid under this id, and the answer was lost: the platform pays for another."""
 
         # identify
         self.key: Key | None = None

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.money import Ear
-from ledger.test_cases import IN, OUT, USED, direct
+from ledger.test_cases import IN, OUT, USED
 from store.test_contract import ask, charge
+from support.direct import direct
 from support.gateway import StartGateway
 from support.told import TellingUpstream, answer
 

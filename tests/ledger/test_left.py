@@ -21,8 +21,8 @@ async def left(
 ) -> dict[str, Any]:
     """Leave a stream, of an engine if nothing else is said, after some blocks; returns the ledger's row."""
     telling = TellingUpstream([*pieces, DONE])
-    model: dict[str, Any] = {"kind": "chat", "upstream": {"engine": "e"}, **model}
-    built, exchange = direct(home, telling, {"stream": True, **body}, api=api, **model)
+    described = model or {"upstream": {"engine": "e"}}
+    built, exchange = direct(home, telling, {"stream": True, **body}, api=api, **described)
     with pytest.raises(asyncio.CancelledError):
         await asyncio.create_task(built.front.run(exchange, Ear(hears)))
     await asyncio.to_thread(built.store.flush)

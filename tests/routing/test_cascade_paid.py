@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -106,8 +106,6 @@ def test_a_predictors_cpu_time_is_charged_on_the_way_too(
 def test_an_answer_whose_check_nobody_waited_for_is_paid(start_gateway: StartGateway, leaves: bool) -> None:
     class Slow(MemoryPredictor):
         async def send(self, call: Call) -> MemoryReply:
-            import asyncio
-
             await asyncio.sleep(60)
             raise AssertionError
 
@@ -163,7 +161,6 @@ def test_tokens_are_counted_by_the_model_itself(start_gateway: StartGateway) -> 
 def test_a_step_waits_for_a_place_at_its_model(start_gateway: StartGateway) -> None:
     class Crowded(MemoryUpstream):
         now = most = 0
-        lock = threading.Lock()
 
         async def send(self, call: Call) -> MemoryReply:
             self.now += 1
@@ -184,10 +181,10 @@ def test_a_step_waits_for_a_place_at_its_model(start_gateway: StartGateway) -> N
     assert small.most == 1
     said = {found["choices"][0]["message"]["content"] for found in answers}
     assert said == {"fine", "from large"}  # the queue was full for some, who were not kept waiting
-    gate = gateway.platform.releases.find("small")
+    release = gateway.platform.releases.find("small")
+    gate = release.gate if release is not None else None
     assert gate is not None
-    assert gate.gate is not None
-    until(lambda: (gate.gate.open, gate.gate.waiting) == (0, 0))
+    until(lambda: (gate.open, gate.waiting) == (0, 0))
 
 
 def test_a_cascades_digest_changes_with_the_models_that_it_asks() -> None:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from support.gateway import Gateway, StartGateway
 
+from trilith.seams import Upstream
 from trilith.testing import MemoryUpstream
 from trilith_gateway.routing import policy
 from trilith_gateway.routing.endpoint import Endpoint
@@ -64,7 +65,7 @@ def test_a_model_of_another_protocol_does_not_take_over(start_gateway: StartGate
 
 
 def test_a_model_that_takes_over_has_replicas_of_its_own(start_gateway: StartGateway) -> None:
-    upstreams = {
+    upstreams: dict[str, Upstream] = {
         "echo": MemoryUpstream("echo"),
         "small": RoutedUpstream([Endpoint("s", MemoryUpstream("small"))], policy.weighted),
     }

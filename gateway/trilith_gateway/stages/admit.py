@@ -111,6 +111,8 @@ class Admit:
             PermissionDeniedError: the release has no price, and the key stands under a budget.
         """
         key = exchange.caller
+        if exchange.paid:
+            return
         if release.price is None:
             if key.budgets:
                 raise PermissionDeniedError(
