@@ -73,6 +73,10 @@ class Release:
         """How the release is named beside its model."""
         return self.digest
 
+    def priced(self, *, batched: bool) -> Release:
+        """Return the release at the price that single requests, or lines of batches, have there."""
+        return self.batched if batched and self.batched is not None else self
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "price_id", price_id(self.price))
         object.__setattr__(self, "bound", None if self.price is None else self.price.dearest())

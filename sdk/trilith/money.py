@@ -147,7 +147,7 @@ class Price:
         )
 
     def times(self, factor: Decimal) -> Price:
-        """Return the price with every rate multiplied.
+        """Return the price with every rate multiplied, in every tier and at every size.
 
         Raises:
             ValueError: a rate is no whole number of pico-USD then.
@@ -160,8 +160,9 @@ class Price:
                     f"{factor} times the rate of {name} is {rate} pico-USD, expected a whole number"
                 )
         steps = tuple((above, sheet.times(factor)) for above, sheet in self.steps)
+        tiers = {name: sheet.times(factor) for name, sheet in self.tiers.items()}
         exact: dict[str, Any] = {name: int(rate) for name, rate in scaled.items()}
-        return replace(self, **exact, tiers={}, steps=steps)
+        return replace(self, **exact, tiers=tiers, steps=steps)
 
     def rate(self, name: str) -> int:
         """Return one of the rates; 0 where it is not named."""

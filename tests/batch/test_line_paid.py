@@ -8,11 +8,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+from bench.money import Ear
 from support.direct import direct
 from support.gateway import PRICE
 from support.told import TellingUpstream, answer
 
+from trilith.settings.schema import Settings
 from trilith_gateway import platform as platforms
+from trilith_gateway import rerate
 from trilith_gateway.batch.line import Line, Outcome
 from trilith_gateway.batch.table import Batch
 from trilith_gateway.batch.turn import Turn
@@ -84,4 +88,71 @@ async def test_a_line_that_is_paid_is_answered_although_the_budget_is_spent(tmp_
     assert not (await take(built, key.id, paid=False)).answered
     assert (await take(built, key.id, paid=True)).answered
     assert account.spent == BOUND
+    await built.aclose()
+
+
+DEAR = {
+    "kind": "chat",
+    "upstream": {"url": "http://127.0.0.1:9/v1"},
+    "price": {"input_usd_per_mtok": "10", "output_usd_per_mtok": "30", "batch_factor": "0.2"},
+}
+
+
+async def test_a_fallback_answers_a_line_at_its_own_price_for_batches(tmp_path: Path) -> None:
+    others = {"dear": (TellingUpstream(answer(USED)), DEAR)}
+    built, exchange = direct(
+        tmp_path, TellingUpstream(BUSY), {}, others=others, price=HALF, fallbacks=["dear"]
+    )
+    assert (await take(built, holder(built, exchange).id, paid=False)).answered
+    (row,) = [row for row in await rows(built) if row["category"] == "usage"]
+    assert (row["model"], row["amount_pico_usd"]) == ("dear", 2 * (10 * IN + 5 * OUT))
+    await built.aclose()
+
+
+async def test_a_step_of_a_cascade_answers_a_line_at_its_own_price_for_batches(tmp_path: Path) -> None:
+    others = {"dear": (TellingUpstream(answer(USED)), DEAR)}
+    built, exchange = direct(
+        tmp_path,
+        TellingUpstream(answer(USED)),
+        {},
+        others=others,
+        price=HALF,
+        cascade=[{"model": "dear", "matches": "no"}],
+    )
+    assert (await take(built, holder(built, exchange).id, paid=False)).answered
+    found = {row["model"]: row["amount_pico_usd"] for row in await rows(built)}
+    assert found == {"dear": 2 * (10 * IN + 5 * OUT), "m": OWN}
+    await built.aclose()
+
+
+async def test_a_line_is_rerated_by_the_price_of_batches(tmp_path: Path) -> None:
+    built, exchange = direct(tmp_path, TellingUpstream(answer(USED)), {}, price=HALF)
+    await take(built, holder(built, exchange).id, paid=False)
+    await built.front.run(exchange, Ear(None))  # and one single call beside it
+    await asyncio.to_thread(built.store.flush)
+    twice = {**HALF, "input_usd_per_mtok": "2", "output_usd_per_mtok": "6"}
+    found = []
+    for price in (HALF, twice, PRICE):
+        described = {"kind": "chat", "upstream": {"url": "http://127.0.0.1:9/v1"}, "price": price}
+        settings = Settings.model_validate({"home": tmp_path, "models": {"m": described}})
+        with built.store.reading() as connection:
+            single, lines = (
+                rerate.prices_of(settings, "settings", batched=batched) for batched in (False, True)
+            )
+            one, _ = rerate.find(connection, single, 0.0, time.time(), batch_prices=lines)
+        found.append((one.rows, one.adjustments, one.amount))
+    # Nothing; twice as much for both; the line as much as the single call.
+    assert found == [(2, 0, 0), (2, 2, 3 * OWN), (2, 1, OWN)]
+    await built.aclose()
+
+
+@pytest.mark.parametrize(("tier", "amount"), [("default", OWN), ("flex", OWN // 2), ("batch", OWN)])
+async def test_a_line_that_another_tier_answers_has_that_tiers_price(
+    tmp_path: Path, tier: str, amount: int
+) -> None:
+    price = {**HALF, "flex_factor": "0.5"}
+    built, exchange = direct(tmp_path, TellingUpstream(answer(USED, service_tier=tier)), {}, price=price)
+    await take(built, holder(built, exchange).id, paid=False)
+    (row,) = await rows(built)
+    assert (row["rule"], row["amount_pico_usd"]) == ("usage", amount)
     await built.aclose()

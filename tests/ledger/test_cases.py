@@ -328,6 +328,23 @@ def test_case_08_the_tier_that_the_answer_names_decides_the_price(
     assert [row["tier"] for row in gateway.ledger()] == ["", "flex", "priority", "scale"]
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_case_08_the_tier_of_a_try_that_came_to_nothing_decides_its_price(
+    start_gateway: StartGateway, whole: bool
+) -> None:
+    billed = {"error": {"message": "x"}, "usage": USED, "service_tier": "flex"}
+    torn = APIConnectionError("cut")
+    torn.received = json.dumps(billed).encode()[:-1]
+    failing = TellingUpstream((500, billed) if whole else torn)
+    gateway = start_gateway(
+        {"echo": routed(failing, TellingUpstream(answer(USED)))},
+        echo={"price": {**PRICE, "flex_factor": "0.5"}},
+    )
+    assert gateway.chat().status_code == 200
+    (row,) = [row for row in gateway.ledger() if row["category"] == "attempt"]
+    assert (row["tier"], row["amount_pico_usd"]) == ("flex", (10 * IN + 5 * OUT) // 2)
+
+
 def test_case_08_a_tier_and_a_size_of_the_book_apply_together() -> None:
     from trilith.prices import load
     from trilith.types import Particulars

@@ -14,6 +14,8 @@ from trilith_gateway.key import Key
 
 OPEN = ("validating", "in_progress", "finalizing", "cancelling")
 """States in which there is still something to do."""
+PREFIX = "batch_"
+"""How the id of a batch begins, and with it those of its lines' charges; no other charge's id does."""
 WINDOW_S = 86_400.0
 """How long a batch may take (seconds): OpenAI knows no other window."""
 
@@ -86,7 +88,7 @@ class Batches:
     def create(self, key: Key, file_id: str, endpoint: str, metadata: object) -> Batch:
         """Make a batch that waits to be validated."""
         now = time.time()
-        id = f"batch_{secrets.token_hex(16)}"
+        id = f"{PREFIX}{secrets.token_hex(16)}"
         with self._connect() as connection:
             connection.execute(
                 "insert into batches (id, team, key_id, endpoint, input_file_id, metadata, status, at,"

@@ -52,7 +52,8 @@ def steps(exchange: Exchange, settings: Sequence[StepSettings], find: Find) -> l
         check = None if one.check is None else find(one.check.model)
         if release is None or (check is None) != (one.check is None):
             continue
-        step = Step(one, release, check)
+        batched = exchange.batched
+        step = Step(one, release.priced(batched=batched), check and check.priced(batched=batched))
         if release.kind is Kind.PREDICTOR and not plain:
             continue
         if all(_may_pay(exchange, each) for each in step.releases):

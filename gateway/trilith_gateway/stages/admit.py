@@ -79,9 +79,7 @@ class Admit:
         exchange.stream = body.get("stream") is True
         if release.routes:
             release = routed(exchange, release, self._releases.find)
-        if exchange.batched and release.batched is not None:
-            release = release.batched
-        exchange.release = release
+        exchange.release = release = release.priced(batched=exchange.batched)
         if release.protocol != "openai":
             exchange.operation = operation = spoken_by(operation, release.protocol)
         if operation.dialect is not None:
@@ -169,6 +167,7 @@ class Admit:
         key = exchange.caller
         if key.shares and (budget := self._budgets.degrades(key, bound, now)) is not None:
             other = self._releases.find(budget.degrade_to)
+            other = other and other.priced(batched=exchange.batched)
             cheaper = self._instead(exchange, other)
             if other is not None and cheaper is not None and cheaper < bound:
                 exchange.release, bound = other, cheaper

@@ -97,7 +97,7 @@ class Call:
     async def _ask_in_turn(self, exchange: Exchange, others: Sequence[str]) -> None:
         """Ask the model, then its fallbacks one after the other while the answer is one they may better."""
         found = [release for name in others if (release := self._releases.find(name)) is not None]
-        left = [release for release in found if stands_in(exchange, release)]
+        left = [one.priced(batched=exchange.batched) for one in found if stands_in(exchange, one)]
         while True:
             error: APIError | None = None
             try:
