@@ -63,6 +63,7 @@ class Exchange:
         "cascaded",
         "clock",
         "delivered_bytes",
+        "exceeded",
         "fell_back",
         "finish_reasons",
         "first_byte_at",
@@ -233,6 +234,8 @@ class Exchange:
         self.amount: int | None = None
         """Pico-USD charged; None while unsettled, and for an unpriced model."""
         self.settled = False
+        self.exceeded = False
+        """It cost more than was reserved for it."""
         self.trace: RequestTrace | None = None
         """What is noted for the request's spans; None when nobody collects them."""
 

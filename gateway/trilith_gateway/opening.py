@@ -14,6 +14,7 @@ from trilith.seams import Embedder, Upstream
 from trilith.settings.fault import without_userinfo
 from trilith.settings.model import (
     ChatModel,
+    ImageModel,
     ModelSettings,
     PredictorModel,
     RagModel,
@@ -98,6 +99,8 @@ def _release(settings: Settings, name: str, upstream: Upstream) -> Release:
         protocol=_protocol(model, place),
         context_tokens=_window(settings, model),
     )
+    if isinstance(model, ChatModel | ImageModel):
+        made = replace(made, reference_tokens=model.reference_tokens)
     if model.price is None or model.price.batch_factor is None:
         return made
     return replace(made, batched=replace(made, price=price_of(settings, name, batched=True)))

@@ -46,6 +46,8 @@ class Release:
     """The same release at the price of batches; None: they cost the same."""
     context_tokens: int | None = None
     """The model's window, where it is known."""
+    reference_tokens: int = 8192
+    """The most that a picture, a sound or a file comes to."""
 
     tries_again: bool = False
     """The upstream is several, and may ask more than one of them for the same answer."""
@@ -135,6 +137,7 @@ def _answering(model: ModelSettings) -> dict[str, object]:
     decided: dict[str, object] = model.model_dump(
         exclude={
             "price": True,
+            "reference_tokens": True,
             "policy": True,
             "cache": True,
             "max_concurrency": True,

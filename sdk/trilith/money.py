@@ -204,7 +204,14 @@ def cost(usage: Usage, price: Price) -> int:
         amount += usage.reasoning_tokens * (price.reasoning_token - price.output_token)
     if particulars is not NO_PARTICULARS:
         amount += _particular(particulars, price)
+    if not amount and (usage.images or usage.seconds or usage.characters) and _counts_tokens(usage, price):
+        _refuse(name for name in ("images", "seconds", "characters") if getattr(usage, name))
     return amount
+
+
+def _counts_tokens(usage: Usage, price: Price) -> bool:
+    """Say whether a price is by tokens of which the usage says nothing: what was made is not free then."""
+    return not (usage.input_tokens or usage.output_tokens) and bool(price.input_token or price.output_token)
 
 
 def _particular(used: Particulars, price: Price) -> int:

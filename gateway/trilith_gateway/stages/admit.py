@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from trilith.errors import PermissionDeniedError
 from trilith.money import Price, cost
 from trilith.types import Kind, Usage
-from trilith_gateway import packing, request
+from trilith_gateway import media, packing, request
 from trilith_gateway.api import Api, spoken_by
 from trilith_gateway.budget import Budgets, Exhausted
 from trilith_gateway.exchange import Exchange, model_not_found, store_unavailable
@@ -186,11 +187,14 @@ class Admit:
 
 def upper_bound(exchange: Exchange, release: Release, price: Price) -> int:
     """Return the most that this request can cost (pico-USD)."""
-    amount = cost(upper_usage(exchange, release), price)
+    used = upper_usage(exchange, release)
+    if (tokens := _BY_TOKENS.get(exchange.api)) is not None:
+        used += tokens(exchange.body, release.reference_tokens)
+    amount = cost(used, price)
     if price.cpu_hour:
         amount += price.cpu_hour * _MOST_CPU_S // 3600
     if price.search and ("tools" in exchange.body or "web_search_options" in exchange.body):
-        amount += price.search * _MOST_SEARCHES
+        amount += price.search * request.hosted(exchange.body)[1]
     return amount
 
 
@@ -199,8 +203,9 @@ def upper_usage(exchange: Exchange, release: Release) -> Usage:
 
     A token is at least one byte of the request as it is sent on, and a request asks for at most
     `max_tokens` per choice and prompt. What a request only refers to is in no byte of it: each picture, sound
-    or file has an allowance, and a conversation that the upstream keeps may fill the model's window. A RAG
-    request grows by its passages: they are covered by its own allowance.
+    or file has an allowance, and a conversation that the upstream keeps may fill the model's window, beyond
+    which they do not come together. What the provider's own tools find is read as well. A RAG request grows
+    by its passages, however many: its own allowance covers them, since its prompt has a longest length.
     """
     if release.kind is Kind.PREDICTOR and not exchange.operation.scores:
         return Usage(rows=1)  # asked on the way to an answer, about one text
@@ -208,9 +213,13 @@ def upper_usage(exchange: Exchange, release: Release) -> Usage:
     if exchange.api in _WORDED:
         parts, stored = request.references(exchange.body)
         if parts:
-            more += parts * _PART_TOKENS
+            more += parts * release.reference_tokens
         if stored:
             more += release.context_tokens or _STORED_TOKENS
+        if more and release.context_tokens is not None:
+            more = min(more, release.context_tokens)
+        if "tools" in exchange.body or "web_search_options" in exchange.body:
+            more += _TOOLS_TOKENS + request.hosted(exchange.body)[0] * release.reference_tokens
     return exchange.operation.bound(exchange.body, exchange.body_bytes + more, release.max_output_tokens)
 
 
@@ -219,14 +228,21 @@ _RAG_PROMPT_TOKENS = 8192
 
 _WORDED = frozenset({Api.CHAT, Api.COMPLETION, Api.MESSAGE, Api.RESPONSE})
 """Operations whose requests may refer to what they do not hold."""
-_PART_TOKENS = 8192
-"""More than a picture, a sound or a file comes to, save the longest."""
 _STORED_TOKENS = 131_072
 """What a stored conversation may come to where the settings do not say how long the model's window is."""
+_TOOLS_TOKENS = 1024
+"""More than the words by which providers tell a model how to use tools: Anthropic adds 300 to 600."""
+_BY_TOKENS: Mapping[Api, Callable[[dict[str, Any], int], Usage]] = {
+    Api.IMAGE: media.tokens_of_images,
+    Api.IMAGE_EDIT: media.tokens_of_images,
+    Api.IMAGE_VARIATION: media.tokens_of_images,
+    Api.SPEECH: media.tokens_of_speech,
+    Api.TRANSCRIPTION: media.tokens_of_recording,
+    Api.TRANSLATION: media.tokens_of_recording,
+}
+"""What operations use where their price is by the token, which they count only when they are done."""
 
 _MOST_CPU_S = 10
 """More CPU time than one call of a predictor takes (seconds); what takes longer is charged all the same."""
-_MOST_SEARCHES = 10
-"""More searches than a provider makes for one answer."""
 
 _NOTHING: dict[str, object] = {}

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 
-from trilith.money import Meter
+from trilith.money import Meter, format_usd
 from trilith.seams import Tried
 from trilith.types import Usage
 from trilith_gateway import charge
@@ -74,12 +74,29 @@ class Settle:
                 own = exchange.reserved if exchange.amount is None else exchange.amount
                 total = own + charge.owed(exchange)
                 self._budgets.settle(exchange.caller, exchange.reserved, total, at)
+                if total > exchange.reserved:
+                    self._exceeded(exchange, total)
 
     def _meter(self, model: str) -> Meter:
         found = self._meters.get(model)
         if found is None:
             found = self._meters[model] = Meter()
         return found
+
+    def _exceeded(self, exchange: Exchange, total: int) -> None:
+        """Tell the log that a call cost more than was held for it; a metric counts each one."""
+        exchange.exceeded = True
+        model, now = exchange.target.model, time.time()
+        if now - self._told.get(f"reserved {model}", 0.0) < _ALARM_S:
+            return
+        self._told[f"reserved {model}"] = now
+        _log.warning(
+            "a call of %s cost %s USD, and %s were reserved for it: a budget may be overshot by the rest. "
+            "Raise the model's reference_tokens or max_output_tokens",
+            model,
+            format_usd(total),
+            format_usd(exchange.reserved or 0),
+        )
 
     def _alarm(self, exchange: Exchange, usage: Usage, now: float) -> None:
         """Tell log and audit that an amount is unknown; the metric `trilith_charges` counts each one."""
