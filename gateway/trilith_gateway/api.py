@@ -182,21 +182,6 @@ def _responded(body: Body, size: int, most_output: int) -> Usage:
     return Usage(input_tokens=size, output_tokens=body.get("max_output_tokens") or most_output)
 
 
-def _response_usage(answer: Body) -> Usage | None:
-    told = (answer.get("response") or answer).get("usage")
-    if not isinstance(told, dict):
-        return None
-    return read_usage(
-        {
-            "prompt_tokens": told.get("input_tokens"),
-            "completion_tokens": told.get("output_tokens"),
-            "prompt_tokens_details": told.get("input_tokens_details"),
-            "completion_tokens_details": told.get("output_tokens_details"),
-        },
-        (answer.get("response") or answer).get("service_tier"),
-    )
-
-
 def _free(body: Body, size: int, most_output: int) -> Usage:
     return Usage(requests=0)
 
@@ -210,7 +195,8 @@ def _nothing(answer: Body) -> Usage | None:
 
 
 def _ranked(body: Body, size: int, most_output: int) -> Usage:
-    return Usage(input_tokens=size)
+    """The query is read with every document."""
+    return Usage(input_tokens=size + len(body["query"].encode("utf-8", "replace")) * len(body["documents"]))
 
 
 def _stream_failure(error: APIError) -> bytes:
@@ -327,7 +313,7 @@ OPERATIONS: Mapping[Api, Operation] = {
                 request.check_model, request.check_input, request.check_generation, request.check_present
             ),
             bound=_responded,
-            read_usage=_response_usage,
+            read_usage=reported.response_usage,
             mask=governance.mask_response,
             path="/v1/responses",
             restore=governance.restore_response,

@@ -156,7 +156,7 @@ class Tally:
         return max(self._events, -(-text // 3))
 
 
-_TEXT = re.compile(rb'"(?:content|text|arguments|reasoning_content)":\s*"((?:[^"\\]|\\.)*)"')
+_TEXT = re.compile(rb'"(?:content|text|arguments|reasoning_content|delta)":\s*"((?:[^"\\]|\\.)*)"')
 
 
 class Portions:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.gateway import Gateway, StartGateway
-from support.told import TellingUpstream, answer
+from support.told import TellingUpstream, answer, event
 
 from trilith_gateway.api import OPERATIONS, Api
 from trilith_gateway.media import _seconds
@@ -245,3 +245,31 @@ def test_what_a_provider_searches_for_itself_is_held(start_gateway: StartGateway
     assert fits(gateway, "/v1/messages", cost // 10, json=asked | {"tools": [EDITOR]})
     assert {row["amount_pico_usd"] for row in gateway.ledger() if row["rule"] == "usage"} == {cost}
     assert "trilith_reservation_exceeded_total{kind" in gateway.platform.metrics.text().decode()
+
+
+def test_a_query_is_read_again_with_every_document(start_gateway: StartGateway) -> None:
+    usage = {"prompt_tokens": 20 * 301, "total_tokens": 20 * 301}
+    gateway = start_gateway(
+        {"order": TellingUpstream({"results": [], "usage": usage})},
+        order={"kind": "rerank", "price": {"input_usd_per_mtok": "1"}},
+    )
+    asked = {"model": "order", "query": "word " * 300, "documents": ["a"] * 20}
+    assert not fits(gateway, "/v1/rerank", 20 * 301 * IN - 1, json=asked)
+    assert fits(gateway, "/v1/rerank", 10 * 20 * 301 * IN, json=asked)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_searches_that_a_response_tells_of_are_charged(start_gateway: StartGateway, streamed: bool) -> None:
+    call = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search"}}
+    said = {"type": "message", "content": [{"type": "output_text", "text": "x"}]}
+    usage = {"input_tokens": 10, "output_tokens": 5}
+    whole = {"id": "r", "status": "completed", "output": [call, said, call], "usage": usage}
+    told: Any = [event({"type": "response.completed", "response": whole})] if streamed else whole
+    gateway = start_gateway(
+        {"echo": TellingUpstream(told)}, echo={"price": PRICE | {"usd_per_search": "0.01"}}
+    )
+    asked = {"model": "echo", "input": "x", "tools": [{"type": "web_search"}], "stream": streamed}
+    with gateway.client() as client:
+        assert client.post("/v1/responses", json=asked).status_code == 200
+    (row,) = gateway.ledger()
+    assert (row["searches"], row["amount_pico_usd"]) == (2, 10 * IN + 5 * OUT + 2 * 10**10)

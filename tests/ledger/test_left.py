@@ -71,3 +71,33 @@ async def test_images_that_are_being_made_are_charged_as_they_were_asked_for(tmp
     partial = event({"type": "image_generation.partial_image", "b64_json": "aaaa"})
     row = await left(tmp_path, [partial] * 3, {"prompt": "a hat", "n": 2}, 1, Api.IMAGE, **paint)
     assert (row["rule"], row["images"], row["amount_pico_usd"]) == ("aborted", 2, 2 * 10**12)
+
+
+async def test_a_response_that_an_engine_streams_is_estimated_by_what_had_come(tmp_path: Path) -> None:
+    """It has no running count there, as chats have."""
+    pieces = [
+        event({"type": "response.output_text.delta", "item_id": "m", "delta": "a few words more "})
+        for _ in range(12)
+    ]
+    row = await left(tmp_path, pieces, {"input": "x"}, 9, Api.RESPONSE)
+    assert (row["rule"], row["estimated"]) == ("aborted", 1)
+    assert 9 * len("a few words more ") // 6 < row["output_tokens"] < 9 * len("a few words more ")
+    assert row["amount_pico_usd"] == row["input_tokens"] * IN + row["output_tokens"] * OUT
+
+
+THEIRS: dict[str, Any] = {"upstream": {"url": "http://127.0.0.1:9/v1", "protocol": "anthropic"}}
+START = {"type": "message_start", "message": {"usage": {"input_tokens": 40, "output_tokens": 1}}}
+DELTA = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "a few words more "}}
+ENDED = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 30}}
+
+
+@pytest.mark.parametrize(("more", "estimated", "output"), [([], 1, (30, 90)), ([ENDED], 0, (30, 30))])
+async def test_a_message_is_charged_for_what_had_been_said_beyond_its_first_report(
+    tmp_path: Path, more: list[Any], estimated: int, output: tuple[int, int]
+) -> None:
+    told = [START, *[DELTA] * 9, *more]
+    pieces = [event(one) for one in [*told, DELTA]]
+    body = {"max_tokens": 900, "messages": [{"role": "user", "content": "x"}]}
+    row = await left(tmp_path, pieces, body, len(told), Api.MESSAGE, **THEIRS)
+    assert (row["rule"], row["estimated"], row["input_tokens"]) == ("aborted", estimated, 40)
+    assert output[0] <= row["output_tokens"] <= output[1]

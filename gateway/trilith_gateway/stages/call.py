@@ -18,6 +18,7 @@ from trilith.seams import Call as UpstreamCall
 from trilith.seams import Reply, Upstream
 from trilith.types import Usage
 from trilith_gateway import charge, deadline, sse
+from trilith_gateway.api import Api
 from trilith_gateway.caching.flight import Flights
 from trilith_gateway.exchange import Answer, Exchange
 from trilith_gateway.release import Release, ReleaseTable
@@ -145,7 +146,7 @@ class Call:
             headers["x-upstream-request-id"] = theirs
         content_type = headers.get("content-type", "")
         if reply.status < 400 and content_type.startswith("text/event-stream"):
-            if not exchange.target.counts_stream_usage:
+            if not (exchange.target.counts_stream_usage and exchange.operation.generates):
                 exchange.tally = Tally()
             headers["cache-control"] = "no-cache"
             headers["x-accel-buffering"] = "no"
@@ -369,7 +370,8 @@ def _read(exchange: Exchange, reply: Reply, body: bytes) -> None:
         return
     if not body.startswith(b"{"):
         return
-    if not operation.whole_usage and (exchange.trace is None or len(body) > _LARGE_BYTES):
+    searched = exchange.api is Api.RESPONSE and "tools" in exchange.body
+    if not (operation.whole_usage or searched) and (exchange.trace is None or len(body) > _LARGE_BYTES):
         # Only a span wants to know more than the usage.
         match = _ANYWHERE.match(body, body.rfind(b'"usage"'))
         if match is not None:
@@ -452,6 +454,8 @@ def _without_usage(exchange: Exchange, block: bytes, at: int, portions: Portions
         if value is None:
             parts.append(event)
             continue
+        if value.get("type") == "message_delta":
+            exchange.tally = None  # what Anthropic tells at the end is the whole
         known = exchange.usage
         _note(exchange, value)
         if portions is not None and exchange.usage is not None and exchange.usage is not known:

@@ -6,11 +6,12 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from trilith.money import Meter, format_usd
 from trilith.seams import Tried
 from trilith.types import Usage
-from trilith_gateway import charge
+from trilith_gateway import charge, reported
 from trilith_gateway.api import Api
 from trilith_gateway.budget import Budgets
 from trilith_gateway.caching.flight import Ticket
@@ -133,7 +134,8 @@ def _rule(exchange: Exchange) -> tuple[Rule, Usage, bool]:
     rule = exchange.rule
     if rule is Rule.ABORTED or rule is Rule.BROKEN:  # set on the way
         if exchange.usage is not None:
-            return rule, exchange.usage, False
+            usage = _so_far(exchange, exchange.usage)
+            return rule, usage, usage is not exchange.usage
         if exchange.operation.counts is not None and _begun(exchange):
             return rule, exchange.operation.counts(exchange.body, b""), False  # as if it were whole
         if exchange.tally is None or not (tokens := exchange.tally.tokens()):
@@ -157,6 +159,14 @@ def _rule(exchange: Exchange) -> tuple[Rule, Usage, bool]:
         received = exchange.delivered_bytes if exchange.stream else len(exchange.answer.body)  # type: ignore[union-attr]
         used = estimate(exchange.body_bytes, 0 if exchange.api in _WRITES_NOTHING else received)
     return Rule.ESTIMATE, charge.cut(exchange, used), True
+
+
+def _so_far(exchange: Exchange, told: Usage) -> Usage:
+    """Return the usage of a stream that ended early; Anthropic's tells at first what was read, no more."""
+    if exchange.tally is None or exchange.operation.together is not reported.larger:
+        return told
+    said = charge.cut(exchange, Usage(output_tokens=exchange.tally.tokens())).output_tokens
+    return replace(told, output_tokens=said) if said > told.output_tokens else told
 
 
 def _begun(exchange: Exchange) -> bool:
