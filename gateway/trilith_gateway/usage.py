@@ -139,7 +139,10 @@ class Tally:
         self._sample = b""
 
     def add(self, block: bytes) -> None:
-        """Count one block of events."""
+        """Count one block of events; the first of all is a head if no word stands in it."""
+        if not self._sample and not any(_TEXT.findall(block)):
+            self._sample = b"\n"
+            return
         self._bytes += len(block)
         self._events += block.count(b"data:")
         if self._events < 4 or not self._sample:  # the first event seldom holds text
@@ -148,7 +151,7 @@ class Tally:
     def tokens(self) -> int:
         """Return an upper estimate of its tokens: a third of its text's bytes, at least one an event."""
         if not self._events:
-            return 0
+            return bool(self._sample)  # a head: what was asked is read, and a token is on its way
         texts = sum(len(text) for text in _TEXT.findall(self._sample))
         frame = len(self._sample) - texts
         events = max(1, self._sample.count(b"data:"))
@@ -156,7 +159,9 @@ class Tally:
         return max(self._events, -(-text // 3))
 
 
-_TEXT = re.compile(rb'"(?:content|text|arguments|reasoning_content|delta)":\s*"((?:[^"\\]|\\.)*)"')
+_TEXT = re.compile(
+    rb'"(?:content|text|arguments|reasoning_content|delta|thinking|partial_json)":\s*"((?:[^"\\]|\\.)*)"'
+)
 
 
 class Portions:

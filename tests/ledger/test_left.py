@@ -101,3 +101,11 @@ async def test_a_message_is_charged_for_what_had_been_said_beyond_its_first_repo
     row = await left(tmp_path, pieces, body, len(told), Api.MESSAGE, **THEIRS)
     assert (row["rule"], row["estimated"], row["input_tokens"]) == ("aborted", estimated, 40)
     assert output[0] <= row["output_tokens"] <= output[1]
+
+
+async def test_who_leaves_after_the_head_pays_for_what_was_read(tmp_path: Path) -> None:
+    head = event({"id": "a", "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
+    server = {"upstream": {"url": "http://127.0.0.1:9/v1"}}
+    row = await left(tmp_path, [head, head], {}, 1, Api.CHAT, **server)
+    assert (row["rule"], row["estimated"], row["output_tokens"]) == ("aborted", 1, 1)
+    assert row["input_tokens"] > 10
