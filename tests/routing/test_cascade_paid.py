@@ -205,3 +205,18 @@ def test_a_cascades_digest_changes_with_the_models_that_it_asks() -> None:
 
     assert digest() == digest()
     assert len({digest(), digest(max_output_tokens=9), digest(judge="other")}) == 3
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_answer_that_tells_no_usage_is_estimated_by_its_words(
+    start_gateway: StartGateway, streamed: bool
+) -> None:
+    words = "a longer answer than nothing"
+    gateway = start_gateway(
+        {"echo": MemoryUpstream(), "small": MemoryUpstream(words, reports_usage=False)},
+        echo={"cascade": [{"model": "small"}]},
+    )
+    gateway.chat(stream=streamed)
+    (row,) = gateway.ledger()
+    assert (row["rule"], row["estimated"], row["model"]) == ("estimate", 1, "small")
+    assert len(words) // 3 <= row["output_tokens"] <= len(words)

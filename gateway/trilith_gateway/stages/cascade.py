@@ -27,7 +27,7 @@ from trilith_gateway.routing.gate import Ticket
 from trilith_gateway.rule import Rule
 from trilith_gateway.stages import call
 from trilith_gateway.stages.route import Route
-from trilith_gateway.usage import estimate
+from trilith_gateway.usage import Tally, estimate
 
 HEADER = "x-trilith-cascade"
 """Names the model that answered for a cascade."""
@@ -115,6 +115,10 @@ class Cascade:
         self, exchange: Exchange, own: Release, step: Step, answer: dict[str, Any], usage: Usage | None
     ) -> None:
         exchange.usage = usage
+        exchange.tally = None
+        if usage is None:
+            exchange.tally = Tally()
+            exchange.tally.add(cascade.streamed(answer, usage_wanted=False))
         exchange.first_byte_at = time.perf_counter()
         exchange.cascaded = step.release.model
         exchange.reply = None
