@@ -117,7 +117,7 @@ def owed(exchange: Exchange) -> int:
     total = 0
     for one in exchange.tries or ():
         if one.by_caller and not one.booked:
-            one.booked = True
+            one.booked, one.at = True, exchange.reserved_at
             total += one.amount or 0
     return total
 

@@ -50,3 +50,5 @@ class Try:
     estimated: bool = False
     booked: bool = False
     """Whether the caller's budget has it already."""
+    at: float | None = None
+    """When what it was booked against was reserved (Unix time); None: with the request itself."""

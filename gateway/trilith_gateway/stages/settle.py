@@ -62,7 +62,9 @@ class Settle:
         at = exchange.reserved_at or time.time()
         try:
             for tried in exchange.tries or ():
-                row = charge.row(exchange, at, tried.usage, estimated=tried.estimated, tried=tried)
+                row = charge.row(
+                    exchange, tried.at or at, tried.usage, estimated=tried.estimated, tried=tried
+                )
                 self._append(row)
             self._append(charge.row(exchange, at, usage, estimated=estimated))
             if exchange.rule is Rule.UNPRICED:
