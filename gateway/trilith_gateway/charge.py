@@ -122,6 +122,11 @@ def owed(exchange: Exchange) -> int:
     return total
 
 
+def owes_unknown(exchange: Exchange) -> bool:
+    """Say whether the caller owes for a try that nobody can price, and it is not booked yet."""
+    return any(one.by_caller and not one.booked and one.amount is None for one in exchange.tries or ())
+
+
 def spent(exchange: Exchange) -> int:
     """Return what the caller pays beside the answer's own price, for steps on the way to it (pico-USD)."""
     if exchange.tries is None:

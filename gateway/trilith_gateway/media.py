@@ -132,7 +132,7 @@ def images_asked(body: Body, answer: bytes) -> Usage:
 
 def tokens_of_images(body: Body, each: int) -> Usage:
     """Return the most that images come to where they are priced by the token, `each` of them to so many."""
-    return Usage(body.get("files", 0) * each, (body.get("n") or 1) * each, requests=0)
+    return Usage(body.get("files", 0) * each, (body.get("n") or 1) * max(1, each), requests=0)
 
 
 def tokens_of_speech(body: Body, each: int) -> Usage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,6 +20,7 @@ from trilith.seams import Call
 from trilith.settings.schema import Settings
 from trilith.testing import MemoryPredictor, MemoryUpstream
 from trilith.testing.upstream import MemoryReply
+from trilith_gateway.budget import Budgets
 from trilith_gateway.release import declared_digest
 
 IN, OUT = 10**6, 3 * 10**6
@@ -220,3 +222,26 @@ def test_an_answer_that_tells_no_usage_is_estimated_by_its_words(
     (row,) = gateway.ledger()
     assert (row["rule"], row["estimated"], row["model"]) == ("estimate", 1, "small")
     assert len(words) // 3 <= row["output_tokens"] <= len(words)
+
+
+@pytest.mark.parametrize("unknown", ["small", "echo"])
+def test_what_has_no_price_on_the_way_or_at_its_end_counts_as_it_was_reserved(
+    start_gateway: StartGateway, unknown: str
+) -> None:
+    searched = {**USED, "server_tool_use": {"web_search_requests": 2}, "prompt_tokens_details": {}}
+    used = {
+        name: TellingUpstream(answer(searched if name == unknown else USED)) for name in ("echo", "small")
+    }
+    gateway = start_gateway(used, echo={"cascade": [{"model": "small", "matches": "never"}]})
+    token = gateway.mint(budget_pico_usd=10**10)
+    key = gateway.platform.keys.find(token)
+    assert key is not None
+    body = {"model": "echo", "max_tokens": 500, "messages": [{"role": "user", "content": "x"}]}
+    with gateway.client(token=token) as client:
+        assert client.post("/v1/chat/completions", json=body).status_code == 200
+    size = len(json.dumps(body, separators=(",", ":")))
+    assert isinstance(gateway.platform.budgets, Budgets)
+    account = gateway.platform.budgets.account(key.budgets[0], time.time())
+    assert (account.spent, account.reserved) == (2 * (size * IN + 500 * OUT), 0)
+    metrics = gateway.platform.metrics.text().decode()
+    assert 'trilith_reservation_exceeded_total{kind="chat",model="echo"} 0.0' in metrics

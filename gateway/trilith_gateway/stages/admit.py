@@ -186,16 +186,22 @@ class Admit:
 
 
 def upper_bound(exchange: Exchange, release: Release, price: Price) -> int:
-    """Return the most that this request can cost (pico-USD)."""
-    used = upper_usage(exchange, release)
+    """Return the most that this request can cost (pico-USD).
+
+    What the provider's own tools find is read as well, and pictures and sound may be priced by the token.
+    That counts here alone and not against limits of tokens, since it is far more than what comes of it.
+    """
+    used, body = upper_usage(exchange, release), exchange.body
+    searches = 0
+    if "tools" in body or "web_search_options" in body:
+        uses, searches = request.hosted(body)
+        used += Usage(_TOOLS_TOKENS + uses * release.reference_tokens, requests=0)
     if (tokens := _BY_TOKENS.get(exchange.api)) is not None:
-        used += tokens(exchange.body, release.reference_tokens)
+        used += tokens(body, release.reference_tokens)
     amount = cost(used, price)
     if price.cpu_hour:
         amount += price.cpu_hour * _MOST_CPU_S // 3600
-    if price.search and ("tools" in exchange.body or "web_search_options" in exchange.body):
-        amount += price.search * request.hosted(exchange.body)[1]
-    return amount
+    return amount + searches * (price.search or 0)
 
 
 def upper_usage(exchange: Exchange, release: Release) -> Usage:
@@ -204,8 +210,8 @@ def upper_usage(exchange: Exchange, release: Release) -> Usage:
     A token is at least one byte of the request as it is sent on, and a request asks for at most
     `max_tokens` per choice and prompt. What a request only refers to is in no byte of it: each picture, sound
     or file has an allowance, and a conversation that the upstream keeps may fill the model's window, beyond
-    which they do not come together. What the provider's own tools find is read as well. A RAG request grows
-    by its passages, however many: its own allowance covers them, since its prompt has a longest length.
+    which they do not come together. A RAG request grows by its passages, however many: its own allowance
+    covers them, since its prompt has a longest length.
     """
     if release.kind is Kind.PREDICTOR and not exchange.operation.scores:
         return Usage(rows=1)  # asked on the way to an answer, about one text
@@ -218,8 +224,6 @@ def upper_usage(exchange: Exchange, release: Release) -> Usage:
             more += release.context_tokens or _STORED_TOKENS
         if more and release.context_tokens is not None:
             more = min(more, release.context_tokens)
-        if "tools" in exchange.body or "web_search_options" in exchange.body:
-            more += _TOOLS_TOKENS + request.hosted(exchange.body)[0] * release.reference_tokens
     return exchange.operation.bound(exchange.body, exchange.body_bytes + more, release.max_output_tokens)
 
 

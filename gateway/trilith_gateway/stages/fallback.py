@@ -26,9 +26,11 @@ class Fallback:
             BudgetExceededError: the key cannot pay for it; nothing is reserved then.
         """
         if exchange.reserved is not None:
-            self._budgets.settle(
-                exchange.caller, exchange.reserved, charge.owed(exchange), exchange.reserved_at
-            )
+            unknown = charge.owes_unknown(exchange)
+            owed = charge.owed(exchange)
+            if unknown:  # as when a request ends
+                owed = max(owed, exchange.reserved)
+            self._budgets.settle(exchange.caller, exchange.reserved, owed, exchange.reserved_at)
             exchange.reserved = None
         exchange.release = release
         exchange.answer = exchange.reply = exchange.call = None

@@ -73,9 +73,10 @@ class Settle:
             raise store_unavailable() from error
         finally:
             if exchange.reserved is not None:
-                # What is used and cannot be priced counts as much as was reserved for it, lest it be free.
-                own = exchange.reserved if exchange.amount is None else exchange.amount
-                total = own + charge.owed(exchange)
+                unknown = exchange.amount is None or charge.owes_unknown(exchange)
+                total = (exchange.amount or 0) + charge.owed(exchange)
+                if unknown:  # what cannot be priced counts as much as was reserved for it, lest it be free
+                    total = max(total, exchange.reserved)
                 self._budgets.settle(exchange.caller, exchange.reserved, total, at)
                 if total > exchange.reserved:
                     self._exceeded(exchange, total)
