@@ -273,3 +273,17 @@ def test_searches_that_a_response_tells_of_are_charged(start_gateway: StartGatew
         assert client.post("/v1/responses", json=asked).status_code == 200
     (row,) = gateway.ledger()
     assert (row["searches"], row["amount_pico_usd"]) == (2, 10 * IN + 5 * OUT + 2 * 10**10)
+
+
+def test_a_rerank_that_tells_no_usage_is_estimated_with_its_query_for_every_document(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = start_gateway(
+        {"order": TellingUpstream({"results": []})},
+        order={"kind": "rerank", "price": {"input_usd_per_mtok": "1"}},
+    )
+    asked = {"model": "order", "query": "word " * 300, "documents": ["a"] * 20}
+    assert fits(gateway, "/v1/rerank", 20 * 1500 * IN, json=asked) is False
+    assert fits(gateway, "/v1/rerank", 10**12, json=asked)
+    (row,) = [row for row in gateway.ledger() if row["rule"] == "estimate"]
+    assert 20 * 1500 // 3 <= row["input_tokens"] <= 21 * 1600 // 3

@@ -429,6 +429,8 @@ def _describe(exchange: Exchange, block: bytes) -> None:
 
 def _portions(exchange: Exchange) -> Portions | None:
     """Return what adds the reports of several choices up, where each chunk tells of one of them."""
+    if not exchange.operation.generates:
+        return None
     if not (exchange.target.counts_stream_usage or _each_chunk(exchange)):
         return None
     prompt, choices = exchange.body.get("prompt"), exchange.body.get("n") or 1

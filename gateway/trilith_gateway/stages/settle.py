@@ -73,7 +73,9 @@ class Settle:
             raise store_unavailable() from error
         finally:
             if exchange.reserved is not None:
-                unknown = exchange.amount is None or charge.owes_unknown(exchange)
+                unknown = exchange.amount is None
+                if exchange.tries is not None:
+                    unknown = unknown or charge.owes_unknown(exchange)
                 total = (exchange.amount or 0) + charge.owed(exchange)
                 if unknown:  # what cannot be priced counts as much as was reserved for it, lest it be free
                     total = max(total, exchange.reserved)
@@ -160,7 +162,10 @@ def _rule(exchange: Exchange) -> tuple[Rule, Usage, bool]:
         used = Usage(-(-exchange.body_bytes // 3), exchange.tally.tokens())
     else:
         received = exchange.delivered_bytes if exchange.stream else len(exchange.answer.body)  # type: ignore[union-attr]
-        used = estimate(exchange.body_bytes, 0 if exchange.api in _WRITES_NOTHING else received)
+        sent, quiet = exchange.body_bytes, exchange.api in _WRITES_NOTHING
+        if quiet:  # a query is read with every document
+            sent = exchange.operation.bound(exchange.body, sent, 0).input_tokens
+        used = estimate(sent, 0 if quiet else received)
     return Rule.ESTIMATE, charge.cut(exchange, used), True
 
 
