@@ -70,7 +70,7 @@ def _step_faults(
 def _protocol_faults(models: Models, name: str) -> Faults:
     """List models that would be asked in a protocol which they do not speak."""
     own = models[name]
-    if own.get("kind") != Kind.CHAT:
+    if own.get("kind") not in (Kind.CHAT, Kind.RAG):
         return []
     faults: Faults = []
     for field in ("cascade", "otherwise"):
@@ -80,6 +80,7 @@ def _protocol_faults(models: Models, name: str) -> Faults:
     others = own.get("fallbacks")
     asked = list(enumerate(others)) if isinstance(others, list | tuple) else []
     named: list[tuple[KeyPath, object]] = [(("fallbacks", str(number)), other) for number, other in asked]
+    named.append((("generator",), own.get("generator")))
     if not _anthropic(own):
         named += [
             (("cascade", str(number), "model"), step.get("model"))

@@ -110,6 +110,12 @@ def test_a_model_that_speaks_another_protocol_is_no_stand_in(
     assert "protocol" in fault
 
 
+def test_a_generator_speaks_chat(at: SettingsFolder) -> None:
+    rag = "kind: rag, index: i, generator: b"
+    (fault,) = at.refuse(f"models: {{a: {{{rag}}}, b: {{{THEIRS}}}}}\nindexes: {{i: {{source: docs}}}}")
+    assert "models.a.generator: found 'b', which speaks another protocol" in fault
+
+
 def test_a_provider_and_a_server_stand_in_for_each_other(at: SettingsFolder) -> None:
     provider = "kind: chat, upstream: {provider: openai/gpt-5}"
     at.load(f"models: {{a: {{{CHAT}, fallbacks: [b]}}, b: {{{provider}, fallbacks: [a]}}}}")
