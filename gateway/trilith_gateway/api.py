@@ -184,21 +184,6 @@ def _responded(body: Body, size: int, most_output: int) -> Usage:
     return Usage(input_tokens=size, output_tokens=body.get("max_output_tokens") or most_output)
 
 
-def _response_usage(answer: Body) -> Usage | None:
-    told = (answer.get("response") or answer).get("usage")
-    if not isinstance(told, dict):
-        return None
-    return read_usage(
-        {
-            "prompt_tokens": told.get("input_tokens"),
-            "completion_tokens": told.get("output_tokens"),
-            "prompt_tokens_details": told.get("input_tokens_details"),
-            "completion_tokens_details": told.get("output_tokens_details"),
-        },
-        (answer.get("response") or answer).get("service_tier"),
-    )
-
-
 def _free(body: Body, size: int, most_output: int) -> Usage:
     return Usage(requests=0)
 
@@ -212,7 +197,8 @@ def _nothing(answer: Body) -> Usage | None:
 
 
 def _ranked(body: Body, size: int, most_output: int) -> Usage:
-    return Usage(input_tokens=size)
+    """The query is read with every document."""
+    return Usage(input_tokens=size + len(body["query"].encode("utf-8", "replace")) * len(body["documents"]))
 
 
 def _stream_failure(error: APIError) -> bytes:
@@ -329,7 +315,7 @@ OPERATIONS: Mapping[Api, Operation] = {
                 request.check_model, request.check_input, request.check_generation, request.check_present
             ),
             bound=_responded,
-            read_usage=_response_usage,
+            read_usage=reported.response_usage,
             mask=governance.mask_response,
             path="/v1/responses",
             restore=governance.restore_response,
@@ -476,13 +462,22 @@ _OTHERWISE: Mapping[tuple[str, Api], Operation | None] = {
 }
 
 
+def _row(operation: Operation, protocol: str) -> Operation | None:
+    return _OTHERWISE.get((protocol, operation.api), OPERATIONS[operation.api])
+
+
+def understood(operation: Operation, protocol: str) -> bool:
+    """Say whether an upstream that speaks `protocol` is asked in this very row's way."""
+    return _row(operation, protocol) is operation
+
+
 def spoken_by(operation: Operation, protocol: str) -> Operation:
     """Return the row for an upstream that speaks another protocol than OpenAI's whole.
 
     Raises:
         BadRequestError: it cannot answer this operation.
     """
-    found = _OTHERWISE.get((protocol, operation.api), operation)
+    found = _row(operation, protocol)
     if found is None:
         raise BadRequestError(
             "This model's upstream speaks Anthropic's protocol alone. Send the request to /v1/messages.",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import time
+from typing import Any
 
 import orjson
 
@@ -26,8 +27,12 @@ from trilith_gateway.store.journal import Record
 PLATFORM = "platform"
 """The key and team that pay for what no caller asked for: tries of the platform's own, and idle engines."""
 
+_BY_PLATFORM = {"key_id": PLATFORM, "team": PLATFORM, "org": ""}
+
 NOTHING = Usage(requests=0)
 
+TIER = re.compile(rb'"service_tier":\s*"([a-z_-]{1,32})"')
+"""A service tier in an answer that nobody decodes."""
 _USAGE = re.compile(rb'"usage":\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 
 
@@ -69,17 +74,17 @@ def note(
     return found
 
 
-def note_tried(exchange: Exchange, tried: Tried) -> None:
-    """Write down a try that an upstream made on its own."""
+def note_tried(exchange: Exchange, tried: Tried, release: Release | None = None) -> None:
+    """Write down a try that an upstream made on its own; `release`: as in `note`."""
     usage = None
     if (told := reported(tried.body, tried.status)) is not None:
-        usage = exchange.operation.read_usage({"usage": told})
+        usage = exchange.operation.read_usage(told)
     rule = Rule.FAILED if usage is None else Rule.USAGE
-    note(exchange, rule, tried.status, usage=usage, upstream=tried.upstream)
+    note(exchange, rule, tried.status, usage=usage, upstream=tried.upstream, release=release)
 
 
-def reported(body: bytes, status: int) -> object:
-    """Return the usage in an answer, or in what came of one that broke off; None when there is none.
+def reported(body: bytes, status: int) -> dict[str, Any] | None:
+    """Return what tells usage in an answer, or in what came of one that broke off; None when nothing does.
 
     In an error it counts only where the protocol has it: elsewhere in it, a caller's own words may stand.
 
@@ -90,12 +95,49 @@ def reported(body: bytes, status: int) -> object:
     try:
         answer = orjson.loads(body)
     except ValueError:
-        found = _USAGE.search(body) if status < 400 else None
-        try:
-            return orjson.loads(found[1]) if found is not None else None
-        except ValueError:
-            return None
-    return answer.get("usage") if isinstance(answer, dict) else None
+        return _torn(body) if status < 400 else None
+    if not isinstance(answer, dict):
+        return None
+    return {name: answer[name] for name in _TELLING if name in answer}
+
+
+_TELLING = ("usage", "service_tier")
+
+
+def _torn(body: bytes) -> dict[str, Any] | None:
+    found = _USAGE.search(body)
+    try:
+        told = {"usage": orjson.loads(found[1])} if found is not None else None
+    except ValueError:
+        return None
+    if told is not None and (tier := TIER.search(body)) is not None:
+        told["service_tier"] = tier[1].decode()
+    return told
+
+
+def owed(exchange: Exchange) -> int:
+    """Return what the caller owes for tries (pico-USD), with what stands for those that nobody can price."""
+    if exchange.tries is None:
+        return 0
+    return sum(one.amount or one.stands_for or 0 for one in exchange.tries if one.by_caller)
+
+
+def owes_unknown(exchange: Exchange) -> bool:
+    """Say whether the caller owes for a try that nobody can price, and for which nothing stands yet."""
+    tries = exchange.tries or ()
+    return any(one.by_caller and one.amount is None and one.stands_for is None for one in tries)
+
+
+def stand_for_unknown(exchange: Exchange, reserved: int) -> None:
+    """Let what was reserved stand for tries that nobody can price, lest they be free.
+
+    Args:
+        exchange: The request, which is about to move on.
+        reserved: What was reserved until now (pico-USD).
+    """
+    for one in exchange.tries or ():
+        if one.by_caller and one.amount is None and one.stands_for is None:
+            one.stands_for = max(0, reserved - owed(exchange))
 
 
 def spent(exchange: Exchange) -> int:
@@ -125,6 +167,14 @@ def rated(usage: Usage, release: Release, meter: Meter | None = None) -> int | N
     return amount if amount <= MOST else None  # nobody used that much: a count is wrong
 
 
+def cut(exchange: Exchange, usage: Usage) -> Usage:
+    """Cut an estimate to what the request can have used at most, which is what was reserved."""
+    most = exchange.operation.bound(exchange.body, exchange.body_bytes, exchange.target.max_output_tokens)
+    if not most.output_tokens:
+        return usage
+    return Usage(min(usage.input_tokens, most.input_tokens), min(usage.output_tokens, most.output_tokens))
+
+
 def unpriced(usage: Usage, price: Price) -> tuple[str, ...]:
     """Return the parts of a usage that a price does not name; empty: it can be priced."""
     try:
@@ -149,7 +199,7 @@ def row(exchange: Exchange, now: float, usage: Usage, *, estimated: bool, tried:
     rule = tried.rule if tried else exchange.rule
     found: Record = {
         "t": "charge",
-        "id": exchange.id,
+        "id": _id(exchange),
         "request_id": exchange.request_id,
         "at": now,
         "key_id": key.id,
@@ -193,6 +243,8 @@ def row(exchange: Exchange, now: float, usage: Usage, *, estimated: bool, tried:
         found["kept_as"] = exchange.kept_as
     if exchange.tries is not None:
         found |= _numbered(exchange, exchange.tries, tried)
+    if exchange.paid:
+        found |= {"category": "attempt", **_BY_PLATFORM}
     return found
 
 
@@ -201,6 +253,11 @@ def _decided(exchange: Exchange) -> list[Decision]:
         return exchange.trail
     told = ("cache", word, round(exchange.cache_age_s)) if exchange.recalled else ("cache", word)
     return [*exchange.trail, told]
+
+
+def _id(exchange: Exchange) -> str:
+    """Return the id of a request's row; one that is paid for already keeps the row that it has."""
+    return f"{exchange.id}+{exchange.started_ns}" if exchange.paid else exchange.id
 
 
 def particulars(usage: Usage) -> Record:
@@ -214,7 +271,7 @@ def _numbered(exchange: Exchange, tries: list[Try], tried: Try | None) -> Record
         return {"attempt": len(tries) + 1}
     number = next(at for at, one in enumerate(tries, 1) if one is tried)
     changed: Record = {
-        "id": f"{exchange.id}.{number}",
+        "id": f"{_id(exchange)}.{number}",
         "attempt": number,
         "category": "attempt",
         "status": tried.status,
@@ -222,7 +279,7 @@ def _numbered(exchange: Exchange, tries: list[Try], tried: Try | None) -> Record
         "upstream": tried.upstream,
         "saved_pico_usd": 0,
     }
-    return changed if tried.by_caller else changed | {"key_id": PLATFORM, "team": PLATFORM, "org": ""}
+    return changed if tried.by_caller else changed | _BY_PLATFORM
 
 
 def _status(exchange: Exchange) -> int:

@@ -63,6 +63,7 @@ class Exchange:
         "cascaded",
         "clock",
         "delivered_bytes",
+        "exceeded",
         "fell_back",
         "finish_reasons",
         "first_byte_at",
@@ -78,6 +79,7 @@ class Exchange:
         "model_in_path",
         "only",
         "operation",
+        "paid",
         "path",
         "protection",
         "place",
@@ -145,6 +147,8 @@ class Exchange:
         self.model_in_path = model_in_path
         self.batched = False
         """A line of a batch: at the batch's price, and not in anybody's way."""
+        self.paid = False
+        """Its caller has paid under this id, and the answer was lost: the platform pays for another."""
 
         # identify
         self.key: Key | None = None
@@ -239,6 +243,8 @@ class Exchange:
         self.amount: int | None = None
         """Pico-USD charged; None while unsettled, and for an unpriced model."""
         self.settled = False
+        self.exceeded = False
+        """It cost more than was reserved for it."""
         self.trace: RequestTrace | None = None
         """What is noted for the request's spans; None when nobody collects them."""
 

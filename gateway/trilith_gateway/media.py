@@ -19,6 +19,10 @@ Body = dict[str, Any]
 _MOST_IMAGES = 100
 _BYTES_A_SECOND = 1000
 """Speech is hardly ever stored in fewer: 8 kbit/s."""
+_TOKENS_A_SECOND = 25
+"""More than models make of a second of sound (10 to 12.5), or say about it."""
+_TOKENS_A_CHARACTER = 8
+"""More sound than a character takes: at 20 tokens a second, nearly half a second."""
 _WAV = re.compile(rb"RIFF....WAVE.{0,256}?fmt .{4}(?:\x01\0|\x03\0|\xfe\xff)(..)(....).{6}(..)", re.DOTALL)
 """Channels, samples a second, and bits a sample, which decoders go by; the rate in bytes may say anything."""
 
@@ -41,6 +45,7 @@ def parse_image_form(raw: bytes, headers: Mapping[str, str]) -> Body:
         request.refuse("`image` is missing, expected a file.", "image")
     _read_count(body)
     _read_flag(body, "stream")
+    body["files"] = sum(part.filename is not None for part in multipart.parts(raw, headers["content-type"]))
     return body
 
 
@@ -123,6 +128,23 @@ def heard(body: Body, answer: bytes) -> Usage:
 def images_asked(body: Body, answer: bytes) -> Usage:
     """Return how many images were asked for, for answers that do not show them."""
     return Usage(images=body.get("n") or 1)
+
+
+def tokens_of_images(body: Body, each: int) -> Usage:
+    """Return the most that images come to where they are priced by the token, `each` of them to so many."""
+    return Usage(body.get("files", 0) * each, (body.get("n") or 1) * max(1, each), requests=0)
+
+
+def tokens_of_speech(body: Body, each: int) -> Usage:
+    """Return the most that a text and its sound come to where they are priced by the token."""
+    size = len(body["input"].encode("utf-8", "replace")) + len(str(body.get("instructions", "")).encode())
+    return Usage(size, len(body["input"]) * _TOKENS_A_CHARACTER, requests=0)
+
+
+def tokens_of_recording(body: Body, each: int) -> Usage:
+    """Return the most that a recording and its text come to where they are priced by the token."""
+    most = heard(body, b"").seconds * _TOKENS_A_SECOND
+    return Usage(most + _prompt_bytes(body), most, requests=0)
 
 
 def _prompt_bytes(body: Body) -> int:

@@ -27,6 +27,7 @@ class _Series:
     __slots__ = (
         "cascaded",
         "charged",
+        "exceeded",
         "first_byte",
         "first_byte_sum",
         "input_tokens",
@@ -55,7 +56,7 @@ class _Series:
         self.first_byte_sum = 0.0
         self.input_tokens = self.output_tokens = self.rows = 0
         self.rules: dict[Rule, int] = {}
-        self.charged = self.saved = 0
+        self.charged = self.saved = self.exceeded = 0
         self.verdicts: dict[str, int] = {}
         self.overhead = 0
         self.overhead_sum = 0.0
@@ -129,6 +130,7 @@ class Metrics:
         if exchange.tries is not None:
             series.charged += charge.spent(exchange)
         series.saved += exchange.saved_pico_usd
+        series.exceeded += exchange.exceeded
         if exchange.budget:
             event = exchange.budget.partition(":")[0]
             self.budgets[event] = self.budgets.get(event, 0) + 1
@@ -215,6 +217,9 @@ class _Exposition(Collector):
         spared = CounterMetricFamily(
             "trilith_cascade_saved_usd", "What those steps spared, rounded", labels=[*labels, "step"]
         )
+        exceeded = CounterMetricFamily(
+            "trilith_reservation_exceeded", "Requests that cost more than was reserved", labels=labels
+        )
         queued = CounterMetricFamily(
             "trilith_queued", "Requests that waited for a place at the model", labels=labels
         )
@@ -240,6 +245,7 @@ class _Exposition(Collector):
                 charges.add_metric([*names, rule.value], count)
             charged.add_metric(names, series.charged / 1e12)
             saved.add_metric(names, series.saved / 1e12)
+            exceeded.add_metric(names, series.exceeded)
             for verdict, count in sorted(series.verdicts.items()):
                 guardrail.add_metric([*names, verdict], count)
             for step, count in sorted(series.cascaded.items()):
@@ -253,7 +259,7 @@ class _Exposition(Collector):
         for event, count in sorted(self._metrics.budget_events().items()):
             budgets.add_metric(event.split(), count)
         yield budgets
-        yield from (cascaded, spared)
+        yield from (cascaded, spared, exceeded)
         yield GaugeMetricFamily("trilith_open_requests", "Requests under way", value=open_requests)
 
 

@@ -14,6 +14,7 @@ from trilith.seams import Embedder, Upstream
 from trilith.settings.fault import without_userinfo
 from trilith.settings.model import (
     ChatModel,
+    ImageModel,
     ModelSettings,
     PredictorModel,
     RagModel,
@@ -100,9 +101,11 @@ def _release(settings: Settings, name: str, upstream: Upstream) -> Release:
         context_tokens=_window(settings, model),
         place=_place(model),
     )
+    if isinstance(model, ChatModel | ImageModel):
+        made = replace(made, reference_tokens=model.reference_tokens)
     if model.price is None or model.price.batch_factor is None:
         return made
-    return replace(made, batched=replace(made, price=model.price.for_batches()))
+    return replace(made, batched=replace(made, price=price_of(settings, name, batched=True)))
 
 
 def _protocol(model: ModelSettings, place: UpstreamSettings | None) -> str:
@@ -132,12 +135,20 @@ def _window(settings: Settings, model: ModelSettings) -> int | None:
     return model.context_tokens or (engine.max_model_len if engine is not None else None)
 
 
-def price_of(settings: Settings, name: str) -> Price | None:
-    """Return a model's price: as the settings give it, or the standard rate of its server; None: unpriced."""
+def price_of(settings: Settings, name: str, *, batched: bool = False) -> Price | None:
+    """Return a model's price: as the settings give it, or the standard rate of its server; None: unpriced.
+
+    Args:
+        settings: The platform.
+        name: The model's.
+        batched: The price of batches' lines.
+    """
     model = settings.models.get(name)
     if model is None:
         return None
-    return model.price.exact() if model.price is not None else enginecost.standard(settings, name)
+    if model.price is None:
+        return enginecost.standard(settings, name)
+    return model.price.for_batches() if batched else model.price.exact()
 
 
 def shared_embedder() -> Callable[[], Embedder]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from trilith.money import Price
 from trilith.seams import Upstream, Versioned
 from trilith.settings.cache import CacheSettings
-from trilith.settings.model import ModelSettings
+from trilith.settings.model import ChatModel, ModelSettings
 from trilith.settings.routing import RouteSettings, StepSettings
 from trilith.settings.schema import Settings
 from trilith.types import Kind
@@ -46,6 +46,8 @@ class Release:
     """The same release at the price of batches; None: they cost the same."""
     context_tokens: int | None = None
     """The model's window, where it is known."""
+    reference_tokens: int = 8192
+    """The most that a picture, a sound or a file comes to."""
 
     place: str = ""
     """Where its only upstream is, by address, engine or provider; empty where it is in this process, or
@@ -76,6 +78,10 @@ class Release:
         """How the release is named beside its model."""
         return self.digest
 
+    def priced(self, *, batched: bool) -> Release:
+        """Return the release at the price that single requests, or lines of batches, have there."""
+        return self.batched if batched and self.batched is not None else self
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "price_id", price_id(self.price))
         object.__setattr__(self, "bound", None if self.price is None else self.price.dearest())
@@ -99,7 +105,25 @@ def digest(parts: object) -> str:
 def declared_digest(settings: Settings, name: str) -> str:
     """Return the digest of a model's release as the settings declare it, without opening anything."""
     model = settings.models[name]
-    parts: dict[str, object] = {"name": name, "model": _answering(model)}
+    return digest(_declared(settings, name, _answering(model)) | _asked(settings, model))
+
+
+def _asked(settings: Settings, model: ModelSettings) -> dict[str, object]:
+    """What others answer for a cascade: each without those whom it would ask itself."""
+    if not isinstance(model, ChatModel):
+        return {}
+    steps = (*model.cascade, *((model.otherwise,) if model.otherwise is not None else ()))
+    names = [name for step in steps for name in (step.model, step.check and step.check.model) if name]
+    alone = {name: _answering(settings.models[name]) for name in names}
+    for parts in alone.values():
+        for asked in ("cascade", "otherwise"):
+            parts.pop(asked, None)
+    return {"asked": [_declared(settings, name, parts) for name, parts in alone.items()]} if alone else {}
+
+
+def _declared(settings: Settings, name: str, answering: dict[str, object]) -> dict[str, object]:
+    model = settings.models[name]
+    parts: dict[str, object] = {"name": name, "model": answering}
     upstream = getattr(model, "upstream", None)
     if upstream is not None and upstream.engine is not None:
         parts["engine"] = settings.engines[upstream.engine].model_dump(
@@ -108,7 +132,7 @@ def declared_digest(settings: Settings, name: str) -> str:
     if model.kind is Kind.RAG:
         parts["index"] = settings.indexes[model.index].model_dump(exclude={"qdrant_api_key"})
         parts["generator"] = declared_digest(settings, model.generator)
-    return digest(parts)
+    return parts
 
 
 def _answering(model: ModelSettings) -> dict[str, object]:
@@ -116,6 +140,7 @@ def _answering(model: ModelSettings) -> dict[str, object]:
     decided: dict[str, object] = model.model_dump(
         exclude={
             "price": True,
+            "reference_tokens": True,
             "policy": True,
             "cache": True,
             "max_concurrency": True,

@@ -16,6 +16,39 @@ def message_usage(answer: Body) -> Usage | None:
     return read_message_usage((answer.get("message") or answer).get("usage"))
 
 
+def response_usage(answer: Body) -> Usage | None:
+    """Read a response's usage, from the whole or from the last event of a stream.
+
+    Searches of the web stand among what it put out, and not in its usage; a page that is opened is none.
+    """
+    if isinstance(whole := answer.get("response"), dict):
+        answer = whole
+    told = answer.get("usage")
+    if not isinstance(told, dict):
+        return None
+    found = read_usage(
+        {
+            "prompt_tokens": told.get("input_tokens"),
+            "completion_tokens": told.get("output_tokens"),
+            "prompt_tokens_details": told.get("input_tokens_details"),
+            "completion_tokens_details": told.get("output_tokens_details"),
+        },
+        answer.get("service_tier"),
+    )
+    output = answer.get("output")
+    searches = sum(map(_searched, output)) if isinstance(output, list) else 0
+    if found is None or not searches:
+        return found
+    return replace(found, particulars=replace(found.particulars, searches=searches))
+
+
+def _searched(item: object) -> bool:
+    if not isinstance(item, dict) or item.get("type") != "web_search_call":
+        return False
+    action = item.get("action")
+    return not isinstance(action, dict) or action.get("type", "search") == "search"
+
+
 def larger(one: Usage, other: Usage) -> Usage:
     """Put together reports that each repeat, or raise, what the ones before them said."""
     told, said = one.particulars, other.particulars

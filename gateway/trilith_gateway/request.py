@@ -115,6 +115,38 @@ def _parts(listed: list[Any]) -> int:
     return count
 
 
+_HOSTED = (
+    "web_",
+    "file_search",
+    "code_",
+    "mcp",
+    "image_generation",
+    "x_search",
+    "tool_search",
+    "url_context",
+)
+_MOST_USES = 10
+"""More than a provider uses a tool of its own for one answer, where the request does not say how often."""
+
+
+def hosted(body: dict[str, Any]) -> tuple[int, int]:
+    """Say how often a provider may use tools of its own for a request, and how often of these search the web.
+
+    What the caller runs itself (functions, and Anthropic's shells, editors and computers) is none of them.
+    """
+    used = searches = _MOST_USES if "web_search_options" in body else 0
+    tools = body.get("tools")
+    for tool in tools if type(tools) is list else ():
+        kind = tool.get("type") if type(tool) is dict else None
+        if type(kind) is not str or not kind.startswith(_HOSTED):
+            continue
+        most = tool.get("max_uses")
+        most = most if type(most) is int and 0 < most <= MOST_VALUES else _MOST_USES
+        used += most
+        searches += most if kind.startswith("web_search") else 0
+    return used, searches
+
+
 def check_prompt(body: dict[str, Any]) -> None:
     """Check that there is a prompt."""
     if "prompt" not in body:

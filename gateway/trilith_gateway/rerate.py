@@ -18,6 +18,7 @@ from trilith.prices import load
 from trilith.settings.model import ChatModel, EmbeddingModel
 from trilith.settings.schema import Settings
 from trilith.types import NO_PARTICULARS, Particulars, Usage
+from trilith_gateway.batch import table
 from trilith_gateway.opening import price_of
 from trilith_gateway.release import price_id
 from trilith_gateway.store import lease
@@ -80,7 +81,13 @@ class Rerating:
 
 
 def find(
-    connection: Connection, prices: PriceOf, since: float, now: float, model: str | None = None
+    connection: Connection,
+    prices: PriceOf,
+    since: float,
+    now: float,
+    model: str | None = None,
+    *,
+    batch_prices: PriceOf | None = None,
 ) -> tuple[Rerating, list[Record]]:
     """Return what differs from the new prices, and the adjustments for it; nothing is written.
 
@@ -90,11 +97,13 @@ def find(
         since: Unix time of the first charge to look at.
         now: Unix time.
         model: Only this model's.
+        batch_prices: Those of batches' lines; None: the same.
     """
     found, adjustments = Rerating(), list[Record]()
     for row in _charges(connection, since, model):
         found.rows += 1
-        price = prices(row["model"])
+        line = batch_prices is not None and row["id"].startswith(table.PREFIX)
+        price = (batch_prices if line and batch_prices is not None else prices)(row["model"])
         try:
             amount = cost(usage(row), price) if price is not None else None
         except UnpricedUsage:
@@ -114,12 +123,19 @@ def find(
 
 
 def apply(
-    database: Database, connection: Connection, prices: PriceOf, since: float, now: float, model: str | None
+    database: Database,
+    connection: Connection,
+    prices: PriceOf,
+    since: float,
+    now: float,
+    model: str | None,
+    *,
+    batch_prices: PriceOf | None = None,
 ) -> Rerating:
     """Append the adjustments, in one transaction; whoever keeps budgets is told to read them again."""
     with database.transaction(connection):
         database.exclusive(connection, "rerate")
-        found, adjustments = find(connection, prices, since, now, model)
+        found, adjustments = find(connection, prices, since, now, model, batch_prices=batch_prices)
         if adjustments:
             columns = [name for name in adjustments[0] if name != "t"]
             database.insert(connection, "ledger", columns, adjustments)
@@ -138,18 +154,19 @@ def usage(row: Any) -> Usage:
     return Usage(**counts, particulars=particulars)
 
 
-def prices_of(settings: Settings, source: str) -> PriceOf:
+def prices_of(settings: Settings, source: str, *, batched: bool = False) -> PriceOf:
     """Return the prices to re-rate by.
 
     Args:
         settings: The platform.
         source: `settings`: as they stand there now; `book`: as the price book of this release has them.
+        batched: Those of batches' lines, where the settings have a price for them.
 
     Raises:
         DataError: the price book is not the recorded one.
     """
     if source == "settings":
-        return lambda name: price_of(settings, name)
+        return lambda name: price_of(settings, name, batched=batched)
     book = load()
 
     def find(name: str) -> Price | None:
@@ -157,7 +174,10 @@ def prices_of(settings: Settings, source: str) -> PriceOf:
         named = model.price.book if model is not None and model.price is not None else None
         if named is None and isinstance(model, ChatModel | EmbeddingModel):
             named = model.upstream.provider
-        return book.find(named) if named is not None else None
+        found = book.find(named) if named is not None else None
+        if found is None or not batched or model is None or model.price is None:
+            return found
+        return found.tiers.get("batch", found) if model.price.batch_factor is not None else found
 
     return find
 

@@ -21,8 +21,9 @@ class Rule(StrEnum):
     REQUEST = "request"
     """The upstream answered without usage, and the request tells it: images, seconds, characters."""
     ABORTED = "aborted"
-    """The caller left: what the upstream had reported by then is charged; of a stream that had reported
-    nothing yet, an estimate of what had come (the row's `estimated` is 1)."""
+    """The caller left: what the upstream had reported by then is charged; of an answer that had begun and
+    reported nothing yet, what the request tells (images, seconds, characters), or else an estimate of what
+    had come of its stream (the row's `estimated` is 1)."""
     BROKEN = "broken"
     """The upstream broke off: charged as if the caller had left."""
     CACHED = "cached"
@@ -47,3 +48,5 @@ class Try:
     by_caller: bool = False
     """Whether the caller pays; otherwise the platform does."""
     estimated: bool = False
+    stands_for: int | None = None
+    """What it counts in budgets while nobody can price it (pico-USD); None: that is not said yet."""

@@ -7,6 +7,7 @@ OpenAI and vLLM count cached tokens within the prompt's, Anthropic beside them.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from trilith.types import NO_PARTICULARS, Particulars, Usage
@@ -138,7 +139,10 @@ class Tally:
         self._sample = b""
 
     def add(self, block: bytes) -> None:
-        """Count one block of events."""
+        """Count one block of events; the first of all is a head if no word stands in it."""
+        if not self._sample and _WORD.search(block) is None:
+            self._sample = b"\n"
+            return
         self._bytes += len(block)
         self._lines += block.count(b"\n")  # a third of what it costs to look for events
         if self._lines < 8 or not self._sample:  # the first event seldom holds text
@@ -148,14 +152,48 @@ class Tally:
         """Return an upper estimate of its tokens: a third of its text's bytes, at least one an event."""
         sampled = self._sample.count(b"data:")
         if not sampled:
-            return 0
+            return bool(self._sample)  # a head: what was asked is read, and a token is on its way
         events = -(-self._lines * sampled // max(1, self._sample.count(b"\n")))
         frame = len(self._sample) - sum(len(text) for text in _TEXT.findall(self._sample))
         text = self._bytes - events * (frame // sampled)
         return max(events, -(-text // 3))
 
 
-_TEXT = re.compile(rb'"(?:content|text|arguments|reasoning_content)":\s*"((?:[^"\\]|\\.)*)"')
+_TEXT = re.compile(
+    rb'"(?:content|text|arguments|reasoning_content|delta|thinking|partial_json)":\s*"((?:[^"\\]|\\.)*)"'
+)
+_WORD = re.compile(_TEXT.pattern.replace(rb".)*)", rb".)+)"))
+
+
+class Portions:
+    """Adds up what a stream reports of each choice alone, as vLLM does until its last chunk.
+
+    The count of said tokens is that of the chunk's own choice, and that of read ones its own prompt's: a
+    completion's choices are numbered prompt by prompt.
+    """
+
+    __slots__ = ("_choices", "_told")
+
+    def __init__(self, choices: int) -> None:
+        """Take how many choices each prompt has."""
+        self._choices = choices
+        self._told: dict[int, Usage] = {}
+
+    def add(self, chunk: dict[str, Any], told: Usage) -> Usage:
+        """Take a chunk and the usage in it; returns the usage of all choices so far."""
+        choices = chunk.get("choices")
+        if not isinstance(choices, list) or not choices:
+            return told  # the last chunk, which speaks of all
+        self._told[_whole(choices[0].get("index")) if isinstance(choices[0], dict) else 0] = told
+        prompts = {index // self._choices: one.input_tokens for index, one in self._told.items()}
+        cached = {index // self._choices: one.cached_input_tokens for index, one in self._told.items()}
+        return replace(
+            told,
+            input_tokens=sum(prompts.values()),
+            cached_input_tokens=sum(cached.values()),
+            output_tokens=sum(one.output_tokens for one in self._told.values()),
+            reasoning_tokens=sum(one.reasoning_tokens for one in self._told.values()),
+        )
 
 
 def estimate(sent_bytes: int, received_bytes: int) -> Usage:

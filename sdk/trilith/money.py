@@ -150,7 +150,7 @@ class Price:
         )
 
     def times(self, factor: Decimal) -> Price:
-        """Return the price with every rate multiplied.
+        """Return the price with every rate multiplied, in every tier and at every size.
 
         Raises:
             ValueError: a rate is no whole number of pico-USD then.
@@ -163,8 +163,9 @@ class Price:
                     f"{factor} times the rate of {name} is {rate} pico-USD, expected a whole number"
                 )
         steps = tuple((above, sheet.times(factor)) for above, sheet in self.steps)
+        tiers = {name: sheet.times(factor) for name, sheet in self.tiers.items()}
         exact: dict[str, Any] = {name: int(rate) for name, rate in scaled.items()}
-        return replace(self, **exact, tiers={}, steps=steps)
+        return replace(self, **exact, tiers=tiers, steps=steps)
 
     def rate(self, name: str) -> int:
         """Return one of the rates; 0 where it is not named."""
@@ -206,7 +207,14 @@ def cost(usage: Usage, price: Price) -> int:
         amount += usage.reasoning_tokens * (price.reasoning_token - price.output_token)
     if particulars is not NO_PARTICULARS:
         amount += _particular(particulars, price)
+    if not amount and (usage.images or usage.seconds or usage.characters) and _counts_tokens(usage, price):
+        _refuse(name for name in ("images", "seconds", "characters") if getattr(usage, name))
     return amount
+
+
+def _counts_tokens(usage: Usage, price: Price) -> bool:
+    """Say whether a price is by tokens of which the usage says nothing: what was made is not free then."""
+    return not (usage.input_tokens or usage.output_tokens) and bool(price.input_token or price.output_token)
 
 
 def _particular(used: Particulars, price: Price) -> int:

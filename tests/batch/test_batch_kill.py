@@ -81,7 +81,9 @@ def check(platform: Platform, client: openai.OpenAI, id: str, lines: int = LINES
     assert said == [f"line {n}" for n in range(lines)]
     platform.stop()
     with closing(sqlite.connect(sqlite.database(platform.home))) as connection:
-        rows: list[Any] = connection.execute("select * from ledger where rule = 'usage'").fetchall()
+        rows: list[Any] = connection.execute(
+            "select * from ledger where rule = 'usage' and category = 'usage'"
+        ).fetchall()
         (open_ones,) = connection.execute("select count(*) from reservations where state = 'open'").fetchone()
     charges = Counter(row["id"].rsplit("-", 1)[0] for row in rows)
     assert len(charges) == lines

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from bench.money import Ear
-from ledger.test_cases import IN, OUT, USED, direct
+from ledger.test_cases import IN, OUT, USED
 from store.test_contract import ask, charge
-from support.gateway import StartGateway
+from support.direct import direct
+from support.gateway import PRICE, StartGateway
 from support.told import TellingUpstream, answer
 
 from trilith.money import Price
+from trilith.seams import Call, Upstream
+from trilith.testing.upstream import MemoryReply
 from trilith.types import Usage
 from trilith_gateway import charge as charges
 from trilith_gateway import rerate
@@ -86,4 +91,28 @@ async def test_a_step_that_is_part_of_the_answer_is_a_row_and_its_caller_pays(tm
     assert built.store.charged("team:direct", 0.0) == 2 * COST
     rows = ask(built.store, "select attempt, category, upstream, team from ledger order by attempt")
     assert rows == [(1, "attempt", "small", "direct"), (2, "usage", "http://127.0.0.1:9/v1", "direct")]
+    await built.aclose()
+
+
+async def test_a_step_counts_in_the_window_in_which_it_is_reserved_in_the_end(
+    tmp_path: Path,
+) -> None:
+    class Late(TellingUpstream):
+        async def send(self, call: Call) -> MemoryReply:
+            exchange.reserved_at -= 86_400  # as if a day had passed since
+            return await super().send(call)
+
+    plain = {"kind": "chat", "upstream": {"url": "http://127.0.0.1:9/v1"}, "price": PRICE}
+    others: dict[str, tuple[Upstream, dict[str, Any]]] = {
+        name: (TellingUpstream(answer(USED)), plain) for name in ("step", "other")
+    }
+    late = Late((503, {"error": {}}))
+    steps = [{"model": "step", "matches": "never"}]
+    built, exchange = direct(tmp_path, late, {}, others=others, cascade=steps, fallbacks=["other"])
+    await built.front.run(exchange, Ear(None))
+    await asyncio.to_thread(built.store.flush)
+    with built.store.reading() as connection:
+        rows = connection.execute("select model, at from ledger where amount_pico_usd > 0").fetchall()
+    at = {row["model"]: row["at"] for row in rows}
+    assert at["step"] == at["other"] == pytest.approx(time.time(), abs=3600)
     await built.aclose()

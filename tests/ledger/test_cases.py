@@ -14,18 +14,15 @@ import pytest
 from bench.money import Ear
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from support.direct import direct
 from support.gateway import PRICE, Gateway, StartGateway
 from support.told import DONE, TellingUpstream, answer, event, said
 
 from trilith.errors import APIConnectionError, BudgetExceededError
 from trilith.money import Price, cost
-from trilith.settings.schema import Settings
 from trilith.testing import MemoryUpstream
 from trilith.types import Usage
 from trilith_gateway import key as keys
-from trilith_gateway import platform as platforms
 from trilith_gateway import reported, rerate
 from trilith_gateway.api import Api
 from trilith_gateway.budget import Budgets
@@ -46,20 +43,6 @@ def waited_for(gateway: Gateway, count: int = 1) -> list[dict[str, Any]]:
     while len(rows := gateway.ledger()) < count and time.monotonic() < until:
         time.sleep(0.02)
     return rows
-
-
-def direct(
-    home: Path, telling: Any, body: dict[str, Any], *, budget_pico_usd: int | None = None, **model: Any
-) -> tuple[platforms.Platform, Exchange]:
-    """A platform without a server and without a span, and one request to it."""
-    described = {"kind": "chat", "upstream": {"url": "http://127.0.0.1:9/v1"}, "price": PRICE, **model}
-    settings = Settings.model_validate({"home": home, "engines": {"e": {}}, "models": {"m": described}})
-    made, token = keys.mint("k", team="direct", budget_pico_usd=budget_pico_usd)
-    provider = TracerProvider(sampler=ALWAYS_OFF)
-    built = platforms.build(settings, given={"m": telling}, fixed_keys=(made,), provider=provider)
-    raw = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}], **body}).encode()
-    headers = {"authorization": f"Bearer {token}"}
-    return built, Exchange(Api.CHAT, "/v1/chat/completions", headers, lambda _: raw)
 
 
 # 1. A stream without usage
@@ -343,6 +326,23 @@ def test_case_08_the_tier_that_the_answer_names_decides_the_price(
     base = 10 * IN + 5 * OUT
     assert [row["amount_pico_usd"] for row in gateway.ledger()] == [base, base // 2, base * 2, None]
     assert [row["tier"] for row in gateway.ledger()] == ["", "flex", "priority", "scale"]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_case_08_the_tier_of_a_try_that_came_to_nothing_decides_its_price(
+    start_gateway: StartGateway, whole: bool
+) -> None:
+    billed = {"error": {"message": "x"}, "usage": USED, "service_tier": "flex"}
+    torn = APIConnectionError("cut")
+    torn.received = json.dumps(billed).encode()[:-1]
+    failing = TellingUpstream((500, billed) if whole else torn)
+    gateway = start_gateway(
+        {"echo": routed(failing, TellingUpstream(answer(USED)))},
+        echo={"price": {**PRICE, "flex_factor": "0.5"}},
+    )
+    assert gateway.chat().status_code == 200
+    (row,) = [row for row in gateway.ledger() if row["category"] == "attempt"]
+    assert (row["tier"], row["amount_pico_usd"]) == ("flex", (10 * IN + 5 * OUT) // 2)
 
 
 def test_case_08_a_tier_and_a_size_of_the_book_apply_together() -> None:

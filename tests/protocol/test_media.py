@@ -168,7 +168,8 @@ class TestAudio:
         gateway = serve(start_gateway, upstream, "voice")
         with pytest.raises(openai.APIConnectionError):
             client(gateway).audio.speech.create(model="voice", input="hey", voice="alloy")
-        assert [row["rule"] for row in gateway.ledger()] == ["broken"]
+        (row,) = gateway.ledger()
+        assert (row["rule"], row["characters"], row["amount_pico_usd"]) == ("broken", 3, 45_000_000)
 
     def test_personal_data_is_not_spoken(self, start_gateway: StartGateway, client: Connect) -> None:
         upstream = Media(b"sound", "audio/mpeg")

@@ -2,8 +2,8 @@
 
 One process of a home leads, and runs every open batch of it, a few lines of each at a time. Which lines are
 done stands in a file beside the input, which each outcome reaches before it counts. A line's charges carry
-its name and the number of the try; so after a kill a line whose outcome was lost is asked again under the
-name that is charged already, and the ledger takes one charge for it.
+its name and the number of the try; so after a kill it is known of a line whose outcome was lost that it is
+charged already. It is asked again, and the platform pays for that.
 """
 
 from __future__ import annotations
@@ -298,8 +298,9 @@ class BatchRunner:
 
         async def work() -> None:
             while not failures and (item := await left.take()) is not None:
+                attempt, paid = tries.get(item.number, (0, False))
                 outcome = await self._turn.take(
-                    run.batch, item, tries.get(item.number, (0, False))[0], lambda: self._given_up(run)
+                    run.batch, item, attempt, lambda: self._given_up(run), paid=paid
                 )
                 if outcome is None:
                     return

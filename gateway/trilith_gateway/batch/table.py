@@ -16,7 +16,9 @@ from trilith_gateway.key import Key
 
 OPEN = ("validating", "in_progress", "finalizing", "cancelling")
 """States in which there is still something to do."""
-_ID = re.compile(r"batch_[0-9a-f]{32}")
+PREFIX = "batch_"
+"""How the id of a batch begins, and with it those of its lines' charges; no other charge's id does."""
+_ID = re.compile(rf"{PREFIX}[0-9a-f]{{32}}")
 WINDOW_S = 86_400.0
 """How long a batch may take (seconds): OpenAI knows no other window."""
 

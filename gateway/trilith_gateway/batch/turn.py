@@ -64,7 +64,7 @@ class Turn:
         """Lines under way."""
 
     async def take(
-        self, batch: Batch, line: Line, attempt: int, given_up: Callable[[], bool]
+        self, batch: Batch, line: Line, attempt: int, given_up: Callable[[], bool], *, paid: bool = False
     ) -> Outcome | None:
         """Return what became of a line; None when it was given up before its next try.
 
@@ -73,6 +73,8 @@ class Turn:
             line: The request.
             attempt: The number of its first try in this run.
             given_up: Says whether to try no more.
+            paid: Whether that try is charged already, and only its outcome was lost: the line is asked under
+                its name again, and costs its key nothing more.
         """
         name = f"batch_req_{batch.id[6:22]}{line.number:08d}"
         tries = refused = 0
@@ -84,13 +86,14 @@ class Turn:
                 return lines.unanswered(
                     name, line.custom_id, "invalid_api_key", "The key that made the batch was revoked."
                 )
-            exchange, got = await self._ask(batch, line, attempt, key)
+            exchange, got = await self._ask(batch, line, attempt, key, paid=paid)
             tries += exchange.admitted
             rest = self._rest_s(exchange, got, tries)
             refused += got.status == 429 and _code(got.body) == "insufficient_quota"
             if rest is None or refused > _MOST_REFUSALS:
                 return lines.answered(name, line.custom_id, got.status, exchange.request_id, got.body)
-            attempt += exchange.admitted  # what was not admitted stands in no ledger
+            if not paid:
+                attempt += exchange.admitted  # what was not admitted stands in no ledger
             await asyncio.sleep(rest)
 
     async def _calm(self, given_up: Callable[[], bool]) -> bool:
@@ -104,7 +107,9 @@ class Turn:
             await asyncio.sleep(_CALM_S)
         return False
 
-    async def _ask(self, batch: Batch, line: Line, attempt: int, key: Key) -> tuple[Exchange, _Collected]:
+    async def _ask(
+        self, batch: Batch, line: Line, attempt: int, key: Key, *, paid: bool
+    ) -> tuple[Exchange, _Collected]:
         found = route.find(line.url.encode())
         if found is None:
             raise ValueError(f"{line.url!r} is no endpoint")  # the batch was checked for it
@@ -118,6 +123,7 @@ class Turn:
         exchange.id = exchange.request_id = f"{batch.id}-{line.number}-{attempt}"
         exchange.key = key
         exchange.batched = True
+        exchange.paid = paid
         got = _Collected()
         self._open += 1
         try:

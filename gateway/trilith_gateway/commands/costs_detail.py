@@ -112,15 +112,19 @@ def rerated(settings: Settings, arguments: argparse.Namespace) -> int:
         print("trilith costs rerate: --since is missing, expected a day such as 2026-11-01")
         return 2
     since, now = rerate.since_of(arguments.since), time.time()
-    prices = rerate.prices_of(settings, arguments.price_from)
+    prices, lines = (
+        rerate.prices_of(settings, arguments.price_from, batched=batched) for batched in (False, True)
+    )
     with closing(open_connection(settings)) as connection:
         if arguments.apply:
             database = open_database(settings)
-            found = rerate.apply(database, connection, prices, since, now, arguments.model)
+            found = rerate.apply(
+                database, connection, prices, since, now, arguments.model, batch_prices=lines
+            )
             if found.adjustments:
                 enginecost.correct(database, connection, enginecost.accounts(settings), since, now)
         else:
-            found, _ = rerate.find(connection, prices, since, now, arguments.model)
+            found, _ = rerate.find(connection, prices, since, now, arguments.model, batch_prices=lines)
     print(
         f"{found.rows:,} charges, {found.adjustments:,} differ, by {format_usd(found.amount)} USD in all; "
         f"{found.unpriced:,} have no price there and stay as they are"

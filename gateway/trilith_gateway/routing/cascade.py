@@ -43,7 +43,7 @@ def steps(exchange: Exchange, settings: Sequence[StepSettings], find: Find) -> l
     answers or log probabilities; nor is a chat model where several answers are wanted: one is looked at.
     """
     body = exchange.body
-    if "messages" not in body or (body.get("n") or 1) > 1:
+    if not exchange.operation.generates or "messages" not in body or (body.get("n") or 1) > 1:
         return []
     plain = not any(body.get(name) for name in _MORE_THAN_WORDS) and bool(question(body))
     found: list[Step] = []
@@ -52,7 +52,8 @@ def steps(exchange: Exchange, settings: Sequence[StepSettings], find: Find) -> l
         check = None if one.check is None else find(one.check.model)
         if release is None or (check is None) != (one.check is None):
             continue
-        step = Step(one, release, check)
+        batched = exchange.batched
+        step = Step(one, release.priced(batched=batched), check and check.priced(batched=batched))
         if release.kind is Kind.PREDICTOR and not plain:
             continue
         if all(_may_pay(exchange, each) for each in step.releases):

@@ -1,4 +1,7 @@
-"""Sends a request to another model, or to some replicas only, by conditions that the settings list."""
+"""Sends a request to another model, or to some replicas only, by conditions that the settings list.
+
+Which models may answer in place of another is said here as well.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from trilith.settings.routing import RouteSettings
+from trilith_gateway.api import understood
 from trilith_gateway.exchange import Exchange
 from trilith_gateway.release import Release
 
@@ -44,6 +48,14 @@ def routed(
             break
         else:
             return release
+
+
+def stands_in(exchange: Exchange, other: Release) -> bool:
+    """Say whether another release may answer what was made ready for the exchange's own one."""
+    own, operation = exchange.target, exchange.operation
+    if own.kind not in operation.kinds or other.kind not in operation.kinds or other.policy != own.policy:
+        return False
+    return understood(operation, other.protocol) and exchange.caller.allows(other.model)
 
 
 def holds(route: RouteSettings, exchange: Exchange, release: Release, now: Callable[[], datetime]) -> bool:

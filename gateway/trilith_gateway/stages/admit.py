@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from trilith.errors import PermissionDeniedError
 from trilith.money import Price, cost
 from trilith.types import Kind, Usage
-from trilith_gateway import charge, packing, request
+from trilith_gateway import charge, media, packing, request
 from trilith_gateway.api import Api, spoken_by
 from trilith_gateway.budget import Budgets, Exhausted
 from trilith_gateway.exchange import Exchange, budgets_unavailable, model_not_found, store_unavailable
 from trilith_gateway.limits.keeper import LimitKeeper
 from trilith_gateway.release import Release, ReleaseTable
 from trilith_gateway.routing import cascade
-from trilith_gateway.routing.condition import routed
+from trilith_gateway.routing.condition import routed, stands_in
 from trilith_gateway.shared import LeasedBudgets
 from trilith_gateway.store.amount import capped
 from trilith_gateway.store.journal import Record
@@ -81,9 +82,7 @@ class Admit:
         exchange.stream = body.get("stream") is True
         if release.routes:
             release = routed(exchange, release, self._releases.find)
-        if exchange.batched and release.batched is not None:
-            release = release.batched
-        exchange.release = release
+        exchange.release = release = release.priced(batched=exchange.batched)
         if release.protocol != "openai":
             exchange.operation = operation = spoken_by(operation, release.protocol)
         if operation.dialect is not None:
@@ -113,7 +112,9 @@ class Admit:
             PermissionDeniedError: the release has no price, and the key stands under a budget.
             InternalServerError: the budgets cannot be asked, or the journal takes nothing.
         """
-        key, owed = exchange.caller, charge.spent(exchange)
+        key, owed = exchange.caller, charge.owed(exchange)
+        if exchange.paid:
+            return
         if release.price is None:
             if key.budgets:
                 raise PermissionDeniedError(
@@ -123,13 +124,11 @@ class Admit:
                     code="model_unpriced",
                 )
             return
-        bound = upper_bound(exchange, release, release.bound or release.price)
-        if release.steps:
-            bound += self._on_the_way(exchange, release)
+        bound = self._most(exchange, release, release.price)
         now = time.time()
         bound += owed
         if key.budgets:
-            bound = self._reserve(exchange, release, bound, owed, now)
+            bound = self._reserve(exchange, bound, owed, now)
         exchange.reserved, exchange.reserved_at = bound, now
         record: Record = {
             "t": "reserve",
@@ -147,6 +146,13 @@ class Admit:
             exchange.reserved = None
             raise store_unavailable() from error
 
+    def _most(self, exchange: Exchange, release: Release, price: Price) -> int:
+        """Return the most that a request can cost at a release and on the way to it (pico-USD)."""
+        bound = upper_bound(exchange, release, release.bound or price)
+        if release.steps and not exchange.admitted:  # a request that moves on asks nobody on the way
+            bound += self._on_the_way(exchange, release)
+        return bound
+
     def _on_the_way(self, exchange: Exchange, release: Release) -> int:
         """Return the most that the steps of a cascade can cost, all of them asked in vain (pico-USD)."""
         asked = cascade.steps(exchange, release.steps, self._releases.find)
@@ -155,16 +161,24 @@ class Admit:
             upper_bound(exchange, one, one.bound or one.price) for one in paid if one.price is not None
         )
 
-    def _reserve(self, exchange: Exchange, release: Release, bound: int, owed: int, now: float) -> int:
+    def _instead(self, exchange: Exchange, other: Release | None) -> int | None:
+        """Return the most that `other` may charge instead (pico-USD); None when it may not answer."""
+        if other is None or other.price is None or not stands_in(exchange, other):
+            return None
+        return self._most(exchange, other, other.price)
+
+    def _reserve(self, exchange: Exchange, bound: int, owed: int, now: float) -> int:
         """Ask the budgets; returns what is reserved (pico-USD), what is `owed` already included."""
         key = exchange.caller
         try:
             if key.shares and (budget := self._budgets.degrades(key, bound, now)) is not None:
                 other = self._releases.find(budget.degrade_to)
-                cheaper = _instead(exchange, release, other)
+                other = other and other.priced(batched=exchange.batched)
+                cheaper = self._instead(exchange, other)
                 if other is not None and cheaper is not None and cheaper + owed < bound:
                     exchange.release, bound = other, cheaper + owed
                     exchange.fell_back = True
+                    exchange.tag = None  # its replicas have their own
                     exchange.budget = f"degrade {budget.account}"
             self._budgets.reserve(key, bound, now)
         except Exhausted as error:
@@ -179,23 +193,23 @@ class Admit:
         return bound
 
 
-def _instead(exchange: Exchange, release: Release, other: Release | None) -> int | None:
-    """Return the most that `other` may charge instead of `release`; None when it may not answer."""
-    if other is None or other.price is None or other.kind not in exchange.operation.kinds:
-        return None
-    if other.policy != release.policy or not exchange.caller.allows(other.model):
-        return None
-    return upper_bound(exchange, other, other.bound or other.price)
-
-
 def upper_bound(exchange: Exchange, release: Release, price: Price) -> int:
-    """Return the most that this request can cost (pico-USD)."""
-    amount = cost(upper_usage(exchange, release), price)
+    """Return the most that this request can cost (pico-USD).
+
+    What the provider's own tools find is read as well, and pictures and sound may be priced by the token.
+    That counts here alone and not against limits of tokens, since it is far more than what comes of it.
+    """
+    used, body = upper_usage(exchange, release), exchange.body
+    searches = 0
+    if "tools" in body or "web_search_options" in body:
+        uses, searches = request.hosted(body)
+        used += Usage(_TOOLS_TOKENS + uses * release.reference_tokens, requests=0)
+    if (tokens := _BY_TOKENS.get(exchange.api)) is not None:
+        used += tokens(body, release.reference_tokens)
+    amount = cost(used, price)
     if price.cpu_hour:
         amount += price.cpu_hour * _MOST_CPU_S // 3600
-    if price.search and ("tools" in exchange.body or "web_search_options" in exchange.body):
-        amount += price.search * _MOST_SEARCHES
-    return amount
+    return amount + searches * (price.search or 0)
 
 
 def upper_usage(exchange: Exchange, release: Release) -> Usage:
@@ -203,8 +217,9 @@ def upper_usage(exchange: Exchange, release: Release) -> Usage:
 
     A token is at least one byte of the request as it is sent on, and a request asks for at most
     `max_tokens` per choice and prompt. What a request only refers to is in no byte of it: each picture, sound
-    or file has an allowance, and a conversation that the upstream keeps may fill the model's window. A RAG
-    request grows by its passages: they are covered by its own allowance.
+    or file has an allowance, and a conversation that the upstream keeps may fill the model's window, beyond
+    which they do not come together. A RAG request grows by its passages, however many: its own allowance
+    covers them, since its prompt has a longest length.
     """
     if release.kind is Kind.PREDICTOR and not exchange.operation.scores:
         return Usage(rows=1)  # asked on the way to an answer, about one text
@@ -212,9 +227,11 @@ def upper_usage(exchange: Exchange, release: Release) -> Usage:
     if exchange.api in _WORDED:
         parts, stored = request.references(exchange.body)
         if parts:
-            more += parts * _PART_TOKENS
+            more += parts * release.reference_tokens
         if stored:
             more += release.context_tokens or _STORED_TOKENS
+        if more and release.context_tokens is not None:
+            more = min(more, release.context_tokens)
     return exchange.operation.bound(exchange.body, exchange.body_bytes + more, release.max_output_tokens)
 
 
@@ -223,14 +240,21 @@ _RAG_PROMPT_TOKENS = 8192
 
 _WORDED = frozenset({Api.CHAT, Api.COMPLETION, Api.MESSAGE, Api.RESPONSE})
 """Operations whose requests may refer to what they do not hold."""
-_PART_TOKENS = 8192
-"""More than a picture, a sound or a file comes to, save the longest."""
 _STORED_TOKENS = 131_072
 """What a stored conversation may come to where the settings do not say how long the model's window is."""
+_TOOLS_TOKENS = 1024
+"""More than the words by which providers tell a model how to use tools: Anthropic adds 300 to 600."""
+_BY_TOKENS: Mapping[Api, Callable[[dict[str, Any], int], Usage]] = {
+    Api.IMAGE: media.tokens_of_images,
+    Api.IMAGE_EDIT: media.tokens_of_images,
+    Api.IMAGE_VARIATION: media.tokens_of_images,
+    Api.SPEECH: media.tokens_of_speech,
+    Api.TRANSCRIPTION: media.tokens_of_recording,
+    Api.TRANSLATION: media.tokens_of_recording,
+}
+"""What operations use where their price is by the token, which they count only when they are done."""
 
 _MOST_CPU_S = 10
 """More CPU time than one call of a predictor takes (seconds); what takes longer is charged all the same."""
-_MOST_SEARCHES = 10
-"""More searches than a provider makes for one answer."""
 
 _NOTHING: dict[str, object] = {}

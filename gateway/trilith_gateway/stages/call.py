@@ -16,18 +16,21 @@ import orjson
 
 from trilith.errors import APIConnectionError, APIError, InternalServerError
 from trilith.seams import Call as UpstreamCall
-from trilith.seams import Reply, Tried, Upstream
+from trilith.seams import Reply, Upstream
+from trilith.types import Usage
 from trilith_gateway import charge, deadline, decision, kept, sse
+from trilith_gateway.api import Api
 from trilith_gateway.caching.flight import Flights
 from trilith_gateway.exchange import Answer, Exchange
 from trilith_gateway.release import Release, ReleaseTable
 from trilith_gateway.routing import cause
+from trilith_gateway.routing.condition import stands_in
 from trilith_gateway.routing.gate import Gate, Ticket
 from trilith_gateway.routing.routed import RoutedUpstream
-from trilith_gateway.rule import Rule
+from trilith_gateway.rule import Rule, Try
 from trilith_gateway.trace import Attempt
 from trilith_gateway.upstream.http import HttpReply, HttpUpstream
-from trilith_gateway.usage import Tally, read_usage
+from trilith_gateway.usage import Portions, Tally, read_usage
 
 _PASSED_ON = frozenset(
     {
@@ -61,7 +64,6 @@ _LAST_FIELD = re.compile(rb',\s*"usage":\s*' + _OBJECT + rb"(?=\s*\}\r?\n\r?\n)"
 """Usage as the last field of an event. Within a JSON string its quotes would be escaped."""
 _ANYWHERE = re.compile(rb'"usage":\s*' + _OBJECT)
 """Usage wherever it stands."""
-_TIER = re.compile(rb'"service_tier":\s*"([a-z_-]{1,32})"')
 _ID = re.compile(rb'"id":\s*"([^"\\]{1,128})"')
 _FINISHED = re.compile(rb'"finish_reason":\s*"([a-z_]{1,32})"')
 
@@ -101,20 +103,15 @@ class Call:
 
     async def _ask_in_turn(self, exchange: Exchange, others: Sequence[str]) -> None:
         """Ask the model, then its fallbacks one after the other while the answer is one they may better."""
-        left = [release for name in others if (release := self._releases.find(name)) is not None]
-        left = [
-            release
-            for release in left
-            if release.policy == exchange.target.policy
-            and release.protocol == exchange.target.protocol
-            and exchange.caller.allows(release.model)
-            and not _pinned(exchange)
-        ]
+        found = [release for name in others if (release := self._releases.find(name)) is not None]
+        left = [one.priced(batched=exchange.batched) for one in found if stands_in(exchange, one)]
+        if _pinned(exchange):
+            left = []
         while True:
             error: APIError | None = None
             try:
                 if exchange.target.gate is not None:
-                    await _enter(exchange, exchange.target.gate)
+                    exchange.place = await enter(exchange, exchange.target.gate)
                 await self._ask(exchange, exchange.target.upstream, _ready(exchange))
             except (APIConnectionError, InternalServerError) as failure:
                 error = failure
@@ -123,16 +120,9 @@ class Call:
                 if error is not None:
                     raise error
                 return
-            if exchange.reply is not None:
-                await exchange.reply.aclose()
             if error is None and exchange.answer is not None:
                 exchange.trail.append(("fallback", exchange.target.model, exchange.answer.status))
-            if exchange.place is not None:
-                exchange.place.leave()
-            _give_up(exchange)
-            if exchange.ticket is not None:
-                await exchange.ticket.aclose()
-            exchange.join = exchange.ticket = None  # another model's call is another call
+            await leave(exchange)
             self._move(exchange, left.pop(0))
 
     async def _ask(self, exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> None:
@@ -253,7 +243,7 @@ async def _take(exchange: Exchange, reply: Reply, sent_at: float) -> None:
     headers = _head(exchange, reply, sent_at)
     if reply.status < 400:
         if _streams(headers):
-            if not exchange.target.counts_stream_usage:
+            if not (exchange.target.counts_stream_usage and exchange.operation.generates):
                 exchange.tally = Tally()
             headers["cache-control"] = "no-cache"
             headers["x-accel-buffering"] = "no"
@@ -315,19 +305,33 @@ def _torn(exchange: Exchange, received: bytes) -> None:
     if received:
         exchange.rule = Rule.BROKEN
         if (told := charge.reported(received, 0)) is not None:
-            exchange.usage = exchange.operation.read_usage({"usage": told})
+            exchange.usage = exchange.operation.read_usage(told)
 
 
-def _give_up(exchange: Exchange) -> None:
-    """Note the try that another model shall do better than."""
-    answer = exchange.answer
-    if exchange.usage is not None:  # it broke off, or withheld its answer, and had reported something before
-        status = 502 if answer is None else answer.status
-        charge.note(exchange, exchange.rule or Rule.USAGE, status, usage=exchange.usage)
-    elif answer is not None and b'"usage"' in answer.body:
-        charge.note_tried(exchange, Tried("", answer.status, answer.body))
-    else:
-        charge.note(exchange, Rule.FAILED, answer.status if answer is not None else 0)
+async def leave(exchange: Exchange) -> Try:
+    """Give up what an upstream did, because another model shall do better, and return the try that it was."""
+    if exchange.reply is not None:
+        await exchange.reply.aclose()
+    if exchange.place is not None:
+        exchange.place.leave()
+    noted = _give_up(exchange)
+    if exchange.ticket is not None:
+        await exchange.ticket.aclose()
+    exchange.join = exchange.ticket = None  # another model's call is another call
+    return noted
+
+
+def _give_up(exchange: Exchange) -> Try:
+    answer, usage = exchange.answer, exchange.usage
+    status = answer.status if answer is not None else 0 if usage is None else 502
+    if usage is None and answer is not None and b'"usage"' in answer.body:
+        told = charge.reported(answer.body, answer.status)
+        usage = exchange.operation.read_usage(told) if told is not None else None
+    if usage is not None and exchange.ticket is not None:  # of those who listened, one pays
+        _, usage = exchange.ticket.bill(Rule.USAGE, usage)
+    if usage is None or not usage.requests:
+        return charge.note(exchange, Rule.FAILED, status)
+    return charge.note(exchange, exchange.rule or Rule.USAGE, status, usage=usage)
 
 
 def _ready(exchange: Exchange) -> UpstreamCall:
@@ -336,8 +340,8 @@ def _ready(exchange: Exchange) -> UpstreamCall:
     return exchange.call
 
 
-async def _enter(exchange: Exchange, gate: Gate) -> None:
-    """Wait until the model has a place; the pipeline gives it back with the reply."""
+async def enter(exchange: Exchange, gate: Gate) -> Ticket:
+    """Wait until a model has a place, and return it; whoever asked gives it back."""
     key = exchange.caller
     found = gate.enter(key.team, key.weight, batch=key.priority == "batch")
     if not isinstance(found, Ticket):
@@ -349,7 +353,7 @@ async def _enter(exchange: Exchange, gate: Gate) -> None:
             waited_s = time.perf_counter() - came
             exchange.queued_s += waited_s
             exchange.trail.append(("queue", exchange.target.model, round(waited_s * 1000)))
-    exchange.place = found
+    return found
 
 
 def _pinned(exchange: Exchange) -> bool:
@@ -483,17 +487,23 @@ def _begin(exchange: Exchange, upstream: Upstream, call: UpstreamCall, index: in
     return attempt
 
 
+def read_scored(headers: Mapping[str, str], release: Release) -> Usage | None:
+    """Read what a predictor used from the headers of its answer."""
+    told = {"rows": headers.get("x-trilith-rows")}
+    if release.price is not None and release.price.cpu_hour:
+        told["cpu_ns"] = headers.get("x-trilith-cpu-ns")
+    return read_usage(told)
+
+
 def _read(exchange: Exchange, reply: Reply, body: bytes) -> None:
     operation = exchange.operation
     if operation.scores:
-        told = {"rows": reply.headers.get("x-trilith-rows")}
-        if exchange.target.price is not None and exchange.target.price.cpu_hour:
-            told["cpu_ns"] = reply.headers.get("x-trilith-cpu-ns")
-        exchange.usage = read_usage(told)
+        exchange.usage = read_scored(reply.headers, exchange.target)
         return
     if not body.startswith(b"{"):
         return
-    if not operation.whole_usage and (exchange.trace is None or len(body) > _LARGE_BYTES):
+    searched = exchange.api is Api.RESPONSE and "tools" in exchange.body
+    if not (operation.whole_usage or searched) and (exchange.trace is None or len(body) > _LARGE_BYTES):
         # Only a span wants to know more than the usage.
         match = _ANYWHERE.match(body, body.rfind(b'"usage"'))
         if match is not None:
@@ -501,7 +511,11 @@ def _read(exchange: Exchange, reply: Reply, body: bytes) -> None:
                 told = {"usage": orjson.loads(match[1])}
             except JSONDecodeError:
                 return  # nor is the whole of it JSON
-            if operation.limits and b'"service_tier"' in body and (tier := _TIER.search(body)) is not None:
+            if (
+                operation.limits
+                and b'"service_tier"' in body
+                and (tier := charge.TIER.search(body)) is not None
+            ):
                 told["service_tier"] = tier[1].decode()
             exchange.usage = operation.read_usage(told)
             if exchange.usage is not None:
@@ -517,7 +531,7 @@ def _read(exchange: Exchange, reply: Reply, body: bytes) -> None:
 async def _watch(exchange: Exchange, reply: Reply) -> AsyncIterator[bytes]:
     """Pass blocks of events on, noting usage; reports that the caller did not ask for are taken out."""
     last = b""
-    tally = exchange.tally
+    tally, portions = exchange.tally, _portions(exchange)
     async for block in sse.blocks(reply.chunks()):
         last = block
         if tally is not None:
@@ -526,7 +540,7 @@ async def _watch(exchange: Exchange, reply: Reply) -> AsyncIterator[bytes]:
             _describe(exchange, block)
         # The word alone is found in half the time.
         if (at := block.find(b"usage")) > 0 and (at := block.find(b'"usage"', at - 1)) >= 0:
-            block = _without_usage(exchange, block, at)
+            block = _without_usage(exchange, block, at, portions)
         if block:
             yield block
     mark = exchange.operation.ends_with
@@ -546,12 +560,22 @@ def _describe(exchange: Exchange, block: bytes) -> None:
         exchange.trace.content.hear(block)
 
 
-def _without_usage(exchange: Exchange, block: bytes, at: int) -> bytes:
+def _portions(exchange: Exchange) -> Portions | None:
+    """Return what adds the reports of several choices up, where each chunk tells of one of them."""
+    if not exchange.operation.generates:
+        return None
+    if not (exchange.target.counts_stream_usage or _each_chunk(exchange)):
+        return None
+    prompt, choices = exchange.body.get("prompt"), exchange.body.get("n") or 1
+    return Portions(choices) if choices > 1 or (type(prompt) is list and len(prompt) > 1) else None
+
+
+def _without_usage(exchange: Exchange, block: bytes, at: int, portions: Portions | None) -> bytes:
     """Note a block's usage, first at `at`, and return the block as the caller wants to see it."""
     before = block.rfind(b"\n\n", 0, at)
     first = before + 2 if before >= 0 else 0  # what stands before needs no look
     reports = _LAST_FIELD.findall(block, first)
-    if len(reports) == block.count(b'"usage"', first):
+    if portions is None and len(reports) == block.count(b'"usage"', first):
         told = [report for report in reports if report != b"null"]
         if not told:
             return block
@@ -565,7 +589,12 @@ def _without_usage(exchange: Exchange, block: bytes, at: int) -> bytes:
         if value is None:
             parts.append(event)
             continue
+        if value.get("type") == "message_delta":
+            exchange.tally = None  # what Anthropic tells at the end is the whole
+        known = exchange.usage
         _note(exchange, value)
+        if portions is not None and exchange.usage is not None and exchange.usage is not known:
+            exchange.usage = portions.add(value, exchange.usage)
         asked = _asked_for(exchange, value)
         if asked is value:
             parts.append(event)

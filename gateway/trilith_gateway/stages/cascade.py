@@ -7,7 +7,7 @@ is the one that is charged and named, as with a fallback; if not, what it cost b
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from json import JSONDecodeError
 from typing import Any, TypeAlias
@@ -23,10 +23,11 @@ from trilith_gateway.exchange import Answer, Exchange
 from trilith_gateway.release import Release, ReleaseTable
 from trilith_gateway.routing import cascade
 from trilith_gateway.routing.cascade import Step
+from trilith_gateway.routing.gate import Ticket
 from trilith_gateway.rule import Rule
 from trilith_gateway.stages import call
 from trilith_gateway.stages.route import Route
-from trilith_gateway.usage import estimate
+from trilith_gateway.usage import Tally, estimate
 
 HEADER = "x-trilith-cascade"
 """Names the model that answered for a cascade."""
@@ -86,13 +87,14 @@ class Cascade:
             told = "" if exchange.answer is None else f"status {exchange.answer.status}"
             why = told if error is None else decision.cause(error)
             exchange.trail.append(("unanswered", exchange.target.model, why))
-            if exchange.reply is not None:
-                await exchange.reply.aclose()
+            noted = await call.leave(exchange)
             before = exchange.answer, exchange.reply, exchange.release, exchange.fell_back, exchange.upstream
             self._move(exchange, step.release)
             if await self._step(exchange, own, step):
                 return True
             exchange.answer, exchange.reply, exchange.release, exchange.fell_back, exchange.upstream = before
+            if exchange.answer is not None and exchange.tries is not None:
+                exchange.tries.remove(noted)  # it is what the caller gets, and is charged as that
         return False
 
     async def _step(self, exchange: Exchange, own: Release, step: Step) -> bool:
@@ -105,8 +107,7 @@ class Cascade:
             return False
         if reason:
             exchange.trail.append(("cascade", step.release.model, f"was asked, {reason}"))
-            used = usage or estimate(exchange.body_bytes, len(cascade.words(answer).encode()))
-            _charge(exchange, step.release, used, estimated=usage is None)
+            _charge_answer(exchange, step.release, answer, usage)
             return False
         exchange.trail.append(("cascade", step.release.model, "answered", *sure))
         self._accept(exchange, own, step, answer, usage)
@@ -116,6 +117,10 @@ class Cascade:
         self, exchange: Exchange, own: Release, step: Step, answer: dict[str, Any], usage: Usage | None
     ) -> None:
         exchange.usage = usage
+        exchange.tally = None
+        if usage is None:
+            exchange.tally = Tally()
+            exchange.tally.add(cascade.streamed(answer, usage_wanted=False))
         exchange.first_byte_at = time.perf_counter()
         exchange.cascaded = step.release.model
         exchange.reply = None
@@ -138,52 +143,64 @@ class Cascade:
     async def _classify(self, exchange: Exchange, step: Step) -> _Judged:
         settings = step.settings
         text = cascade.question(exchange.body)
-        label, confidence = await self._predict(exchange, step.release, settings.input, text)
-        said = cascade.said(exchange, settings.answers.get(label, label))
-        return said, _ONE_ROW, cascade.refused_label(label, confidence, settings), (round(confidence, 4),)
+        found, used = await self._predict(exchange, step.release, settings.input, text)
+        said = cascade.said(exchange, settings.answers.get(found[0], found[0]))
+        return said, used, cascade.refused_label(*found, settings), (round(found[1], 4),)
 
     async def _chat(self, exchange: Exchange, step: Step) -> _Judged:
         settings = step.settings
         body = sse.dump(cascade.asked(exchange.body, step.release, settings))
-        answer = await self._answer(exchange, step.release, replace(_ready(exchange), body=body, tag=None))
+        asked = replace(_ready(exchange), body=body, tag=None)
+        answer, _ = await self._answer(exchange, step.release, asked)
         usage = exchange.operation.read_usage(answer)
-        reason, asked = cascade.refused_chat(answer, settings), exchange.upstream
+        reason, speaker = cascade.refused_chat(answer, settings), exchange.upstream
         sure: tuple[float, ...] = ()
         if not reason and settings.check is not None and step.check is not None:
             text = cascade.words(answer)
             try:
-                found = await self._predict(exchange, step.check, settings.check.input, text)
+                found, used = await self._predict(exchange, step.check, settings.check.input, text)
             except _Unanswered:
-                exchange.upstream = asked
+                exchange.upstream = speaker
                 return answer, usage, f"{settings.check.model} could not check it", ()
-            _charge(exchange, step.check, _ONE_ROW)
-            exchange.upstream = asked
+            except BaseException:  # the caller has left, or its time is up: what it asked for was answered
+                _charge_answer(exchange, step.release, answer, usage)
+                raise
+            _charge(exchange, step.check, used)
+            exchange.upstream = speaker
             reason, sure = cascade.refused_check(*found, settings.check), (round(found[1], 4),)
         if settings.mean_logprob is not None and not exchange.body.get("logprobs"):
             for choice in answer.get("choices") or ():
                 choice.pop("logprobs", None)
         return answer, usage, reason, sure
 
-    async def _predict(self, exchange: Exchange, release: Release, name: str, text: str) -> tuple[str, float]:
+    async def _predict(
+        self, exchange: Exchange, release: Release, name: str, text: str
+    ) -> tuple[tuple[str, float], Usage]:
         asked = cascade.tensors(name, text)
         path = f"/v2/models/{release.model}/infer"
         ready = _ready(exchange)
         given = replace(ready, path=path, body=sse.dump(asked), json=asked, tag=None, affinity=None)
-        return cascade.verdict(await self._answer(exchange, release, given))
+        answer, headers = await self._answer(exchange, release, given)
+        scored = call.read_scored(headers, release)
+        return cascade.verdict(answer), _ONE_ROW if scored is None else replace(scored, rows=1)
 
-    async def _answer(self, exchange: Exchange, release: Release, given: UpstreamCall) -> dict[str, Any]:
-        """Send a call and return its decoded answer.
+    async def _answer(self, exchange: Exchange, release: Release, given: UpstreamCall) -> _Answered:
+        """Send a call, when its model has a place for it, and return its decoded answer.
 
         Raises:
             APITimeoutError: the caller's time is up.
             _Unanswered: there is none, or it is an error.
         """
         given = replace(given, headers=dict(given.headers))
-        if exchange.until is not None:
-            given = deadline.within(given, exchange.until - time.perf_counter())
-        work = _whole(exchange, release, given)
+        place: Ticket | None = None
         sent_at = time.perf_counter()
         try:
+            if release.gate is not None:
+                place = await call.enter(exchange, release.gate)
+            sent_at = time.perf_counter()
+            if exchange.until is not None:
+                given = deadline.within(given, exchange.until - sent_at)
+            work = _whole(exchange, release, given)
             return await (work if exchange.head_until is None else deadline.by(exchange.head_until, work))
         except APIError as error:
             if exchange.head_until is not None and time.perf_counter() >= exchange.head_until:
@@ -191,6 +208,19 @@ class Cascade:
             raise _Unanswered(decision.cause(error)) from error
         finally:
             exchange.waited_s += time.perf_counter() - sent_at
+            if place is not None:
+                place.leave()
+
+
+_Answered: TypeAlias = tuple[dict[str, Any], Mapping[str, str]]
+"""A decoded answer, and its headers."""
+
+
+def _charge_answer(exchange: Exchange, release: Release, answer: dict[str, Any], usage: Usage | None) -> None:
+    """Charge a step's answer that is not given out."""
+    said = len(cascade.words(answer).encode())
+    used = usage or charge.cut(exchange, estimate(exchange.body_bytes, said))
+    _charge(exchange, release, used, estimated=usage is None)
 
 
 _Judged: TypeAlias = tuple[dict[str, Any], Usage | None, str, tuple[float, ...]]
@@ -206,7 +236,7 @@ class _Unanswered(Exception):
     """A step gave no answer, which is no reason to give up."""
 
 
-async def _whole(exchange: Exchange, release: Release, given: UpstreamCall) -> dict[str, Any]:
+async def _whole(exchange: Exchange, release: Release, given: UpstreamCall) -> _Answered:
     """Send a call and return its decoded answer; what one that will not do has used is noted."""
     parts: list[bytes] = []
     status = 0
@@ -221,24 +251,25 @@ async def _whole(exchange: Exchange, release: Release, given: UpstreamCall) -> d
         finally:
             await reply.aclose()
     except APIConnectionError as error:
-        _note_lost(exchange, status, error.received or b"".join(parts))
+        _note_lost(exchange, release, status, error.received or b"".join(parts))
         raise
     raw = b"".join(parts)
     if status >= 400:
-        _note_lost(exchange, status, raw)
+        _note_lost(exchange, release, status, raw)
         raise _Unanswered(f"status {status}")
     try:
         answer = orjson.loads(raw)
     except JSONDecodeError:
         answer = None
     if not isinstance(answer, dict):
+        _note_lost(exchange, release, status, raw)
         raise _Unanswered("its answer is no JSON object")
-    return answer
+    return answer, reply.headers
 
 
-def _note_lost(exchange: Exchange, status: int, received: bytes) -> None:
+def _note_lost(exchange: Exchange, release: Release, status: int, received: bytes) -> None:
     if b'"usage"' in received:
-        charge.note_tried(exchange, Tried("", status, received))
+        charge.note_tried(exchange, Tried("", status, received), release)
 
 
 def _ready(exchange: Exchange) -> UpstreamCall:

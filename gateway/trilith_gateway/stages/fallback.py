@@ -29,6 +29,7 @@ class Fallback:
         """
         reserved, exchange.reserved = exchange.reserved, None
         if reserved is not None:
+            charge.stand_for_unknown(exchange, reserved)
             self._budgets.settle(exchange.caller, reserved, 0, exchange.reserved_at)
         exchange.release = release
         exchange.answer = exchange.reply = exchange.call = None
@@ -39,7 +40,7 @@ class Fallback:
             self._admit.reserve(exchange, release)
         finally:
             if exchange.reserved is None:
-                exchange.reserved, exchange.reserved_at = charge.spent(exchange), time.time()
+                exchange.reserved, exchange.reserved_at = charge.owed(exchange), time.time()
                 self._budgets.hold(exchange.caller, exchange.reserved, exchange.reserved_at)
         self._route(exchange)
         exchange.fell_back = True

@@ -6,11 +6,12 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
-from trilith.money import Meter
+from trilith.money import Meter, format_usd
 from trilith.seams import Tried
 from trilith.types import Usage
-from trilith_gateway import charge
+from trilith_gateway import charge, reported
 from trilith_gateway.api import Api
 from trilith_gateway.budget import Budgets
 from trilith_gateway.caching.flight import Ticket
@@ -59,6 +60,7 @@ class Settle:
             if exchange.amount is None:
                 exchange.rule = Rule.UNPRICED
         at = exchange.reserved_at or time.time()
+        held = exchange.reserved is not None
         reserved, exchange.reserved = exchange.reserved or 0, None
         written = unpriced = 0
         try:
@@ -67,20 +69,38 @@ class Settle:
                 written += tried.amount or 0 if tried.by_caller else 0
             self._append(charge.row(exchange, at, usage, estimated=estimated))
             written += exchange.amount or 0
+            unpriced = _unpriced(exchange, reserved, written)
             if exchange.amount is None:
-                # What is used and cannot be priced counts as much as was reserved for it, lest it be free.
-                unpriced = max(0, reserved - written)
                 self._alarm(exchange, usage, at)
         except OSError as error:
             raise store_unavailable() from error
         finally:  # what could not be written is in no budget either: they agree with the ledger
-            self._budgets.settle(exchange.caller, reserved, written + unpriced, at, unpriced=unpriced)
+            if not exchange.paid:
+                total = written + unpriced
+                self._budgets.settle(exchange.caller, reserved, total, at, unpriced=unpriced)
+                if held and total > reserved:
+                    self._exceeded(exchange, total, reserved)
 
     def _meter(self, model: str) -> Meter:
         found = self._meters.get(model)
         if found is None:
             found = self._meters[model] = Meter()
         return found
+
+    def _exceeded(self, exchange: Exchange, total: int, reserved: int) -> None:
+        """Tell the log that a call cost more than was held for it; a metric counts each one."""
+        exchange.exceeded = True
+        model, now = exchange.target.model, time.time()
+        if now - self._told.get(f"reserved {model}", 0.0) < _ALARM_S:
+            return
+        self._told[f"reserved {model}"] = now
+        _log.warning(
+            "a call of %s cost %s USD, and %s were reserved for it: a budget may be overshot by the rest. "
+            "Raise the model's reference_tokens or max_output_tokens",
+            model,
+            format_usd(total),
+            format_usd(reserved),
+        )
 
     def _alarm(self, exchange: Exchange, usage: Usage, now: float) -> None:
         """Tell log and audit that an amount is unknown; the metric `trilith_charges` counts each one."""
@@ -109,6 +129,17 @@ class Settle:
         )
 
 
+def _unpriced(exchange: Exchange, reserved: int, written: int) -> int:
+    """Return what counts in budgets beside what the ledger tells (pico-USD).
+
+    What is used and cannot be priced counts as much as was reserved for it, lest it be free.
+    """
+    standing = charge.owed(exchange) - charge.spent(exchange)
+    if exchange.amount is None or charge.owes_unknown(exchange):
+        return max(standing, reserved - written)
+    return standing
+
+
 def _rule(exchange: Exchange) -> tuple[Rule, Usage, bool]:
     """Return the rule, the usage that it charges, and whether that is an estimate."""
     if exchange.recalled:
@@ -117,10 +148,13 @@ def _rule(exchange: Exchange) -> tuple[Rule, Usage, bool]:
     rule = exchange.rule
     if rule is Rule.ABORTED or rule is Rule.BROKEN:  # set on the way
         if exchange.usage is not None:
-            return rule, exchange.usage, False
+            usage = _so_far(exchange, exchange.usage)
+            return rule, usage, usage is not exchange.usage
+        if exchange.operation.counts is not None and _begun(exchange):
+            return rule, exchange.operation.counts(exchange.body, b""), False  # as if it were whole
         if exchange.tally is None or not (tokens := exchange.tally.tokens()):
             return rule, charge.NOTHING, False
-        return rule, _cut(exchange, Usage(-(-exchange.body_bytes // 3), tokens)), True
+        return rule, charge.cut(exchange, Usage(-(-exchange.body_bytes // 3), tokens)), True
     if not answered:
         answer = exchange.answer
         own = exchange.ticket is None or exchange.ticket.pays
@@ -137,20 +171,30 @@ def _rule(exchange: Exchange) -> tuple[Rule, Usage, bool]:
         used = Usage(-(-exchange.body_bytes // 3), exchange.tally.tokens())
     else:
         received = exchange.delivered_bytes if exchange.stream else len(exchange.answer.body)  # type: ignore[union-attr]
-        used = estimate(exchange.body_bytes, 0 if exchange.api in _WRITES_NOTHING else received)
-    return Rule.ESTIMATE, _cut(exchange, used), True
+        sent, quiet = exchange.body_bytes, exchange.api in _WRITES_NOTHING
+        if quiet:  # a query is read with every document
+            sent = exchange.operation.bound(exchange.body, sent, 0).input_tokens
+        used = estimate(sent, 0 if quiet else received)
+    return Rule.ESTIMATE, charge.cut(exchange, used), True
+
+
+def _so_far(exchange: Exchange, told: Usage) -> Usage:
+    """Return the usage of a stream that ended early; Anthropic's tells at first what was read, no more."""
+    if exchange.tally is None or exchange.operation.together is not reported.larger:
+        return told
+    said = charge.cut(exchange, Usage(output_tokens=exchange.tally.tokens())).output_tokens
+    return replace(told, output_tokens=said) if said > told.output_tokens else told
+
+
+def _begun(exchange: Exchange) -> bool:
+    """Say whether the upstream had begun to answer what then ended early."""
+    if exchange.rule is Rule.BROKEN:
+        return True
+    return exchange.reply is not None and exchange.reply.status < 400
 
 
 _WRITES_NOTHING = frozenset({Api.EMBEDDING, Api.RERANK, Api.MODERATION})
 """Operations whose answers are no tokens."""
-
-
-def _cut(exchange: Exchange, usage: Usage) -> Usage:
-    """Cut an estimate to what the request can have used at most, which is what was reserved."""
-    most = exchange.operation.bound(exchange.body, exchange.body_bytes, exchange.target.max_output_tokens)
-    if not most.output_tokens:
-        return usage
-    return Usage(min(usage.input_tokens, most.input_tokens), min(usage.output_tokens, most.output_tokens))
 
 
 def _shared(exchange: Exchange, ticket: Ticket, rule: Rule, used: Usage) -> Usage:

@@ -132,7 +132,11 @@ class ChatModel(_Served, _Replaced):
     max_output_tokens: int = Field(1024, ge=1)
     """Longest answer when the caller sets no `max_tokens`; also what is reserved from the budget."""
     context_tokens: int | None = Field(None, ge=1)
-    """The model's window, for `/v1/models`; None: as the engine says."""
+    """The model's window, for `/v1/models`, and the most that is reserved for what a request refers to; None:
+    as the engine says."""
+    reference_tokens: int = Field(8192, ge=0)
+    """The most that one picture, sound or file comes to (tokens); reserved from the budget for each, and for
+    each use of a tool of the provider's own. Raise it for long recordings and files."""
 
 
 class EmbeddingModel(_Served):
@@ -154,6 +158,8 @@ class ImageModel(_Served):
 
     kind: Literal[Kind.IMAGE]
     """`image`."""
+    reference_tokens: int = Field(8192, ge=0)
+    """The most that one picture comes to (tokens), where pictures are priced by them; reserved for each."""
 
 
 class AudioModel(_Served):

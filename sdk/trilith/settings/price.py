@@ -111,7 +111,7 @@ class PriceSettings(Section):
     @model_validator(mode="after")
     def _known(self) -> PriceSettings:
         try:
-            self.exact()
+            self.for_batches()
         except TrilithError as error:
             raise ValueError(str(error)) from None
         return self
@@ -136,10 +136,16 @@ class PriceSettings(Section):
 
             price = load().price(self.book).with_rates(rates)
         factors = {name: getattr(self, f"{name}_factor") for name in ("batch", "flex", "priority")}
-        tiers = {name: price.times(factor) for name, factor in factors.items() if factor is not None}
+        alone = replace(price, tiers={})
+        tiers = {name: alone.times(factor) for name, factor in factors.items() if factor is not None}
         return replace(price, tiers={**price.tiers, **tiers}) if tiers else price
 
     def for_batches(self) -> Price:
-        """Return what a line of a batch costs, in integer pico-USD per unit."""
+        """Return what a line of a batch costs, in integer pico-USD per unit, whichever tier answers it."""
         price = self.exact()
-        return price.tiers.get("batch", price)
+        if self.batch_factor is None:
+            return price
+        own = price.tiers["batch"]
+        others = {name: sheet for name, sheet in price.tiers.items() if name != "batch"}
+        tiers = replace(price, tiers=others).times(self.batch_factor).tiers
+        return replace(own, tiers={**tiers, "batch": own})

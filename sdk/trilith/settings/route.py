@@ -1,4 +1,4 @@
-"""What is wrong between models that send requests to each other: routes, cascades, their cycles."""
+"""What is wrong between models that send requests to each other: routes, cascades, fallbacks, cycles."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ Faults: TypeAlias = list[tuple[KeyPath, str]]
 
 
 def route_faults(models: Models) -> Faults:
-    """List what is wrong with `routes`, `cascade` and `otherwise`, as `schema.reference_faults` does."""
+    """List what is wrong with models that name others to be asked, as `schema.reference_faults` does."""
     faults: Faults = []
     for name, model in models.items():
+        faults += _protocol_faults(models, name)
         for number, route in _entries(model, "routes"):
             faults += _route_faults(models, name, route, ("models", name, "routes", str(number)))
         for number, step in _entries(model, "cascade"):
@@ -64,6 +65,38 @@ def _step_faults(
             message = f"found {other!r}, which has another policy; expected a model with the same one"
             faults.append((path, message))
     return faults
+
+
+def _protocol_faults(models: Models, name: str) -> Faults:
+    """List models that would be asked in a protocol which they do not speak."""
+    own = models[name]
+    if own.get("kind") not in (Kind.CHAT, Kind.RAG):
+        return []
+    faults: Faults = []
+    for field in ("cascade", "otherwise"):
+        if own.get(field) and _anthropic(own):
+            message = "only a model that speaks chat asks others; expected upstream.protocol openai or chat"
+            faults.append((("models", name, field), message))
+    others = own.get("fallbacks")
+    asked = list(enumerate(others)) if isinstance(others, list | tuple) else []
+    named: list[tuple[KeyPath, object]] = [(("fallbacks", str(number)), other) for number, other in asked]
+    named.append((("generator",), own.get("generator")))
+    if not _anthropic(own):
+        named += [
+            (("cascade", str(number), "model"), step.get("model"))
+            for number, step in _entries(own, "cascade")
+        ]
+    for path, other in named:
+        if isinstance(other, str) and other in models and _anthropic(models[other]) != _anthropic(own):
+            message = f"found {other!r}, which speaks another protocol; expected one with the same protocol"
+            faults.append((("models", name, *path), message))
+    return faults
+
+
+def _anthropic(model: Mapping[str, Any]) -> bool:
+    """Say whether a model speaks Anthropic's protocol alone; all others understand a chat."""
+    upstream = model.get("upstream")
+    return isinstance(upstream, Mapping) and upstream.get("protocol") == "anthropic"
 
 
 def _named(models: Models, value: object, at: KeyPath, kinds: Sequence[Kind]) -> Faults:

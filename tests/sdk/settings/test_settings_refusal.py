@@ -88,6 +88,39 @@ def test_a_name_that_nothing_declares_is_refused(at: SettingsFolder, text: str, 
     assert any(expected in fault for fault in at.refuse(text))
 
 
+THEIRS = "kind: chat, upstream: {url: 'http://127.0.0.1:1/v1', protocol: anthropic}"
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "where"),
+    [
+        (f"{CHAT}, fallbacks: [b]", THEIRS, "a.fallbacks.0"),
+        (f"{THEIRS}, fallbacks: [b]", CHAT, "a.fallbacks.0"),
+        (f"{CHAT}, cascade: [{{model: b}}]", THEIRS, "a.cascade.0.model"),
+        (f"{THEIRS}, cascade: [{{model: b}}]", CHAT, "a.cascade"),
+        (f"{THEIRS}, cascade: [{{model: b}}]", THEIRS, "a.cascade"),
+        (f"{THEIRS}, otherwise: {{model: b}}", "kind: predictor, registered_model: r", "a.otherwise"),
+    ],
+)
+def test_a_model_that_speaks_another_protocol_is_no_stand_in(
+    at: SettingsFolder, own: str, other: str, where: str
+) -> None:
+    (fault,) = at.refuse(f"models: {{a: {{{own}}}, b: {{{other}}}}}")
+    assert f"models.{where}: " in fault
+    assert "protocol" in fault
+
+
+def test_a_generator_speaks_chat(at: SettingsFolder) -> None:
+    rag = "kind: rag, index: i, generator: b"
+    (fault,) = at.refuse(f"models: {{a: {{{rag}}}, b: {{{THEIRS}}}}}\nindexes: {{i: {{source: docs}}}}")
+    assert "models.a.generator: found 'b', which speaks another protocol" in fault
+
+
+def test_a_provider_and_a_server_stand_in_for_each_other(at: SettingsFolder) -> None:
+    provider = "kind: chat, upstream: {provider: openai/gpt-5}"
+    at.load(f"models: {{a: {{{CHAT}, fallbacks: [b]}}, b: {{{provider}, fallbacks: [a]}}}}")
+
+
 def test_every_fault_is_told_at_once_in_the_order_of_the_lines(at: SettingsFolder) -> None:
     faults = at.refuse(
         """\
