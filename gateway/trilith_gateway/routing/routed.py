@@ -8,7 +8,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from trilith.errors import APIConnectionError, APIError, APITimeoutError, InternalServerError
+from trilith.errors import (
+    APIConnectionError,
+    APIError,
+    APIStatusError,
+    APITimeoutError,
+    InternalServerError,
+)
 from trilith.seams import Call, Reply, Tried
 from trilith_gateway.deadline import within
 from trilith_gateway.routing import cause, health, pressure
@@ -136,18 +142,22 @@ class RoutedUpstream:
             if left <= 0:
                 raise _final(APITimeoutError("the request's time is up"))
             tried.append(endpoint)
-            outcome: Reply | APIConnectionError
+            outcome: Reply | APIConnectionError | APIStatusError
             try:
                 outcome = await self._hedged(endpoint, within(call, left) if len(tried) > 1 else call, tried)
                 again = cause.after_status(outcome.status, repeatable=call.repeatable)
             except APIConnectionError as error:
                 outcome, again = error, cause.after_error(error, repeatable=call.repeatable)
+            except APIStatusError as error:  # from what runs in this process, or cannot be opened
+                outcome, again = error, cause.after_status(error.status_code, repeatable=call.repeatable)
             if again is Again.NOWHERE or not self._once_more(call, tried, again):
                 return _given(outcome, final=len(tried) > 1)
             _note(call, endpoint, outcome)
             if isinstance(outcome, APIConnectionError):
                 _tell(call, Tried(endpoint.name, 0, outcome.received))
                 await self._pause(call, tried, ends)
+            elif isinstance(outcome, APIStatusError):
+                _tell(call, Tried(endpoint.name, outcome.status_code, b""))
             else:
                 _tell(call, Tried(endpoint.name, outcome.status, await _rest(outcome)))
 
@@ -251,6 +261,13 @@ class RoutedUpstream:
             else:
                 self._failed(endpoint)
             raise
+        except APIStatusError as error:
+            endpoint.outstanding -= 1
+            if cause.sick(error.status_code):
+                self._failed(endpoint)
+            else:
+                endpoint.breaker.abandon(probe=probe)
+            raise
         except BaseException:
             endpoint.outstanding -= 1
             endpoint.breaker.abandon(probe=probe)
@@ -352,8 +369,8 @@ async def _first_good(tasks: set[asyncio.Task[Reply]]) -> Reply:
             return next(iter(done)).result()
 
 
-def _given(outcome: Reply | APIConnectionError, *, final: bool) -> Reply:
-    if isinstance(outcome, APIConnectionError):
+def _given(outcome: Reply | APIConnectionError | APIStatusError, *, final: bool) -> Reply:
+    if isinstance(outcome, APIError):
         raise _final(outcome) if final else outcome
     if not final or outcome.status < 400 or _OWN_WORD & outcome.headers.keys():
         return outcome
@@ -365,9 +382,9 @@ def _final(error: APIError) -> APIError:
     return error
 
 
-def _note(call: Call, endpoint: Endpoint, outcome: Reply | APIConnectionError) -> None:
+def _note(call: Call, endpoint: Endpoint, outcome: Reply | APIConnectionError | APIStatusError) -> None:
     if call.trail is not None:
-        said = outcome.message if isinstance(outcome, APIConnectionError) else f"status {outcome.status}"
+        said = outcome.message if isinstance(outcome, APIError) else f"status {outcome.status}"
         call.trail.append(f"retry: {endpoint.name} did not answer ({said})")
 
 
