@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mappin
 from trilith.errors import APIConnectionError
 from trilith.seams import Reply
 from trilith.types import Usage
+from trilith_gateway import deadline
 from trilith_gateway.rule import Rule
 
 _AHEAD_BYTES = 256 * 1024
@@ -49,7 +50,7 @@ class Flights:
 class Ticket:
     """One listener's place in a call: its answer (a `Reply`), and whether it pays."""
 
-    __slots__ = ("_at", "_flight", "_left", "led", "settled")
+    __slots__ = ("_at", "_flight", "_left", "led", "settled", "until")
 
     def __init__(self, flight: _Flight, *, led: bool) -> None:
         self._flight = flight
@@ -59,6 +60,8 @@ class Ticket:
         """Whether it began the call."""
         self.settled = False
         """Whether its charge is made."""
+        self.until: float | None = None
+        """By when it wants all of the answer (`time.perf_counter()`); the call goes on for the others."""
 
     async def head(self) -> None:
         """Wait for the answer's head.
@@ -87,6 +90,7 @@ class Ticket:
 
         Raises:
             APIConnectionError: the upstream broke off, or this listener is too slow.
+            APITimeoutError: this listener's own time is up.
         """
         flight = self._flight
         while True:
@@ -101,8 +105,10 @@ class Ticket:
                 if flight.failure is not None:
                     raise flight.failure
                 return
-            else:
+            elif self.until is None:
                 await flight.changed()
+            else:
+                await deadline.by(self.until, flight.changed())
 
     async def aclose(self) -> None:
         """Leave; the last one to leave ends the call."""

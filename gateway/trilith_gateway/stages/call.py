@@ -186,6 +186,7 @@ class Call:
             return send(exchange, upstream, call)
 
         ticket = exchange.ticket = self._flights.board((key, exchange.stream), begin)
+        ticket.until = exchange.until
         if ticket.led:
             await ticket.head()
             return ticket
@@ -198,6 +199,7 @@ class Call:
             pass
         await ticket.aclose()
         ticket = exchange.ticket = self._flights.board((key, exchange.stream), begin)
+        ticket.until = exchange.until
         if ticket.led:
             exchange.cache = "miss"
         await ticket.head()
