@@ -40,8 +40,8 @@ _ENGLISH = frozenset(
 _ABOUT_WORDS = frozenset(
     "translate translated translation spell spelled spelling plural singular letter letters word words"
     " grammar grammatical grammatically sentence rhyme rhymes synonym synonyms antonym anagram pronounce pronounced"
-    " tense verb noun article rewrite rephrase paraphrase proofread capitalize mean means meaning define"
-    " definition".split()
+    " tense verb noun article rewrite rephrase paraphrase proofread capitalize mean means meaning"
+    " define definition correct fix improve edit check classify summarize answer repeat say said".split()
 )
 """Who asks about words means them as they are written."""
 _ARTICLES = {"the": "the", "a": "a", "an": "a"}
@@ -93,6 +93,12 @@ _TAIL = re.compile(
     re.IGNORECASE,
 )
 _HOW_TO = re.compile(r"\bhow (?:do|can|could|would) (?:i|we|one)\b", re.IGNORECASE)
+_ASKS = re.compile(
+    r":\s+(?:what|who|whom|when|where|why|how|which|is|are|was|were|do|does|did|has|have|had|can|could|will|would"
+    r"|should)\b[^\n]*",
+    re.IGNORECASE,
+)
+"""A question after its theme."""
 _FRONTED = re.compile(
     r"((?:in|on|at|during|since|by|as of)\b[^,.?!;:]{1,60}),\s+"
     r"((?:what|who|whom|whose|when|where|why|how|which|is|are|was|were|do|does|did|has|have|had|can|could|will"
@@ -166,12 +172,19 @@ def _plain(text: str) -> str:
 def _parted(text: str) -> tuple[str, str]:
     """Part a question from the text that it is about."""
     found = _GIVEN.search(text)
-    return (text, "") if found is None else (text[: found.start()], text[found.start() :])
+    if found is None:
+        return text, ""
+    asked, given = text[: found.start()], text[found.start() :]
+    return (text, "") if _ASKS.match(given) and _ABOUT_WORDS.isdisjoint(_words(asked)) else (asked, given)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[\w']+", text.lower())
 
 
 def _english(text: str) -> bool:
     """Say whether the rules of English may be applied."""
-    words = re.findall(r"[\w']+", text.lower())
+    words = _words(text)
     return not _ENGLISH.isdisjoint(words) and _ABOUT_WORDS.isdisjoint(words)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trilith.errors import (
     APIConnectionError,
@@ -136,6 +136,7 @@ class RoutedUpstream:
         self._hedges.earn(now)
         ends = now + call.timeout_s
         tried: list[Endpoint] = []
+        again_sent = 0  # how often a try sent it over a new connection, because a kept one was closed
         while True:
             endpoint = self._next(call, tried)
             left = ends - self._clock()
@@ -143,14 +144,16 @@ class RoutedUpstream:
                 raise _final(APITimeoutError("the request's time is up"))
             tried.append(endpoint)
             outcome: Reply | APIConnectionError | APIStatusError
+            this = call if len(tried) == 1 else self._later(call, left, len(tried) + again_sent)
             try:
-                outcome = await self._hedged(endpoint, within(call, left) if len(tried) > 1 else call, tried)
+                outcome = await self._hedged(endpoint, this, tried)
                 again = cause.after_status(outcome.status, repeatable=call.repeatable)
             except APIConnectionError as error:
                 outcome, again = error, cause.after_error(error, repeatable=call.repeatable)
+                again_sent += max(0, error.sends - 1)
             except APIStatusError as error:  # from what runs in this process, or cannot be opened
                 outcome, again = error, cause.after_status(error.status_code, repeatable=call.repeatable)
-            if again is Again.NOWHERE or not self._once_more(call, tried, again):
+            if again is Again.NOWHERE or not self._once_more(call, tried, again, again_sent):
                 return _given(outcome, final=len(tried) > 1)
             _note(call, endpoint, outcome)
             if isinstance(outcome, APIConnectionError):
@@ -161,8 +164,13 @@ class RoutedUpstream:
             else:
                 _tell(call, Tried(endpoint.name, outcome.status, await _rest(outcome)))
 
-    def _once_more(self, call: Call, tried: Sequence[Endpoint], again: Again) -> bool:
-        if len(tried) >= self._limits.attempts:
+    def _later(self, call: Call, left: float, sends: int) -> Call:
+        """Return the call for a further try; the last one goes over no connection that may be closed."""
+        call = within(call, left)
+        return replace(call, repeatable=False) if sends >= self._limits.attempts else call
+
+    def _once_more(self, call: Call, tried: Sequence[Endpoint], again: Again, again_sent: int = 0) -> bool:
+        if len(tried) + again_sent >= self._limits.attempts:
             return False
         if not self._others(call, tried) and (again is Again.ELSEWHERE or not self._may(call)):
             return False

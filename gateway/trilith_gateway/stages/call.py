@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from json import JSONDecodeError
 from typing import Any
 
@@ -327,7 +328,8 @@ async def send(exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> Re
             if index or not _once_more(upstream, call, error):
                 raise
             charge.note(exchange, Rule.FAILED, 0)
-            call = deadline.within(call, ends - time.perf_counter())
+            # The last time that it is sent: a kept connection that may be closed is not good enough for it.
+            call = replace(deadline.within(call, ends - time.perf_counter()), repeatable=False)
         else:
             if noted is not None:
                 noted.end(reply.status)
@@ -338,7 +340,7 @@ async def send(exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> Re
 def _once_more(upstream: Upstream, call: UpstreamCall, error: BaseException) -> bool:
     if isinstance(upstream, RoutedUpstream) or not isinstance(error, APIConnectionError):
         return False
-    return cause.after_error(error, repeatable=call.repeatable) is not cause.Again.NOWHERE
+    return error.sends < 2 and cause.after_error(error, repeatable=call.repeatable) is not cause.Again.NOWHERE
 
 
 def _begin(exchange: Exchange, upstream: Upstream, call: UpstreamCall, index: int) -> Attempt:

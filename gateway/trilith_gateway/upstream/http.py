@@ -12,7 +12,6 @@ import asyncio
 import re
 import ssl
 from collections import deque
-from dataclasses import replace
 from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
@@ -181,7 +180,7 @@ class HttpUpstream:
     async def send(self, call: Call) -> HttpReply:
         """Send one call; returns when the headers are there.
 
-        A kept connection that turns out to be closed, before a byte of an answer came, is replaced once. A
+        An error says in `sends` how often the call was written: who tries it again counts them. A kept connection that turns out to be closed, before a byte of an answer came, is replaced once. A
         call that must not be repeated takes none that may be closed: it might have been acted upon.
         """
         head = self._head("POST", call)
@@ -200,8 +199,18 @@ class HttpUpstream:
             except BaseException:
                 reply.abort()
                 raise
-            call = replace(call, timeout_s=deadline - asyncio.get_running_loop().time())
+            return await self._once_more(head, call, deadline)
         return await self._exchange(await self._pool.connect(call.timeout_s), head, call, deadline)
+
+    async def _once_more(self, head: bytes, call: Call, deadline: float) -> HttpReply:
+        """Send a call over a new connection that went out over a kept one before."""
+        try:
+            left_s = deadline - asyncio.get_running_loop().time()
+            return await self._exchange(await self._pool.connect(left_s), head, call, deadline)
+        except APIConnectionError as error:
+            error.sent = True
+            error.sends += 1
+            raise
 
     async def _exchange(self, connection: Connection, head: bytes, call: Call, deadline: float) -> HttpReply:
         reply = connection.send(head, call.body, deadline=deadline, idle_s=_IDLE_S)
