@@ -8,6 +8,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ from support.installed import until
 from trilith.errors import APITimeoutError
 from trilith.seams import Call
 from trilith.testing import MemoryReply, MemoryUpstream
+from trilith_gateway.release import ReleaseTable
 
 KEEPS: dict[str, Any] = {"cache": {"ttl_s": 60}}
 USAGE = {"include_usage": True}
@@ -409,6 +411,21 @@ class TestTogether:
         assert len(model.calls) == 1
         assert sorted(row["rule"] for row in together.gateway.ledger()) == ["cached", "cached", "usage"]
         assert word(ask(together.gateway, **named)) == "hit"
+
+    def test_a_retry_gets_the_first_tries_answer_after_the_models_release_has_changed(
+        self, gateway: Gateway, echo: MemoryUpstream
+    ) -> None:
+        named: dict[str, Any] = {"headers": {"idempotency-key": "one"}, "temperature": 1}
+        first = ask(gateway, **named)
+        table = gateway.platform.releases
+        found = table.find("echo")
+        assert found is not None
+        table.replace(ReleaseTable({"echo": replace(found, digest="other")}))
+        again = ask(gateway, **named)
+        assert (word(again), again.content, len(echo.calls)) == ("hit", first.content, 1)
+        assert (
+            ask(gateway, "three", expected=422, **named).json()["error"]["code"] == "idempotency_key_reused"
+        )
 
     @pytest.mark.parametrize("stream", [False, True])
     @pytest.mark.parametrize("words", range(5))

@@ -39,8 +39,8 @@ _ENGLISH = frozenset(
 """Words that few other languages have: without one of them no ending is cut off, and nothing left out."""
 _ABOUT_WORDS = frozenset(
     "translate translated translation spell spelled spelling plural singular letter letters word words"
-    " grammar grammatical grammatically sentence rhyme rhymes synonym synonyms antonym anagram pronounce pronounced"
-    " tense verb noun article rewrite rephrase paraphrase proofread capitalize mean means meaning"
+    " grammar grammatical grammatically sentence rhyme rhymes synonym synonyms antonym anagram pronounce"
+    " pronounced tense verb noun article rewrite rephrase paraphrase proofread capitalize mean means meaning"
     " define definition correct fix improve edit check classify summarize answer repeat say said".split()
 )
 """Who asks about words means them as they are written."""

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from trilith.types import Kind
+from trilith_gateway import request
 from trilith_gateway.api import Operation
 from trilith_gateway.exchange import Exchange
 
@@ -108,15 +109,19 @@ def scope(exchange: Exchange, version: str) -> str:
     return digest(["scope", *_place(exchange), version, body]).hex()
 
 
-def named(exchange: Exchange, name: str) -> tuple[bytes, bytes]:
-    """Return the keys under which an idempotency key's request, and then its answer, are kept."""
+def named(exchange: Exchange, name: str) -> tuple[bytes, bytes, bytes]:
+    """Return what an idempotency key stands for.
+
+    What the caller has sent is compared and nothing of ours: a retry stays the same request although the
+    model has another release meanwhile. Under another policy it is answered anew.
+
+    Returns:
+        The key under which the request is kept, what identifies the request, and the key of its answer.
+    """
     used = digest(["idempotency", exchange.caller.id, name])
-    return used, hashlib.sha256(used + literal(exchange)).digest()
-
-
-def literal(exchange: Exchange) -> bytes:
-    """Return what identifies a request whose every field counts."""
-    return digest([*_place(exchange), exchange.body])
+    literal = digest([exchange.path, request.decode(exchange.raw)])
+    release = exchange.target
+    return used, literal, digest([used.hex(), literal.hex(), release.policy, release.policy_digest])
 
 
 def digest(parts: object) -> bytes:

@@ -180,8 +180,9 @@ class HttpUpstream:
     async def send(self, call: Call) -> HttpReply:
         """Send one call; returns when the headers are there.
 
-        An error says in `sends` how often the call was written: who tries it again counts them. A kept connection that turns out to be closed, before a byte of an answer came, is replaced once. A
-        call that must not be repeated takes none that may be closed: it might have been acted upon.
+        A kept connection that turns out to be closed, before a byte of an answer came, is replaced once. A
+        call that must not be repeated takes none that may be closed: it might have been acted upon. An error
+        says in `sends` how often the call was written; who tries it again counts them.
         """
         head = self._head("POST", call)
         now = asyncio.get_running_loop().time()
