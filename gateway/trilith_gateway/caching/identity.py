@@ -30,6 +30,8 @@ may look at it. Of a predictor's request every field counts."""
 _USAGE_ONLY = {"include_usage"}
 _DEFAULTS: Mapping[str, object] = {"n": 1}
 """Values that mean the same as leaving the field out. Few do: a server may have defaults of its own."""
+_OF_NO_ANSWER = frozenset({"traceparent", "tracestate", "content-type"})
+"""Headers that go on and change nothing in an answer."""
 _STATEFUL = frozenset({"conversation", "previous_response_id", "background"})
 """Fields that make an answer depend on more than its request."""
 
@@ -132,7 +134,21 @@ def digest(parts: object) -> bytes:
 def _place(exchange: Exchange) -> list[object]:
     release = exchange.target
     path = exchange.operation.path or exchange.path  # what asks the upstream for the same gets the same
-    return [exchange.caller.team, release.policy, release.policy_digest, release.digest, path]
+    return [
+        exchange.caller.team,
+        release.policy,
+        release.policy_digest,
+        release.digest,
+        path,
+        _told(exchange),
+    ]
+
+
+def _told(exchange: Exchange) -> dict[str, str]:
+    """Return the headers that go on and may change the answer, such as `anthropic-beta`."""
+    operation, given = exchange.operation, exchange.headers
+    names = [name for name in operation.forwards if name not in _OF_NO_ANSWER and name in given]
+    return {**operation.headers, **{name: given[name] for name in names}}
 
 
 def question(exchange: Exchange) -> str | None:
