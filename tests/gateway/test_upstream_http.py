@@ -323,3 +323,34 @@ async def test_where_nobody_listens_nothing_was_sent() -> None:
             await ask(upstream)
     assert not caught.value.sent
     await upstream.aclose()
+
+
+async def test_what_is_fetched_leaves_no_connection_behind(upstream: HttpUpstream, script: Script) -> None:
+    async def once(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(OK)
+        await peer.gone()
+        left.set()
+
+    left, script.handlers = asyncio.Event(), [once]
+    assert await upstream.fetch("/health", timeout_s=20) == (200, b"{}")
+    await asyncio.wait_for(left.wait(), 10)
+    assert not upstream._pool._idle
+
+
+async def test_a_fetch_that_is_given_up_within_the_body_closes_its_connection(
+    upstream: HttpUpstream, script: Script
+) -> None:
+    async def slow(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(OK[:-1])
+        began.set()
+        await peer.gone()
+        left.set()
+
+    began, left, script.handlers = asyncio.Event(), asyncio.Event(), [slow]
+    asking = asyncio.create_task(upstream.fetch("/health", timeout_s=20))
+    await began.wait()
+    await asyncio.sleep(0.01)
+    asking.cancel()
+    await asyncio.wait_for(left.wait(), 10)

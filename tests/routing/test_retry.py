@@ -31,6 +31,20 @@ def test_a_request_over_a_kept_connection_is_sent_twice_and_never_more(
     assert len(server.received) == 2
 
 
+def test_nothing_is_said_after_the_end_of_a_stream_though_its_connection_breaks(
+    start_gateway: StartGateway, serve: Serve
+) -> None:
+    said = b'data: {"id": "a", "choices": [{"index": 0, "delta": {"content": "x"}}]}\n\n'
+    stream = {"content-type": "text/event-stream"}
+    server = serve(Scripted(headers=stream, parts=[said, b"data: [DONE]\n\n"], breaks=True))
+    gateway = start_gateway({"echo": HttpUpstream(f"{server.url}/v1")})
+    body = {"model": "echo", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+    with gateway.client() as client:
+        told = client.post("/v1/chat/completions", json=body).content
+    assert told == said + b"data: [DONE]\n\n"
+    assert [row["rule"] for row in gateway.ledger()] != ["broken"]
+
+
 @pytest.mark.parametrize(("attempts", "sends"), [(2, 2), (3, 3)])
 async def test_replicas_send_a_request_as_often_as_it_may_be_tried(
     serve: Serve, attempts: int, sends: int

@@ -185,6 +185,7 @@ class Connection(asyncio.Protocol):
         "idle_since",
         "loop",
         "on_body",
+        "once",
         "pool",
         "transport",
         "used",
@@ -198,6 +199,8 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self.used = False
         """Whether it has carried a request before."""
+        self.once = False
+        """Whether it is closed after its first answer."""
         self._body: list[bytes] = []
         self.on_body = self._body.append
         """What the parser calls with each part of a body: a list's own method, because a stream's read has
@@ -289,7 +292,7 @@ class Connection(asyncio.Protocol):
         if self._paused:
             self.resume()
         reply.complete()
-        self.pool.give_back(self, keep=self._keep)
+        self.pool.give_back(self, keep=self._keep and not self.once)
 
     def eof_received(self) -> None:
         """Let the transport close itself."""

@@ -249,8 +249,12 @@ class HttpUpstream:
         call = Call(path=path, body=b"", timeout_s=timeout_s)
         deadline = asyncio.get_running_loop().time() + timeout_s
         connection = await self._pool.connect(timeout_s)
+        connection.once = True
         reply = await self._exchange(connection, self._head("GET", call), call, deadline)
-        return reply.status, b"".join([part async for part in reply.chunks()])
+        try:
+            return reply.status, b"".join([part async for part in reply.chunks()])
+        finally:
+            reply.abort()
 
     async def aclose(self) -> None:
         """Close the pool."""
