@@ -50,11 +50,12 @@ class Flights:
 class Ticket:
     """One listener's place in a call: its answer (a `Reply`), and whether it pays."""
 
-    __slots__ = ("_at", "_flight", "_left", "led", "settled", "until")
+    __slots__ = ("_flight", "_left", "at", "led", "settled", "until")
 
     def __init__(self, flight: _Flight, *, led: bool) -> None:
         self._flight = flight
-        self._at = 0
+        self.at = 0
+        """How many chunks it has read."""
         self._left = False
         self.led = led
         """Whether it began the call."""
@@ -94,12 +95,12 @@ class Ticket:
         """
         flight = self._flight
         while True:
-            if self._at < len(flight.chunks):
-                if flight.behind(self._at) > _BEHIND_BYTES:
+            if self.at < len(flight.chunks):
+                if flight.behind(self.at) > _BEHIND_BYTES:
                     raise APIConnectionError("the answer was not read in time")
-                chunk = flight.chunks[self._at]
-                self._at += 1
-                flight.taken(self._at)
+                chunk = flight.chunks[self.at]
+                self.at += 1
+                flight.taken(self.at)
                 yield chunk
             elif flight.over:
                 if flight.failure is not None:
@@ -156,6 +157,7 @@ class _Flight:
         self._usage: Usage | None = None
         self._ends: list[int] = []  # where each chunk ends (bytes)
         self._furthest = 0
+        self._let_go = 0  # how many chunks are read by all, and kept for nobody
         self._waiting: list[asyncio.Future[None]] = []
         self._thirst = asyncio.Event()
         self._task = asyncio.create_task(self._fly(send))
@@ -194,6 +196,11 @@ class _Flight:
         if count > self._furthest:
             self._furthest = count
             self._thirst.set()
+        if self._size > _JOINABLE_BYTES:
+            read = min(ticket.at for ticket in self._listeners)
+            while self._let_go < read:
+                self.chunks[self._let_go] = b""
+                self._let_go += 1
 
     def bill(self, ticket: Ticket, rule: Rule, usage: Usage) -> tuple[Rule, Usage]:
         if usage.requests:

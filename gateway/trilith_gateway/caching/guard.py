@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_MOST_COMPARED = 4000
+MOST_COMPARED = 4000
 """Longer texts must be equal (characters): to take them apart would hold others up."""
 _WORD = r"\w+(?:[.,:/]\w+)*(?:'\w+)*"
 _TOKEN = re.compile(rf"<[A-Z_]+_\d+>|(?P<word>{_WORD})|(?P<sign>\S)")
@@ -127,7 +127,7 @@ def agree(one: str, other: str) -> bool:
     """Say whether two questions ask the same, as far as their words tell. In doubt they do not."""
     if one == other:
         return True
-    if max(len(one), len(other)) > _MOST_COMPARED:
+    if max(len(one), len(other)) > MOST_COMPARED:
         return False
     one, other = _plain(one), _plain(other)
     (one, given), (other, given_too) = _parted(one), _parted(other)

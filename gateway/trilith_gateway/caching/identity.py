@@ -11,6 +11,7 @@ import orjson
 from trilith.types import Kind
 from trilith_gateway import request
 from trilith_gateway.api import Operation
+from trilith_gateway.caching import guard
 from trilith_gateway.exchange import Exchange
 
 _WITHOUT_EFFECT = frozenset(
@@ -170,4 +171,6 @@ def question(exchange: Exchange) -> str | None:
     content = last.get("content")
     if isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict):
         content = content[0].get("text") if content[0].get("type") == "text" else None
-    return content.strip() or None if isinstance(content, str) else None
+    if not isinstance(content, str) or len(content) > guard.MOST_COMPARED:
+        return None
+    return content.strip() or None

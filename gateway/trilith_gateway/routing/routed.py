@@ -15,7 +15,7 @@ from trilith.errors import (
     APITimeoutError,
     InternalServerError,
 )
-from trilith.seams import Call, Reply, Tried
+from trilith.seams import Call, Reply, Tried, Upstream
 from trilith_gateway.deadline import within
 from trilith_gateway.routing import cause, health, pressure
 from trilith_gateway.routing.cause import Again
@@ -258,10 +258,8 @@ class RoutedUpstream:
         began = self._clock()
         endpoint.outstanding += 1
         probe = endpoint.breaker.begin(began)
-        reply: Reply | None = None
         try:
             reply = await self._limited(endpoint, call)
-            whole = reply if _streams(reply) else await _read(reply)
         except APIConnectionError as error:
             endpoint.outstanding -= 1
             if isinstance(error, APITimeoutError) and self._clock() - began < _PATIENCE_S:
@@ -279,22 +277,20 @@ class RoutedUpstream:
         except BaseException:
             endpoint.outstanding -= 1
             endpoint.breaker.abandon(probe=probe)
-            if reply is not None:
-                await reply.aclose()
             raise
-        self._answered(endpoint, whole, began)
-        if whole is not reply:
+        self._answered(endpoint, reply, began)
+        if isinstance(reply, _Whole):
             endpoint.outstanding -= 1
-            return whole
-        return _Counted(reply, endpoint)
+            return reply
+        return _Counted(reply, endpoint, self._failed)
 
     async def _limited(self, endpoint: Endpoint, call: Call) -> Reply:
         limit = self._limits.attempt_s
         if limit is None or limit >= call.timeout_s:
-            return await endpoint.upstream.send(call)
+            return await _whole(endpoint.upstream, call)
         try:
             async with asyncio.timeout(limit):
-                return await endpoint.upstream.send(call)
+                return await _whole(endpoint.upstream, call)
         except TimeoutError:
             raise cause.AttemptTimeoutError(f"no answer within {limit:g} s") from None
 
@@ -400,6 +396,12 @@ def _streams(reply: Reply) -> bool:
     return reply.headers.get("content-type", "").startswith("text/event-stream")
 
 
+async def _whole(upstream: Upstream, call: Call) -> Reply:
+    """Send a call; returns a stream with its head, and any other answer once all of it is there."""
+    reply = await upstream.send(call)
+    return reply if _streams(reply) else await _read(reply)
+
+
 async def _read(reply: Reply) -> Reply:
     parts: list[bytes] = []
     try:
@@ -451,19 +453,25 @@ class _Told:
 class _Counted:
     """A reply that tells its endpoint when it is over."""
 
-    __slots__ = ("_endpoint", "_reply", "headers", "status")
+    __slots__ = ("_endpoint", "_failed", "_reply", "headers", "status")
 
-    def __init__(self, reply: Reply, endpoint: Endpoint) -> None:
+    def __init__(self, reply: Reply, endpoint: Endpoint, failed: Callable[[Endpoint], None]) -> None:
         self._reply = reply
+        self._failed = failed
         self._endpoint: Endpoint | None = endpoint
         self.status = reply.status
         self.headers = reply.headers
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives."""
+        endpoint = self._endpoint
         try:
             async for chunk in self._reply.chunks():
                 yield chunk
+        except APIConnectionError as error:
+            if endpoint is not None and not isinstance(error, APITimeoutError):
+                self._failed(endpoint)
+            raise
         finally:
             self._over()
 
