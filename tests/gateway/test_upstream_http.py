@@ -302,6 +302,26 @@ async def test_a_silent_upstream_is_given_up_after_the_calls_time(
     await asyncio.wait_for(noticed.wait(), 10)
 
 
+async def test_the_time_of_a_call_after_a_rest_is_kept_as_exactly_as_any_other(
+    upstream: HttpUpstream, script: Script
+) -> None:
+    async def once(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(OK)
+        await peer.gone()
+
+    script.handlers = [once]
+    assert await ask(upstream) == (200, b"{}")
+    pool, loop = upstream._pool, asyncio.get_running_loop()
+    pool._tick(loop)  # as it happens at rest
+    asking = asyncio.create_task(ask(upstream))
+    await asyncio.sleep(0)
+    assert pool._timer is not None
+    assert pool._timer.when() - loop.time() <= 0.1
+    asking.cancel()
+    await asyncio.wait({asking})
+
+
 @pytest.mark.parametrize("begun", [False, True])
 async def test_a_caller_who_gives_up_aborts_the_upstreams_work(
     upstream: HttpUpstream, script: Script, begun: bool

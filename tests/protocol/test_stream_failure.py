@@ -1,4 +1,4 @@
-"""An upstream that tells of its failure within a stream, as vLLM does, and then ends it as if all were well."""
+"""An upstream that tells of its failure within a stream, as vLLM does, and then ends it as if it were whole."""
 
 from __future__ import annotations
 

@@ -50,6 +50,8 @@ class Pool:
         self._idle: deque[Connection] = deque()
         self._busy: set[Connection] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._resting = True
+        """Whether the timer looks but rarely, because nothing is under way."""
 
     def idle(self) -> Connection | None:
         """Return a connection that is open and at rest."""
@@ -123,7 +125,10 @@ class Pool:
 
     def _watch(self, connection: Connection) -> None:
         self._busy.add(connection)
-        if self._timer is None:
+        if self._resting:
+            self._resting = False
+            if self._timer is not None:
+                self._timer.cancel()
             self._timer = connection.loop.call_later(_TICK_S, self._tick, connection.loop)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -133,6 +138,7 @@ class Pool:
             connection.expire(now)
         while self._idle and now - self._idle[0].idle_since > _KEPT_S:
             self._idle.popleft().transport.close()
+        self._resting = not self._busy
         again = self._busy or self._idle
         self._timer = loop.call_later(_TICK_S if self._busy else 1.0, self._tick, loop) if again else None
 
@@ -141,6 +147,7 @@ class Pool:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self._resting = True
         while self._idle:
             self._idle.pop().transport.close()
         for connection in list(self._busy):
