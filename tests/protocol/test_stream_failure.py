@@ -1,4 +1,4 @@
-"""An upstream that tells of its failure within a stream, as vLLM does, and then ends it as if it were whole."""
+"""An upstream that tells of its failure within a stream, as vLLM does, then ends it as if all were well."""
 
 from __future__ import annotations
 

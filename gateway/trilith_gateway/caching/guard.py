@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-MOST_COMPARED = 4000
+MOST_COMPARED = 2000
 """Longer texts must be equal (characters): to take them apart would hold others up."""
 _WORD = r"\w+(?:[.,:/]\w+)*(?:'\w+)*"
 _TOKEN = re.compile(rf"<[A-Z_]+_\d+>|(?P<word>{_WORD})|(?P<sign>\S)")
@@ -105,9 +105,7 @@ _FRONTED = re.compile(
     r"|would|should)\b[^,.!?;:]*)[.?!\s]*",
     re.IGNORECASE,
 )
-_CLAUSE = re.compile(
-    r"\S.*\b(?:that|who|which|where|when|because|if|while|and|or|before|after)\b", re.IGNORECASE
-)
+_CLAUSE = re.compile(r"\b(?:that|who|which|where|when|because|if|while|and|or|before|after)\b", re.IGNORECASE)
 """A second clause: what stands before the first may not belong to it."""
 
 
@@ -196,7 +194,7 @@ def _read(text: str, english: bool) -> tuple[list[_Token], list[str]]:
     """
     if not english:
         return list(_tokens(text)), []
-    if (found := _FRONTED.fullmatch(text)) and _CLAUSE.search(found[2]) is None:
+    if (found := _FRONTED.fullmatch(text)) and _CLAUSE.search(found[2], 1) is None:
         text = f"{found[2]} {found[1][0].lower()}{found[1][1:]}"
     text = _HOW_TO.sub("how to", text)
     kept: list[_Token] = []
