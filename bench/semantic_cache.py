@@ -175,7 +175,58 @@ def _denied(text: str) -> str | None:
     return made if made != text else None
 
 
+def _reversed(text: str) -> str | None:
+    """Let what is on either side of a word that joins two change places."""
+    join = r"(?:than|to|into|with|by|from|of|for|and the|affect|cause|prevent|replace|improve|predict)"
+    found = re.fullmatch(rf"(.*\b)(?:the )?([\w-]{{3,}}) ({join}) (?:the )?([\w-]{{3,}})(\b.*)", text)
+    if found is None or found[2].lower() == found[4].lower():
+        return None
+    return f"{found[1]}{found[4]} {found[3]} {found[2]}{found[5]}"
+
+
+def _turned_about(text: str) -> str | None:
+    """Let two words of the same make change places, wherever they stand."""
+    words = re.findall(r"\b[a-z]{5,}\b", text)
+    if len(words) < 2 or words[0].rstrip("s") == words[-1].rstrip("s"):
+        return None
+    first, last = words[0], words[-1]
+    swap = {first: last, last: first}
+    return re.sub(rf"\b(?:{first}|{last})\b", lambda m: swap[m[0]], text)
+
+
+_ROLES = {"I": "you", "you": "I", "my": "your", "your": "my", "he": "they", "his": "their", "they": "he",
+          "their": "his", "it": "they", "its": "their", "she": "they", "her": "their"}  # fmt: skip
+
+
+def _other_role(text: str) -> str | None:
+    made = re.sub(r"\b(?:I|you|my|your|he|his|they|their|its?|she|her)\b", lambda m: _ROLES[m[0]], text)
+    return made if made != text else None
+
+
+_PREPOSITIONS = {"from": "to", "to": "from", "in": "near", "by": "for", "for": "by", "on": "under",
+                 "with": "for", "between": "within", "into": "from", "after": "during"}  # fmt: skip
+
+
+def _other_preposition(text: str) -> str | None:
+    made = re.sub(rf"\b(?:{'|'.join(_PREPOSITIONS)})\b", lambda m: _PREPOSITIONS[m[0]], text, count=1)
+    return made if made != text else None
+
+
+_TENSES = {"is": "was", "was": "is", "are": "were", "were": "are", "does": "did", "did": "does", "do": "did",
+           "can": "should", "could": "must", "should": "can", "has": "had", "will": "did"}  # fmt: skip
+
+
+def _other_tense(text: str) -> str | None:
+    made = re.sub(rf"\b(?:{'|'.join(_TENSES)})\b", lambda m: _TENSES[m[0]], text, count=1)
+    return made if made != text else None
+
+
 OTHER: dict[str, Callable[[str], str | None]] = {
+    "reversed": _reversed,
+    "turned about": _turned_about,
+    "other role": _other_role,
+    "preposition": _other_preposition,
+    "tense or mood": _other_tense,
     "other number": _other_number,
     "other kind": _other_kind,
     "opposite": _turned,

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 
-_BYTES = 7
-_AT_ONCE = 512
+_AT_ONCE = 4096
 _random = bytearray()
 """Bytes from the system that are not used yet: asking for each id alone would cost a system call each."""
-_tails: list[str] = []
-"""The random parts of ids to come."""
 
 
 def new_id(now_ns: int) -> str:
@@ -17,25 +14,17 @@ def new_id(now_ns: int) -> str:
 
     So ids are in order of time, which is also the cheapest order to store them in.
     """
-    if not _tails:
-        fresh = os.urandom(_AT_ONCE * _BYTES).hex()
-        _tails.extend(fresh[at : at + 2 * _BYTES] for at in range(0, len(fresh), 2 * _BYTES))
-    return f"req_{now_ns // 1_000_000:011x}{_tails.pop()}"
+    return f"req_{now_ns // 1_000_000:011x}{random_bytes(7).hex()}"
 
 
 def random_bytes(count: int) -> bytes:
     """Return random bytes from the system, fit for identifiers."""
     if len(_random) < count:
-        _random.extend(os.urandom(4096))
+        _random.extend(os.urandom(_AT_ONCE))
     part = bytes(_random[-count:])
     del _random[-count:]
     return part
 
 
-def _forget() -> None:
-    """Let a forked process have random bytes of its own."""
-    _random.clear()
-    _tails.clear()
-
-
-os.register_at_fork(after_in_child=_forget)
+# A forked process has random bytes of its own.
+os.register_at_fork(after_in_child=_random.clear)

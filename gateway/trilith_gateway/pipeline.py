@@ -168,9 +168,11 @@ class Pipeline:
         last = exchange.operation.ends_with if dialect is None else dialect.last
         failure = exchange.operation.failure if dialect is None else dialect.failure
         words = exchange.operation.last_event
+        over = False
         try:
             async for block in events:
                 if sse.ends(block, last) or (words and any(word in block for word in words)):
+                    over = True
                     self.close(exchange)  # the charge is on disk before the caller sees the end
                 if (wait := outlet.write(block)) is not None:
                     await wait
@@ -178,14 +180,15 @@ class Pipeline:
             self.close(exchange)
         except Exception as broken:
             error = broken if isinstance(broken, APIError) else _unreadable(exchange, broken)
-            exchange.rule = exchange.rule or Rule.BROKEN
-            self.close(exchange)
-            if ready.opaque:  # no word fits into it; that the connection breaks is the only one
-                raise
-            # And no [DONE]: this is not an end.
-            told = sse.encode(exchange.operation.error(error)) if failure is None else failure(error)
-            if (wait := outlet.write(told)) is not None:
-                await wait
+            if not over:  # else the caller has all of it, and nothing is said after an end
+                exchange.rule = exchange.rule or Rule.BROKEN
+                self.close(exchange)
+                if ready.opaque:  # no word fits into it; that the connection breaks is the only one
+                    raise
+                # And no [DONE]: this is not an end.
+                told = sse.encode(exchange.operation.error(error)) if failure is None else failure(error)
+                if (wait := outlet.write(told)) is not None:
+                    await wait
         if (wait := outlet.finish()) is not None:
             await wait
 

@@ -72,6 +72,7 @@ class Reloader:
 
         Raises:
             SettingsError: they are wrong; nothing has changed then.
+            OSError: the change cannot be written down; nothing has changed then either.
         """
         platform = self._platform
         old, new = platform.settings, await asyncio.to_thread(self._source.read)
@@ -85,14 +86,19 @@ class Reloader:
         given: dict[str, Upstream] = {name: found.upstream for name, found in kept.items() if found}
         urls = {name: f"http://127.0.0.1:{engine.port}/v1" for name, engine in new.engines.items()}
         table = open_releases(new, urls | self._engine_urls, platform.tracer, given=given)
-        await asyncio.gather(*(r.upstream.ready() for r in table if r.model not in given))
+        opened = [release.upstream for release in table if release.model not in given]
+        try:
+            await asyncio.gather(*(upstream.ready() for upstream in opened))
+            self._note(old, new)
+        except BaseException:
+            await _close(opened)
+            raise
         unused = [release.upstream for release in platform.releases if release.model not in given]
         # From here to the end of the block nothing waits: a request sees all of the old or all of the new.
         before = platform.front.turn()
         platform.protector.replace(new.policies)
         platform.releases.replace(table)
         platform.settings = new
-        self._note(old, new)
         closing = asyncio.create_task(_close_when(before.drained(), unused))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
@@ -141,6 +147,10 @@ def _same(old: Settings, new: Settings, name: str) -> bool:
 
 async def _close_when(drained: asyncio.Future[None], upstreams: list[Upstream]) -> None:
     await drained
+    await _close(upstreams)
+
+
+async def _close(upstreams: list[Upstream]) -> None:
     for upstream in upstreams:
         with contextlib.suppress(Exception):  # one that fails to close must not keep the others open
             await upstream.aclose()

@@ -102,6 +102,8 @@ class APIConnectionError(APIError):
         super().__init__(message, request_id=request_id)
         self.sent = sent
         """Whether the other side may have acted upon the call; False when there was no connection to it."""
+        self.sends = int(sent)
+        """How often the call was written to a connection before this was raised."""
         self.received = b""
         """What had come of a whole answer when the connection broke; what was used may stand in it."""
         self.upstream = ""

@@ -224,3 +224,21 @@ async def test_the_upstream_waits_for_the_fastest_listener() -> None:
     assert sent <= 6
     assert sum([len(chunk) async for chunk in ticket.chunks()]) == 64 * 65536
     await ticket.aclose()
+
+
+async def test_what_all_have_read_of_an_answer_that_nobody_may_join_is_let_go() -> None:
+    async def flood() -> AsyncIterator[bytes]:
+        for _ in range(256):
+            yield b"x" * 65536
+
+    async def send() -> MemoryReply:
+        return MemoryReply(200, flood())
+
+    flights = Flights()
+    ticket = flights.board("key", send)
+    await ticket.head()
+    most = 0
+    async for _ in ticket.chunks():
+        most = max(most, sum(map(len, ticket._flight.chunks)))
+    assert most <= 6 * 1024 * 1024
+    await ticket.aclose()

@@ -14,7 +14,7 @@ from trilith.settings.cache import CacheSettings
 from trilith.testing import MemoryUpstream
 from trilith.types import Kind
 from trilith_gateway import key as keys
-from trilith_gateway.api import Api
+from trilith_gateway.api import Api, spoken_by
 from trilith_gateway.caching import control, identity
 from trilith_gateway.exchange import Exchange
 from trilith_gateway.release import Release
@@ -137,6 +137,19 @@ def test_nothing_crosses_team_policy_release_or_version(other: dict[str, Any]) -
     assert identity.scope(made, other.get("version", "")) != identity.scope(exchange(BASE), "")
 
 
+def test_headers_that_change_the_answer_count_where_they_go_on() -> None:
+    def of(told: dict[str, str], protocol: str = "anthropic") -> bytes:
+        made = exchange(BASE, api=Api.MESSAGE, protocol=protocol)
+        made.headers = told
+        made.operation = spoken_by(made.operation, protocol)
+        return identity.key(made, "")
+
+    assert of({"anthropic-beta": "context-1m"}) != of({})
+    assert of({"anthropic-version": "2099-01-01"}) != of({})
+    assert of({"anthropic-version": "2023-06-01", "traceparent": "00-1"}) == of({"user-agent": "x"})
+    assert of({"anthropic-beta": "context-1m"}, "openai") == of({}, "openai")  # it does not go on there
+
+
 def test_a_message_of_anthropics_form_and_a_chat_are_one_request() -> None:
     assert key(BASE, api=Api.MESSAGE) == key(BASE)
 
@@ -158,6 +171,7 @@ def test_only_the_last_message_may_differ_within_a_scope() -> None:
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]}, "hello"),
         ({"tools": [{"type": "function"}]}, None),
         ({"n": 2}, None),
+        ({"messages": [{"role": "user", "content": "x" * 2001}]}, None),
         ({"logprobs": True}, None),
         ({"messages": [{"role": "assistant", "content": "hello"}]}, None),
         ({"messages": [{"role": "user", "content": "hello", "name": "ann"}]}, None),

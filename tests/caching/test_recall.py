@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,8 +18,10 @@ import pytest
 from support.gateway import Gateway, StartGateway
 from support.installed import until
 
+from trilith.errors import APITimeoutError
 from trilith.seams import Call
 from trilith.testing import MemoryReply, MemoryUpstream
+from trilith_gateway.release import ReleaseTable
 
 KEEPS: dict[str, Any] = {"cache": {"ttl_s": 60}}
 USAGE = {"include_usage": True}
@@ -256,6 +260,34 @@ class Gated(MemoryUpstream):
             yield part
 
 
+class Hasty(Gated):
+    """Keeps to a call's time, as an upstream over HTTP does."""
+
+    async def send(self, call: Call) -> MemoryReply:
+        ends = asyncio.get_running_loop().time() + call.timeout_s
+        with _in_time():
+            async with asyncio.timeout_at(ends):
+                reply = await super().send(call)
+        chunks = reply.chunks
+
+        async def timed() -> AsyncIterator[bytes]:
+            with _in_time():
+                async with asyncio.timeout_at(ends):
+                    async for chunk in chunks():
+                        yield chunk
+
+        reply.chunks = timed  # type: ignore[method-assign]  # an answer of this model only
+        return reply
+
+
+@contextlib.contextmanager
+def _in_time() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError:
+        raise APITimeoutError("it did not answer in time") from None
+
+
 class Together:
     """Callers in threads, and a look at how many of them the gateway is busy with."""
 
@@ -334,6 +366,26 @@ class TestTogether:
         assert "b@example.org" not in one
         assert "b@example.org" in two
 
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_the_time_of_one_caller_ends_the_call_for_nobody_else(
+        self, start_gateway: StartGateway, stream: bool
+    ) -> None:
+        model = Hasty()
+        together = Together(start_gateway({"echo": model}, echo={"cache": {"ttl_s": 0}}))
+        model.allowed = 2 if stream else 0  # a stream's head and its first word
+        expected = 200 if stream else 504
+        hasty = {"x-request-timeout-ms": "1500"}
+        (leader,) = together.ask(headers=hasty, stream=stream, expected=expected)
+        (patient,) = together.ask(stream=stream)
+        (too,) = together.ask(headers=hasty, stream=stream, expected=expected)
+        for asked in (leader, too):
+            assert '"timeout"' in asked.result().text
+            assert "[DONE]" not in asked.result().text
+        model.allowed = 100
+        assert patient.result().status_code == 200
+        assert '"error"' not in patient.result().text
+        assert (len(model.calls), model.aborted) == (1, 0)
+
     def test_those_who_only_listened_to_a_failure_try_once_more_together(
         self, start: Callable[..., Together], model: Gated
     ) -> None:
@@ -359,6 +411,21 @@ class TestTogether:
         assert len(model.calls) == 1
         assert sorted(row["rule"] for row in together.gateway.ledger()) == ["cached", "cached", "usage"]
         assert word(ask(together.gateway, **named)) == "hit"
+
+    def test_a_retry_gets_the_first_tries_answer_after_the_models_release_has_changed(
+        self, gateway: Gateway, echo: MemoryUpstream
+    ) -> None:
+        named: dict[str, Any] = {"headers": {"idempotency-key": "one"}, "temperature": 1}
+        first = ask(gateway, **named)
+        table = gateway.platform.releases
+        found = table.find("echo")
+        assert found is not None
+        table.replace(ReleaseTable({"echo": replace(found, digest="other")}))
+        again = ask(gateway, **named)
+        assert (word(again), again.content, len(echo.calls)) == ("hit", first.content, 1)
+        assert (
+            ask(gateway, "three", expected=422, **named).json()["error"]["code"] == "idempotency_key_reused"
+        )
 
     @pytest.mark.parametrize("stream", [False, True])
     @pytest.mark.parametrize("words", range(5))

@@ -171,6 +171,15 @@ def test_an_offer_of_another_protocol_is_declined_by_answering_in_this_one(wire:
     assert wire.text() == "plain"
 
 
+def test_many_offers_at_once_are_declined_one_after_the_other(wire: Wire) -> None:
+    offer = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n"
+    wire.send((offer + b"\r\n") * 999 + offer.replace(b"upgrade\r", b"close\r") + b"\r\n")
+    received = b""
+    while part := wire.socket.recv(65536):
+        received += part
+    assert received.count(b"HTTP/1.1 200") == 1000
+
+
 @pytest.mark.parametrize(
     ("request_head", "status"),
     [

@@ -178,3 +178,27 @@ async def test_what_is_read_only_at_the_start_is_told(
     await reloader.reload()
     assert "gateway" in caplog.text
     assert platform.settings.gateway.port == 8080
+
+
+async def test_a_change_that_cannot_be_written_down_does_not_happen(
+    platform: Platform,
+    path: Path,
+    reloader: Reloader,
+    upstreams: dict[str, Kept],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = (platform.settings, *platform.releases)
+
+    def refuse(_: object) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(platform.store), "append", lambda _, record: refuse(record))
+        write(path, b=chat(max_output_tokens=7))
+        with pytest.raises(OSError, match="no space"):
+            await reloader.reload()
+    assert (platform.settings, *platform.releases) == before
+    await reloader.reload()
+    await asyncio.sleep(0)
+    assert [release.model for release in platform.releases] == ["b"]
+    assert upstreams["a"].closed

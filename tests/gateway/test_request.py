@@ -44,6 +44,13 @@ def test_bytes_that_need_not_change_stay_as_they_are() -> None:
     assert done == b'{ "big": 12345678901234567890, "f": 1.10, "model" : "b", "e": "\\u00e9" }'
 
 
+def test_a_field_is_found_behind_texts_of_any_script_and_long_numbers() -> None:
+    raw = b'{"x":{"model":[1%b,-0.0e5]},"\xc3\xa9\\"":"\xf0\x9f\x98\x80\xc2\x85\xe2\x80\xa8", "model" :"a"}'
+    raw %= b"0" * 300
+    done = request.splice(raw, request.decode(raw), {"model": "b"})
+    assert done == raw.replace(b':"a"', b':"b"')
+
+
 @pytest.mark.parametrize("raw", [b'{"model":"a","model":"b"}', b'{"model":"a","mod\\u0065l":"b"}'])
 def test_a_field_that_must_change_and_is_named_twice_is_refused(raw: bytes) -> None:
     with pytest.raises(BadRequestError, match="twice"):

@@ -238,6 +238,54 @@ async def test_what_is_not_one_clean_answer_is_an_error_and_the_connection_is_no
     assert script.accepted == 2
 
 
+@pytest.mark.parametrize(
+    ("begins", "goes_on"),
+    [
+        (b"HTTP/1.1 200 OK\r\nx: ", b"y" * 4096),
+        (b"HTTP/1.1 200 ", b"y" * 4096),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
+    ],
+)
+async def test_a_head_that_does_not_end_is_not_read_for_ever(
+    upstream: HttpUpstream, script: Script, begins: bytes, goes_on: bytes
+) -> None:
+    async def endless(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(begins)
+        while True:
+            await peer.say(goes_on)
+
+    script.handlers = [endless]
+    with pytest.raises(APIConnectionError, match="not HTTP"):
+        await ask(upstream)
+
+
+async def test_an_answer_after_interim_ones_is_the_answer(upstream: HttpUpstream, script: Script) -> None:
+    async def patient(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            for part in (
+                b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early",
+                b" Hints\r\nlink: x\r\n\r\n",
+                OK,
+            ):
+                await peer.say(part)
+                await asyncio.sleep(0.01)
+
+    script.handlers = [patient]
+    assert [await ask(upstream) for _ in range(2)] == [(200, b"{}")] * 2
+    assert script.accepted == 1
+
+
+async def test_a_peer_that_has_vanished_is_noticed(upstream: HttpUpstream, script: Script) -> None:
+    # It cannot be played without a network to cut; so this looks at what the system is told.
+    script.handlers = [forever]
+    assert await ask(upstream) == (200, b"{}")
+    told = upstream._pool._idle[-1].transport.get_extra_info("socket")
+    assert told.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert 0 < told.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 60_000
+
+
 async def test_a_silent_upstream_is_given_up_after_the_calls_time(
     upstream: HttpUpstream, script: Script
 ) -> None:
@@ -252,6 +300,26 @@ async def test_a_silent_upstream_is_given_up_after_the_calls_time(
     with pytest.raises(APITimeoutError):
         await ask(upstream, timeout_s=0.2)
     await asyncio.wait_for(noticed.wait(), 10)
+
+
+async def test_the_time_of_a_call_after_a_rest_is_kept_as_exactly_as_any_other(
+    upstream: HttpUpstream, script: Script
+) -> None:
+    async def once(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(OK)
+        await peer.gone()
+
+    script.handlers = [once]
+    assert await ask(upstream) == (200, b"{}")
+    pool, loop = upstream._pool, asyncio.get_running_loop()
+    pool._tick(loop)  # as it happens at rest
+    asking = asyncio.create_task(ask(upstream))
+    await asyncio.sleep(0)
+    assert pool._timer is not None
+    assert pool._timer.when() - loop.time() <= 0.1
+    asking.cancel()
+    await asyncio.wait({asking})
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -323,3 +391,34 @@ async def test_where_nobody_listens_nothing_was_sent() -> None:
             await ask(upstream)
     assert not caught.value.sent
     await upstream.aclose()
+
+
+async def test_what_is_fetched_leaves_no_connection_behind(upstream: HttpUpstream, script: Script) -> None:
+    async def once(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(OK)
+        await peer.gone()
+        left.set()
+
+    left, script.handlers = asyncio.Event(), [once]
+    assert await upstream.fetch("/health", timeout_s=20) == (200, b"{}")
+    await asyncio.wait_for(left.wait(), 10)
+    assert not upstream._pool._idle
+
+
+async def test_a_fetch_that_is_given_up_within_the_body_closes_its_connection(
+    upstream: HttpUpstream, script: Script
+) -> None:
+    async def slow(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(OK[:-1])
+        began.set()
+        await peer.gone()
+        left.set()
+
+    began, left, script.handlers = asyncio.Event(), asyncio.Event(), [slow]
+    asking = asyncio.create_task(upstream.fetch("/health", timeout_s=20))
+    await began.wait()
+    await asyncio.sleep(0.01)
+    asking.cancel()
+    await asyncio.wait_for(left.wait(), 10)

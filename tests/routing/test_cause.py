@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
 from copy import copy
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -135,6 +136,31 @@ async def test_a_replica_that_keeps_silent_is_given_up_in_time_for_another() -> 
     silent, good = MemoryUpstream(delay_s=60), MemoryUpstream()
     assert await outcome(fleet(silent, good, attempt_s=0.05)) == 200
     assert (silent.aborted, seen(silent, good)) == (1, [1, 1])
+
+
+async def test_a_replica_that_keeps_silent_after_its_head_is_given_up_as_well() -> None:
+    class Stuck(MemoryUpstream):
+        async def send(self, call: Call) -> MemoryReply:
+            self.calls.append(call)
+            return MemoryReply(200, self.never(), on_abort=self._abort)
+
+        async def never(self) -> AsyncIterator[bytes]:
+            yield b"{"
+            await asyncio.Event().wait()
+
+    stuck, good = Stuck(), MemoryUpstream()
+    assert await outcome(fleet(stuck, good, attempt_s=0.05)) == 200
+    assert (stuck.aborted, seen(stuck, good)) == (1, [1, 1])
+
+
+async def test_a_replica_whose_streams_break_is_not_well() -> None:
+    bad, good = Breaks(stream=True), MemoryUpstream()
+    routed = fleet(bad, good)
+    reply = await routed.send(CALL)
+    with pytest.raises(APIConnectionError):
+        assert [part async for part in reply.chunks()]
+    assert [endpoint.window.bad for endpoint in routed.endpoints] == [1, 0]
+    assert not routed.endpoints[0].outstanding
 
 
 async def test_what_was_tried_twice_in_vain_tells_clients_not_to_add_tries_of_their_own() -> None:

@@ -26,7 +26,7 @@ class Probed(HttpUpstream):
         self.asked = 0
         self.told: tuple[int, bytes] | Exception = (200, METRICS)
 
-    async def fetch(self, path: str, *, timeout_s: float) -> tuple[int, bytes]:
+    async def fetch(self, path: str, *, timeout_s: float, method: str = "GET") -> tuple[int, bytes]:
         self.asked += 1
         if isinstance(self.told, Exception):
             raise self.told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from trilith_gateway.routing.outlier import Ejection, Outliers
 from trilith_gateway.routing.routed import RoutedUpstream
 from trilith_gateway.stages.route import _first_turn
 from trilith_gateway.upstream.http import HttpUpstream
+from trilith_gateway.upstream.renamed import RenamedUpstream
 
 BODY = b'{"model": "m", "messages": [{"role": "user", "content": "hi"}]}'
 CALL = Call("/v1/chat/completions", BODY, timeout_s=30)
@@ -238,12 +240,23 @@ def test_settings_become_replicas_with_cost_tags_names_and_checks() -> None:
 
 
 async def test_a_replica_is_asked_under_its_own_name_of_the_model(serve: Any) -> None:
-    from trilith_gateway.upstream.renamed import RenamedUpstream
-
     server: ScriptedServer = serve(Scripted(body={"choices": []}))
     upstream = RenamedUpstream(HttpUpstream(server.url + "/v1"), "vendor/own")
     await upstream.send(CALL)
     assert server.received[0].json()["model"] == "vendor/own"
+    await upstream.aclose()
+
+
+async def test_a_replica_is_asked_under_its_own_name_in_a_form_too(serve: Any) -> None:
+    server: ScriptedServer = serve(Scripted(body={"text": "hi"}))
+    upstream = RenamedUpstream(HttpUpstream(server.url + "/v1"), "vendor/own")
+    form = (
+        b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n\r\n\xff\x00"model"\r\n'
+        b'--x\r\ncontent-disposition: form-data; name="model"\r\n\r\n%s\r\n--x--\r\n'
+    )
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    await upstream.send(replace(CALL, path="/v1/audio/transcriptions", body=form % b"ours", headers=headers))
+    assert server.received[0].body == form % b"vendor/own"
     await upstream.aclose()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -64,6 +65,32 @@ async def test_no_request_is_lost_that_another_replica_can_serve() -> None:
 async def test_an_answer_that_another_may_better_is_asked_for_elsewhere(status: int) -> None:
     routed = fleet(MemoryUpstream(fail_with=[status]), MemoryUpstream())
     assert await ask(routed) == 200
+    assert sent(routed) == [1, 1]
+
+
+def raised(status: int) -> InternalServerError:
+    return InternalServerError("cannot be opened", status_code=status)
+
+
+async def test_a_replica_that_raises_its_status_counts_as_one_that_answers_with_it() -> None:
+    routed = fleet(MemoryUpstream(fail_with=[raised(503)] * 9), MemoryUpstream(), retry_share=1)
+    assert [await ask(routed) for _ in range(20)] == [200] * 20
+    assert sent(routed)[0] < 9  # its breaker opens too
+    assert not routed.endpoints[0].outstanding
+
+
+async def test_a_raised_failure_may_have_been_acted_upon_and_a_raised_refusal_not() -> None:
+    once = replace(CALL, repeatable=False)
+    assert await ask(fleet(MemoryUpstream(fail_with=[raised(503)]), MemoryUpstream()), once) == 200
+    with pytest.raises(InternalServerError):
+        await ask(fleet(MemoryUpstream(fail_with=[raised(500)]), MemoryUpstream()), once)
+
+
+async def test_what_all_replicas_raise_is_not_to_be_tried_again() -> None:
+    routed = fleet(MemoryUpstream(fail_with=[raised(503)]), MemoryUpstream(fail_with=[raised(503)]))
+    with pytest.raises(InternalServerError) as told:
+        await ask(routed)
+    assert not told.value.retryable
     assert sent(routed) == [1, 1]
 
 

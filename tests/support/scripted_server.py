@@ -38,6 +38,8 @@ class Scripted:
     """Whether the connection is reset after the parts, without the end of the body."""
     stays: bool = False
     """Whether more parts (comments) follow until the caller has left."""
+    hangs_up: bool = False
+    """Whether the connection is closed in place of an answer."""
     delay_s: float = 0.0
     """Before the status line."""
 
@@ -89,6 +91,9 @@ class ScriptedServer:
 
     def _send(self, to: BaseHTTPRequestHandler, scripted: Scripted) -> None:
         time.sleep(scripted.delay_s)
+        if scripted.hangs_up:
+            to.close_connection = True
+            return
         to.send_response(scripted.status)
         for name, value in scripted.headers.items():
             to.send_header(name, value)

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mappin
 from trilith.errors import APIConnectionError
 from trilith.seams import Reply
 from trilith.types import Usage
+from trilith_gateway import deadline
 from trilith_gateway.rule import Rule
 
 _AHEAD_BYTES = 256 * 1024
@@ -49,16 +50,19 @@ class Flights:
 class Ticket:
     """One listener's place in a call: its answer (a `Reply`), and whether it pays."""
 
-    __slots__ = ("_at", "_flight", "_left", "led", "settled")
+    __slots__ = ("_flight", "_left", "at", "led", "settled", "until")
 
     def __init__(self, flight: _Flight, *, led: bool) -> None:
         self._flight = flight
-        self._at = 0
+        self.at = 0
+        """How many chunks it has read."""
         self._left = False
         self.led = led
         """Whether it began the call."""
         self.settled = False
         """Whether its charge is made."""
+        self.until: float | None = None
+        """By when it wants all of the answer (`time.perf_counter()`); the call goes on for the others."""
 
     async def head(self) -> None:
         """Wait for the answer's head.
@@ -92,22 +96,25 @@ class Ticket:
 
         Raises:
             APIConnectionError: the upstream broke off, or this listener is too slow.
+            APITimeoutError: this listener's own time is up.
         """
         flight = self._flight
         while True:
-            if self._at < len(flight.chunks):
-                if flight.behind(self._at) > _BEHIND_BYTES:
+            if self.at < len(flight.chunks):
+                if flight.behind(self.at) > _BEHIND_BYTES:
                     raise APIConnectionError("the answer was not read in time")
-                chunk = flight.chunks[self._at]
-                self._at += 1
-                flight.taken(self._at)
+                chunk = flight.chunks[self.at]
+                self.at += 1
+                flight.taken(self.at)
                 yield chunk
             elif flight.over:
                 if flight.failure is not None:
                     raise flight.failure
                 return
-            else:
+            elif self.until is None:
                 await flight.changed()
+            else:
+                await deadline.by(self.until, flight.changed())
 
     async def aclose(self) -> None:
         """Leave; the last one to leave ends the call."""
@@ -155,6 +162,7 @@ class _Flight:
         self._usage: Usage | None = None
         self._ends: list[int] = []  # where each chunk ends (bytes)
         self._furthest = 0
+        self._let_go = 0  # how many chunks are read by all, and kept for nobody
         self._waiting: list[asyncio.Future[None]] = []
         self._thirst = asyncio.Event()
         self._task = asyncio.create_task(self._fly(send))
@@ -193,6 +201,11 @@ class _Flight:
         if count > self._furthest:
             self._furthest = count
             self._thirst.set()
+        if self._size > _JOINABLE_BYTES:
+            read = min(ticket.at for ticket in self._listeners)
+            while self._let_go < read:
+                self.chunks[self._let_go] = b""
+                self._let_go += 1
 
     def bill(self, ticket: Ticket, rule: Rule, usage: Usage) -> tuple[Rule, Usage]:
         if usage.requests:

@@ -9,7 +9,9 @@ from typing import Any
 import orjson
 
 from trilith.types import Kind
+from trilith_gateway import request
 from trilith_gateway.api import Operation
+from trilith_gateway.caching import guard
 from trilith_gateway.exchange import Exchange
 
 _WITHOUT_EFFECT = frozenset(
@@ -29,6 +31,8 @@ may look at it. Of a predictor's request every field counts."""
 _USAGE_ONLY = {"include_usage"}
 _DEFAULTS: Mapping[str, object] = {"n": 1}
 """Values that mean the same as leaving the field out. Few do: a server may have defaults of its own."""
+_OF_NO_ANSWER = frozenset({"traceparent", "tracestate", "content-type"})
+"""Headers that go on and change nothing in an answer."""
 _STATEFUL = frozenset({"conversation", "previous_response_id", "background"})
 """Fields that make an answer depend on more than its request."""
 
@@ -108,15 +112,19 @@ def scope(exchange: Exchange, version: str) -> str:
     return digest(["scope", *_place(exchange), version, body]).hex()
 
 
-def named(exchange: Exchange, name: str) -> tuple[bytes, bytes]:
-    """Return the keys under which an idempotency key's request, and then its answer, are kept."""
+def named(exchange: Exchange, name: str) -> tuple[bytes, bytes, bytes]:
+    """Return what an idempotency key stands for.
+
+    What the caller has sent is compared and nothing of ours: a retry stays the same request although the
+    model has another release meanwhile. Under another policy it is answered anew.
+
+    Returns:
+        The key under which the request is kept, what identifies the request, and the key of its answer.
+    """
     used = digest(["idempotency", exchange.caller.id, name])
-    return used, hashlib.sha256(used + literal(exchange)).digest()
-
-
-def literal(exchange: Exchange) -> bytes:
-    """Return what identifies a request whose every field counts."""
-    return digest([*_place(exchange), exchange.body])
+    literal = digest([exchange.path, request.decode(exchange.raw)])
+    release = exchange.target
+    return used, literal, digest([used.hex(), literal.hex(), release.policy, release.policy_digest])
 
 
 def digest(parts: object) -> bytes:
@@ -127,7 +135,21 @@ def digest(parts: object) -> bytes:
 def _place(exchange: Exchange) -> list[object]:
     release = exchange.target
     path = exchange.operation.path or exchange.path  # what asks the upstream for the same gets the same
-    return [exchange.caller.team, release.policy, release.policy_digest, release.digest, path]
+    return [
+        exchange.caller.team,
+        release.policy,
+        release.policy_digest,
+        release.digest,
+        path,
+        _told(exchange),
+    ]
+
+
+def _told(exchange: Exchange) -> dict[str, str]:
+    """Return the headers that go on and may change the answer, such as `anthropic-beta`."""
+    operation, given = exchange.operation, exchange.headers
+    names = [name for name in operation.forwards if name not in _OF_NO_ANSWER and name in given]
+    return {**operation.headers, **{name: given[name] for name in names}}
 
 
 def question(exchange: Exchange) -> str | None:
@@ -149,4 +171,6 @@ def question(exchange: Exchange) -> str | None:
     content = last.get("content")
     if isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict):
         content = content[0].get("text") if content[0].get("type") == "text" else None
-    return content.strip() or None if isinstance(content, str) else None
+    if not isinstance(content, str) or len(content) > guard.MOST_COMPARED:
+        return None
+    return content.strip() or None

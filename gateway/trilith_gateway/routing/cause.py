@@ -10,6 +10,9 @@
 | the request's own time is up | perhaps | never |
 | a stream that breaks after its head | yes | never: the caller has seen its beginning |
 | any other status | yes | never: it is the answer |
+
+A kept connection that is closed before a byte of an answer is replaced at once, if the call is repeatable;
+that counts as one of the tries (`APIConnectionError.sends`), and the last try takes no such connection.
 """
 
 from __future__ import annotations

@@ -5,16 +5,23 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-from trilith.errors import APIConnectionError, APIError, APITimeoutError, InternalServerError
+from trilith.errors import (
+    APIConnectionError,
+    APIError,
+    APIStatusError,
+    APITimeoutError,
+    InternalServerError,
+)
 from trilith.seams import Call, Decision, Reply, Tried
 from trilith_gateway.deadline import within
 from trilith_gateway.routing import cause, health, pressure
 from trilith_gateway.routing.cause import Again
 from trilith_gateway.routing.endpoint import Endpoint
 from trilith_gateway.routing.health import Check
+from trilith_gateway.routing.outcome import Counted, Told, Whole, ask
 from trilith_gateway.routing.outlier import Ejection, Outliers
 from trilith_gateway.routing.policy import Choose, Prefix
 
@@ -133,19 +140,24 @@ class RoutedUpstream:
         self._hedges.earn(now)
         ends = now + call.timeout_s
         tried: list[Endpoint] = []
+        again_sent = 0  # how often a try sent it over a new connection, because a kept one was closed
         while True:
             endpoint = self._next(call, tried)
             left = ends - self._clock()
             if left <= 0:
                 raise _final(APITimeoutError("the request's time is up"))
             tried.append(endpoint)
-            outcome: Reply | APIConnectionError
+            outcome: Reply | APIConnectionError | APIStatusError
+            this = call if len(tried) == 1 else self._later(call, left, len(tried) + again_sent)
             try:
-                outcome = await self._hedged(endpoint, within(call, left) if len(tried) > 1 else call, tried)
+                outcome = await self._hedged(endpoint, this, tried)
                 again = cause.after_status(outcome.status, repeatable=call.repeatable)
             except APIConnectionError as error:
                 outcome, again = error, cause.after_error(error, repeatable=call.repeatable)
-            if again is Again.NOWHERE or not self._once_more(call, tried, again):
+                again_sent += max(0, error.sends - 1)
+            except APIStatusError as error:  # from what runs in this process, or cannot be opened
+                outcome, again = error, cause.after_status(error.status_code, repeatable=call.repeatable)
+            if again is Again.NOWHERE or not self._once_more(call, tried, again, again_sent):
                 if isinstance(outcome, APIConnectionError):
                     outcome.upstream = outcome.upstream or endpoint.name
                 return _given(outcome, final=len(tried) > 1)
@@ -153,11 +165,18 @@ class RoutedUpstream:
             if isinstance(outcome, APIConnectionError):
                 _tell(call, Tried(endpoint.name, 0, outcome.received))
                 await self._pause(call, tried, ends)
+            elif isinstance(outcome, APIStatusError):
+                _tell(call, Tried(endpoint.name, outcome.status_code, b""))
             else:
                 _tell(call, Tried(endpoint.name, outcome.status, await _rest(outcome)))
 
-    def _once_more(self, call: Call, tried: Sequence[Endpoint], again: Again) -> bool:
-        if len(tried) >= self._limits.attempts:
+    def _later(self, call: Call, left: float, sends: int) -> Call:
+        """Return the call for a further try; the last one goes over no connection that may be closed."""
+        call = within(call, left)
+        return replace(call, repeatable=False) if sends >= self._limits.attempts else call
+
+    def _once_more(self, call: Call, tried: Sequence[Endpoint], again: Again, again_sent: int = 0) -> bool:
+        if len(tried) + again_sent >= self._limits.attempts:
             return False
         if not self._others(call, tried) and (again is Again.ELSEWHERE or not self._may(call)):
             return False
@@ -277,10 +296,8 @@ class RoutedUpstream:
         began = self._clock()
         endpoint.outstanding += 1
         probe = endpoint.breaker.begin(began)
-        reply: Reply | None = None
         try:
             reply = await self._limited(endpoint, call)
-            whole = reply if _streams(reply) else await _read(reply, endpoint.name)
         except APIConnectionError as error:
             endpoint.outstanding -= 1
             if isinstance(error, APITimeoutError) and self._clock() - began < _PATIENCE_S:
@@ -288,25 +305,30 @@ class RoutedUpstream:
             else:
                 self._failed(endpoint)
             raise
+        except APIStatusError as error:
+            endpoint.outstanding -= 1
+            if cause.sick(error.status_code):
+                self._failed(endpoint)
+            else:
+                endpoint.breaker.abandon(probe=probe)
+            raise
         except BaseException:
             endpoint.outstanding -= 1
             endpoint.breaker.abandon(probe=probe)
-            if reply is not None:
-                await reply.aclose()
             raise
-        self._answered(endpoint, whole, began)
-        if whole is not reply:
+        self._answered(endpoint, reply, began)
+        if isinstance(reply, Whole):
             endpoint.outstanding -= 1
-            return whole
-        return _Counted(reply, endpoint)
+            return reply
+        return Counted(reply, endpoint, self._failed)
 
     async def _limited(self, endpoint: Endpoint, call: Call) -> Reply:
         limit = self._limits.attempt_s
         if limit is None or limit >= call.timeout_s:
-            return await endpoint.upstream.send(call)
+            return await ask(endpoint, call)
         try:
             async with asyncio.timeout(limit):
-                return await endpoint.upstream.send(call)
+                return await ask(endpoint, call)
         except TimeoutError:
             raise cause.AttemptTimeoutError(f"no answer within {limit:g} s") from None
 
@@ -389,12 +411,12 @@ async def _first_good(tasks: set[asyncio.Task[Reply]]) -> Reply:
             return next(iter(done)).result()
 
 
-def _given(outcome: Reply | APIConnectionError, *, final: bool) -> Reply:
-    if isinstance(outcome, APIConnectionError):
+def _given(outcome: Reply | APIConnectionError | APIStatusError, *, final: bool) -> Reply:
+    if isinstance(outcome, APIError):
         raise _final(outcome) if final else outcome
     if not final or outcome.status < 400 or _OWN_WORD & outcome.headers.keys():
         return outcome
-    return _Told(outcome)
+    return Told(outcome)
 
 
 def _final(error: APIError) -> APIError:
@@ -402,92 +424,7 @@ def _final(error: APIError) -> APIError:
     return error
 
 
-def _note(call: Call, endpoint: Endpoint, outcome: Reply | APIConnectionError) -> None:
+def _note(call: Call, endpoint: Endpoint, outcome: Reply | APIConnectionError | APIStatusError) -> None:
     if call.trail is not None:
-        said = outcome.message if isinstance(outcome, APIConnectionError) else f"status {outcome.status}"
+        said = outcome.message if isinstance(outcome, APIError) else f"status {outcome.status}"
         call.trail.append(("retry", endpoint.name, said))
-
-
-def _streams(reply: Reply) -> bool:
-    return reply.headers.get("content-type", "").startswith("text/event-stream")
-
-
-async def _read(reply: Reply, name: str) -> _Whole:
-    parts: list[bytes] = []
-    try:
-        async for part in reply.chunks():
-            parts.append(part)
-    except APIConnectionError as error:
-        if reply.status < 400:
-            error.received = b"".join(parts)
-        raise
-    finally:
-        await reply.aclose()
-    return _Whole(reply.status, reply.headers, parts[0] if len(parts) == 1 else b"".join(parts), name)
-
-
-class _Whole:
-    """An answer that has been read to its end."""
-
-    __slots__ = ("_body", "headers", "status", "upstream")
-
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes, upstream: str) -> None:
-        self.status = status
-        self.headers = headers
-        self.upstream = upstream
-        self._body = body
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body."""
-        yield self._body
-
-    async def aclose(self) -> None:
-        """Do nothing: it is over."""
-
-
-class _Told:
-    """An error that stands after all replicas were tried; the caller is told so."""
-
-    __slots__ = ("_reply", "chunks", "headers", "status", "upstream")
-
-    def __init__(self, reply: Reply) -> None:
-        self._reply = reply
-        self.status = reply.status
-        self.headers = {**reply.headers, "x-should-retry": "false"}
-        self.chunks = reply.chunks
-        self.upstream = getattr(reply, "upstream", "")
-
-    async def aclose(self) -> None:
-        """Give the answer up."""
-        await self._reply.aclose()
-
-
-class _Counted:
-    """A reply that tells its endpoint when it is over."""
-
-    __slots__ = ("_endpoint", "_reply", "headers", "status", "upstream")
-
-    def __init__(self, reply: Reply, endpoint: Endpoint) -> None:
-        self._reply = reply
-        self._endpoint: Endpoint | None = endpoint
-        self.upstream = endpoint.name
-        self.status = reply.status
-        self.headers = reply.headers
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives."""
-        try:
-            async for chunk in self._reply.chunks():
-                yield chunk
-        finally:
-            self._over()
-
-    async def aclose(self) -> None:
-        """Give the answer up."""
-        self._over()
-        await self._reply.aclose()
-
-    def _over(self) -> None:
-        endpoint, self._endpoint = self._endpoint, None
-        if endpoint is not None:
-            endpoint.outstanding -= 1

@@ -18,7 +18,7 @@ from trilith.errors import APIConnectionError, APIError, InternalServerError
 from trilith.seams import Call as UpstreamCall
 from trilith.seams import Tried
 from trilith.types import Kind, Usage
-from trilith_gateway import charge, deadline, decision, sse
+from trilith_gateway import charge, deadline, decision, reading, sse
 from trilith_gateway.exchange import Answer, Exchange
 from trilith_gateway.release import Release, ReleaseTable
 from trilith_gateway.routing import cascade
@@ -181,7 +181,7 @@ class Cascade:
         ready = _ready(exchange)
         given = replace(ready, path=path, body=sse.dump(asked), json=asked, tag=None, affinity=None)
         answer, headers = await self._answer(exchange, release, given)
-        scored = call.read_scored(headers, release)
+        scored = reading.read_scored(headers, release)
         return cascade.verdict(answer), _ONE_ROW if scored is None else replace(scored, rows=1)
 
     async def _answer(self, exchange: Exchange, release: Release, given: UpstreamCall) -> _Answered:

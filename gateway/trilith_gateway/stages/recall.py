@@ -133,8 +133,7 @@ class Recall:
 
     async def _named(self, exchange: Exchange, name: str) -> bytes:
         """Return the key for a request that its caller named; a name stands for one request only."""
-        used, key = identity.named(exchange, name)
-        request = identity.literal(exchange)
+        used, request, key = identity.named(exchange, name)
         first = await self._cache.get(used)
         if first is not None and first.body != request:
             raise UnprocessableEntityError(

@@ -43,8 +43,10 @@ class Route:
                 headers[name] = value
         timeout_s = self._timeout_s
         if deadline.HEADER in exchange.headers or deadline.READ_HEADER in exchange.headers:
-            timeout_s = self._left(exchange)
-            if exchange.until is not None:
+            left_s = self._left(exchange)
+            if exchange.join is None:  # one that others may join goes on when this caller's time is up
+                timeout_s = left_s
+            if exchange.until is not None and exchange.join is None:
                 headers[deadline.HEADER] = deadline.told(timeout_s)
         release = exchange.target
         exchange.call = Call(

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import orjson
 
+from trilith.errors import InternalServerError
 from trilith_gateway import sse
 from trilith_gateway.api import Translator
 from trilith_gateway.exchange import Exchange
@@ -31,5 +32,25 @@ class Translate:
 
 async def _translated(blocks: AsyncIterator[bytes], stream: Translator) -> AsyncIterator[bytes]:
     async for block in blocks:
-        if parts := b"".join(map(stream.feed, sse.events(block))):
+        if b'"error"' not in block:
+            if parts := b"".join(map(stream.feed, sse.events(block))):
+                yield parts
+            continue
+        told: list[bytes] = []
+        for event in sse.events(block):
+            if (error := _failure(event)) is not None:
+                if parts := b"".join(told):
+                    yield parts
+                raise error
+            told.append(stream.feed(event))
+        if parts := b"".join(told):
             yield parts
+
+
+def _failure(event: bytes) -> InternalServerError | None:
+    """Return the failure that an event of a chat's stream tells of; vLLM sends `[DONE]` after it."""
+    chunk = sse.decode(event)
+    if chunk is None or not (told := chunk.get("error")):
+        return None
+    said = told.get("message") if isinstance(told, dict) else told
+    return InternalServerError(f"The upstream failed: {said}", status_code=502, type="upstream_error")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -14,6 +15,8 @@ from trilith.errors import APIConnectionError, APIError, APITimeoutError
 _HIGH_BYTES = 256 * 1024
 """With so much unread, reading stops until the caller has caught up."""
 _MOST_HEAD_BYTES = 64 * 1024
+_VANISHED = (("TCP_USER_TIMEOUT", 30_000), ("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+"""A peer that is gone without a word, perhaps with its machine, is noticed within a minute (ms; seconds)."""
 
 
 class ClosedEarly(APIConnectionError):
@@ -196,6 +199,7 @@ class Connection(asyncio.Protocol):
         "_body",
         "_close_delimited",
         "_head_bytes",
+        "_headless",
         "_keep",
         "_parser",
         "_paused",
@@ -204,6 +208,7 @@ class Connection(asyncio.Protocol):
         "idle_since",
         "loop",
         "on_body",
+        "once",
         "pool",
         "transport",
         "used",
@@ -217,6 +222,8 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self.used = False
         """Whether it has carried a request before."""
+        self.once = False
+        """Whether it is closed after its first answer."""
         self._body: list[bytes] = []
         self.on_body = self._body.append
         """What the parser calls with each part of a body: a list's own method, because a stream's read has
@@ -225,6 +232,7 @@ class Connection(asyncio.Protocol):
         self._reply: HttpReply | None = None
         self._paused = False
         self._head_bytes = 0
+        self._headless = 0
         self._close_delimited = True
         self._whole = False
         self._keep = False
@@ -232,11 +240,18 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember the transport."""
         self.transport = transport  # type: ignore[assignment]  # a stream's transport reads and writes
+        told = transport.get_extra_info("socket")
+        if told is not None and told.family in (socket.AF_INET, socket.AF_INET6):
+            told.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in _VANISHED:
+                if (option := getattr(socket, name, None)) is not None:  # not every system has each
+                    told.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def send(self, head: bytes, body: bytes, *, deadline: float, idle_s: float) -> HttpReply:
         """Send a request and return the answer, of which nothing is there yet."""
         reply = self._reply = HttpReply(self, deadline, idle_s)
         self._head_bytes = 0
+        self._headless = 0
         self._close_delimited = True
         self._whole = False
         if len(body) < 16 * 1024:
@@ -254,6 +269,10 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
+            if not reply.status:  # also of a line that does not end, and of interim answers without end
+                self._headless += len(data)
+                if self._headless > _MOST_HEAD_BYTES:
+                    raise _HeadTooLong
         except (httptools.HttpParserError, httptools.HttpParserUpgrade, _HeadTooLong) as error:
             self._fail(APIConnectionError(f"its answer is not HTTP ({type(error).__name__})"))
             self.transport.abort()
@@ -307,7 +326,7 @@ class Connection(asyncio.Protocol):
         self._reply = None
         if self._paused:
             self.resume()
-        self.pool.give_back(self, keep=self._keep)
+        self.pool.give_back(self, keep=self._keep and not self.once)
         reply.complete()
 
     def eof_received(self) -> None:

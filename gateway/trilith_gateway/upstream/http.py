@@ -12,7 +12,6 @@ import asyncio
 import re
 import ssl
 from collections import deque
-from dataclasses import replace
 from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
@@ -51,6 +50,8 @@ class Pool:
         self._idle: deque[Connection] = deque()
         self._busy: set[Connection] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._resting = True
+        """Whether the timer looks but rarely, because nothing is under way."""
 
     def idle(self) -> Connection | None:
         """Return a connection that is open and at rest."""
@@ -124,7 +125,10 @@ class Pool:
 
     def _watch(self, connection: Connection) -> None:
         self._busy.add(connection)
-        if self._timer is None:
+        if self._resting:
+            self._resting = False
+            if self._timer is not None:
+                self._timer.cancel()
             self._timer = connection.loop.call_later(_TICK_S, self._tick, connection.loop)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -134,6 +138,7 @@ class Pool:
             connection.expire(now)
         while self._idle and now - self._idle[0].idle_since > _KEPT_S:
             self._idle.popleft().transport.close()
+        self._resting = not self._busy
         again = self._busy or self._idle
         self._timer = loop.call_later(_TICK_S if self._busy else 1.0, self._tick, loop) if again else None
 
@@ -142,6 +147,7 @@ class Pool:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self._resting = True
         while self._idle:
             self._idle.pop().transport.close()
         for connection in list(self._busy):
@@ -201,7 +207,8 @@ class HttpUpstream:
     async def follow(self, call: Call, reply: HttpReply) -> HttpReply:
         """Return when the headers of the answer to a call that has begun are there.
 
-        A kept connection that turns out to be closed, before a byte of an answer came, is replaced once.
+        A kept connection that turns out to be closed, before a byte of an answer came, is replaced once. An
+        error says in `sends` how often the call was written; who tries it again counts them.
         """
         try:
             await reply.head()
@@ -213,12 +220,21 @@ class HttpUpstream:
         except BaseException:
             reply.abort()
             raise
-        left = reply.deadline - asyncio.get_running_loop().time()
-        return await self._anew(replace(call, timeout_s=left), reply.deadline)
+        return await self._once_more(call, reply.deadline)
 
     async def _anew(self, call: Call, deadline: float) -> HttpReply:
-        connection = await self._pool.connect(call.timeout_s)
+        left_s = deadline - asyncio.get_running_loop().time()
+        connection = await self._pool.connect(left_s)
         return await self._exchange(connection, self._head("POST", call), call, deadline)
+
+    async def _once_more(self, call: Call, deadline: float) -> HttpReply:
+        """Send a call over a new connection that went out over a kept one before."""
+        try:
+            return await self._anew(call, deadline)
+        except APIConnectionError as error:
+            error.sent = True
+            error.sends += 1
+            raise
 
     async def _exchange(self, connection: Connection, head: bytes, call: Call, deadline: float) -> HttpReply:
         reply = connection.send(head, call.body, deadline=deadline, idle_s=_IDLE_S)
@@ -256,8 +272,12 @@ class HttpUpstream:
         call = Call(path=path, body=b"", timeout_s=timeout_s)
         deadline = asyncio.get_running_loop().time() + timeout_s
         connection = await self._pool.connect(timeout_s)
+        connection.once = True
         reply = await self._exchange(connection, self._head(method, call), call, deadline)
-        return reply.status, b"".join([part async for part in reply.chunks()])
+        try:
+            return reply.status, b"".join([part async for part in reply.chunks()])
+        finally:
+            reply.abort()
 
     async def aclose(self) -> None:
         """Close the pool."""

@@ -27,9 +27,10 @@ class LazyUpstream:
         self._name = name
         self._open = open
         self._upstream: Upstream | None = None
-        self._reason = ""
+        self._reason = "it is closed"
         self._tried_at = float("-inf")
-        self._lock = asyncio.Lock()
+        self._opening: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def send(self, call: Call) -> Reply:
         """Send through the real upstream.
@@ -53,30 +54,40 @@ class LazyUpstream:
         return None if self._upstream is None else ""
 
     async def aclose(self) -> None:
-        """Close the real upstream if it is open."""
+        """Close the real upstream if it is open, or as soon as it is."""
+        self._closed = True
+        if self._opening is not None:
+            await asyncio.shield(self._opening)
         if self._upstream is not None:
             await self._upstream.aclose()
 
     async def _opened(self) -> Upstream:
         if self._upstream is not None:
             return self._upstream
-        async with self._lock:
-            if self._upstream is None and time.monotonic() - self._tried_at >= _RETRY_S:
-                try:
-                    self._upstream = await asyncio.to_thread(self._open)
-                except TrilithError as error:
-                    self._reason = str(error)
-                    _log.warning("%s is not ready: %s", self._name, error)
-                except Exception as error:  # a damaged file or library; the other models answer on
-                    self._reason = f"it could not be opened ({type(error).__name__}); the log has the reason"
-                    _log.exception("%s could not be opened", self._name)
-                self._tried_at = time.monotonic()
-            if self._upstream is None:
-                raise InternalServerError(
-                    f"The model {self._name!r} is not ready: {self._reason}.",
-                    status_code=503,
-                    code="model_not_ready",
-                    type="server_error",
-                    retry_after_s=_RETRY_S,
-                )
-            return self._upstream
+        if self._opening is None and not self._closed and time.monotonic() - self._tried_at >= _RETRY_S:
+            # A task of its own, for whoever comes: a caller who leaves must not undo it for the others.
+            self._opening = asyncio.create_task(self._try())
+        if self._opening is not None:
+            await asyncio.shield(self._opening)
+        if self._upstream is None:
+            raise InternalServerError(
+                f"The model {self._name!r} is not ready: {self._reason}.",
+                status_code=503,
+                code="model_not_ready",
+                type="server_error",
+                retry_after_s=_RETRY_S,
+            )
+        return self._upstream
+
+    async def _try(self) -> None:
+        try:
+            self._upstream = await asyncio.to_thread(self._open)
+        except TrilithError as error:
+            self._reason = str(error)
+            _log.warning("%s is not ready: %s", self._name, error)
+        except Exception as error:  # a damaged file or library; the other models answer on
+            self._reason = f"it could not be opened ({type(error).__name__}); the log has the reason"
+            _log.exception("%s could not be opened", self._name)
+        finally:
+            self._tried_at = time.monotonic()
+            self._opening = None

@@ -29,6 +29,7 @@ class ProviderWorker:
         self._process: asyncio.subprocess.Process | None = None
         self._upstream: HttpUpstream | None = None
         self._lock = asyncio.Lock()
+        self._users = 0
 
     @property
     def pid(self) -> int | None:
@@ -85,6 +86,16 @@ class ProviderWorker:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
+    def enter(self) -> None:
+        """Count one more model that calls through it."""
+        self._users += 1
+
+    async def leave(self) -> None:
+        """Count one less; the last one stops the worker: a reload closes some and keeps the others."""
+        self._users -= 1
+        if not self._users:
+            await self.aclose()
+
     async def aclose(self) -> None:
         """Stop the worker."""
         async with self._lock:
@@ -104,6 +115,8 @@ class ProviderUpstream:
     ) -> None:
         """Take the model in litellm's spelling, and where and with which credential to call it."""
         self._worker = worker
+        self._closed = False
+        worker.enter()
         self._target = json.dumps({"model": provider, "api_base": api_base, "api_key": api_key})
 
     async def send(self, call: Call) -> HttpReply:
@@ -116,8 +129,10 @@ class ProviderUpstream:
         return importlib.util.find_spec("litellm") is not None
 
     async def aclose(self) -> None:
-        """Stop the worker; the other models' closing then finds it stopped."""
-        await self._worker.aclose()
+        """Leave the worker, which stops with the last of its models."""
+        if not self._closed:
+            self._closed = True
+            await self._worker.leave()
 
 
 def _unavailable(reason: str) -> InternalServerError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from trilith.seams import Call, Reply, Upstream
-from trilith_gateway import request
+from trilith_gateway import multipart, request
 
 
 class RenamedUpstream:
@@ -18,7 +18,11 @@ class RenamedUpstream:
 
     async def send(self, call: Call) -> Reply:
         """Send one call."""
-        body = request.splice(call.body, request.decode(call.body), {"model": self._model})
+        name = {"model": self._model}
+        if call.headers.get("content-type", "").lower().startswith("multipart/"):
+            body = multipart.splice(call.body, call.headers, name)
+        else:
+            body = request.splice(call.body, request.decode(call.body), name)
         return await self.inner.send(replace(call, body=body))
 
     async def ready(self) -> bool:

@@ -114,12 +114,7 @@ class WireProtocol(HttpToolsProtocol):
             return
         if phase == _REST and self._known is not None and self._again(self._known, data):
             return
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as offer:
-            self._decline(data[offer.args[0] :])
-        except httptools.HttpParserError:
-            self.refuse(400, "The request is not valid HTTP/1.1.")
+        self._parse(data)
         due = self._due
         if due is None:
             return
@@ -131,6 +126,17 @@ class WireProtocol(HttpToolsProtocol):
         if not (due.more_body and due.small):
             self._due = None
             due.begin()
+
+    def _parse(self, data: bytes) -> None:
+        while data and self._phase != _GONE:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                data = self._declined(data[offer.args[0] :])
+            except httptools.HttpParserError:
+                self.refuse(400, "The request is not valid HTTP/1.1.")
+                return
 
     def _again(self, known: KnownHead, data: bytes) -> bool:
         """Take a request whose head came before; False when it is not one, or more than one."""
@@ -176,22 +182,22 @@ class WireProtocol(HttpToolsProtocol):
             self._heads += 1
             self._known = known_head(data, self.url, cycle.found, self.headers)
 
-    def _decline(self, rest: bytes) -> None:
-        """Decline the offer of another protocol by reading the request as what it is in this one.
+    def _declined(self, rest: bytes) -> bytes:
+        """Decline the offer of another protocol; returns the request as what it is in this one.
 
         The parser stops after the head of such a request, so it gets the head again, without the offer.
         """
         method = self.parser.get_method()
         if method == b"CONNECT":
             self.refuse(400, "This server is no tunnel.")
-            return
+            return b""
         lines = [b"%b %b HTTP/1.1\r\n" % (method, self.url)]
         lines += [b"%b: %b\r\n" % pair for pair in self.headers if pair[0] not in _OFFER]
         wishes = b",".join(value.lower() for name, value in self.headers if name == b"connection")
         if b"close" in [wish.strip() for wish in wishes.split(b",")]:
             lines.append(b"connection: close\r\n")
         self.parser = httptools.HttpRequestParser(self)
-        self.data_received(b"".join(lines) + b"\r\n" + rest)
+        return b"".join(lines) + b"\r\n" + rest
 
     # From the parser.
     def on_message_begin(self) -> None:

@@ -144,3 +144,21 @@ async def test_a_worker_that_cannot_start_is_said_so(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InternalServerError, match=r"trilith\[providers\]"):
         await ProviderUpstream("anthropic/x", worker=ProviderWorker()).send(call())
+
+
+async def test_the_worker_runs_until_the_last_of_its_models_is_closed(
+    anthropic: tuple[AnthropicServer, str], provider: AnthropicServer
+) -> None:
+    worker = ProviderWorker()
+    one, other = (
+        ProviderUpstream("anthropic/claude-test", worker=worker, api_base=anthropic[1], api_key="k")
+        for _ in range(2)
+    )
+    assert b"choices" in await body(one, call())
+    pid = worker.pid
+    await one.aclose()
+    await one.aclose()
+    assert b"choices" in await body(other, call())
+    assert worker.pid == pid
+    await other.aclose()
+    assert worker.pid is None

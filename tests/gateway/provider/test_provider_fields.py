@@ -22,6 +22,7 @@ from support.installed import free_port, until
 from trilith.seams import Call
 from trilith_gateway.upstream.provider import ProviderUpstream, ProviderWorker
 from trilith_gateway.upstream.provider_fields import CHAT, EMBEDDINGS
+from trilith_gateway.upstream.provider_worker import TARGET, _arguments
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -133,6 +134,14 @@ async def test_a_field_that_could_steer_litellm_is_refused(
     status, answer = await ask(worker, {"input": "a", name: evil.url}, path="/v1/embeddings")
     assert (status, answer["error"]["param"]) == (400, name)
     assert evil.paths == friend.paths == []
+
+
+async def test_what_the_operator_left_unset_is_not_the_caller_s_to_set() -> None:
+    target = json.dumps({"model": "openai/x", "api_base": None, "api_key": None})
+    head = {"type": "http", "headers": [(TARGET.encode(), target.encode())]}
+    body = {"api_base": "http://evil", "api_key": "k", "model": "other", "num_retries": 9}
+    made = _arguments(Request(head), body, frozenset(body))
+    assert made == {**json.loads(target), "max_retries": 0, "num_retries": 0}
 
 
 async def test_fields_that_shape_the_answer_arrive(worker: ProviderWorker, friend: Recorder) -> None:
