@@ -273,7 +273,7 @@ def test_a_segment_that_cannot_be_begun_is_no_reason_to_refuse_what_is_written(
 def test_a_journal_that_waits_for_the_disk_is_forgotten_only_for_tables_that_do(tmp_path: Path) -> None:
     found = {}
     for durability in ("strict", "batched"):
-        store = SqliteStore(tmp_path / durability, durability=durability)  # type: ignore[arg-type]
+        store = SqliteStore(tmp_path / durability, durability=durability)
         with closing(store._database.connect()) as connection:
             found[durability] = connection.execute("pragma synchronous").fetchone()[0]
         store.append(charge(1))

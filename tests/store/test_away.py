@@ -95,7 +95,7 @@ def cut(url: str) -> Iterator[None]:
 def run(url: str, statements: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         for statement in statements.split(";"):
-            connection.execute(statement)  # type: ignore[call-overload]
+            connection.execute(statement)
 
 
 def cut_off(url: str) -> None:
