@@ -5,11 +5,41 @@ from __future__ import annotations
 import argparse
 import socket
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trilith.settings.schema import Settings
+
+
+def share(settings: Settings, number: int, count: int) -> Settings:
+    """Return the settings of one of several workers: each has its part of every model's places and queue.
+
+    The parts add up to the whole, save that each worker has one place at least.
+
+    Args:
+        settings: The platform.
+        number: Which worker, from 0.
+        count: How many there are.
+    """
+
+    def part(whole: int) -> int:
+        return max(min(whole, 1), whole // count + (number < whole % count))
+
+    models = {}
+    for name, model in settings.models.items():
+        changed: dict[str, object] = {}
+        if model.max_concurrency is not None:
+            changed = {
+                "max_concurrency": part(model.max_concurrency),
+                "queue_length": part(model.queue_length),
+            }
+        models[name] = model.model_copy(update=changed)
+    return settings.model_copy(update={"models": models})
 
 
 def main(arguments: list[str]) -> int:
-    """Serve on an inherited socket until a signal: WORKER TOKEN DESCRIPTOR, then the options of `serve`."""
-    worker, token, descriptor, *rest = arguments
+    """Serve on an inherited socket until a signal: WORKER WORKERS TOKEN DESCRIPTOR, options of `serve`."""
+    worker, workers, token, descriptor, *rest = arguments
     from trilith_gateway import server
     from trilith_gateway.app import create_app
     from trilith_gateway.commands.option import add_address, add_settings, load, read_settings
@@ -21,8 +51,9 @@ def main(arguments: list[str]) -> int:
     chosen = parser.parse_args(rest)
     loaded = load(chosen)
     listener = socket.socket(fileno=int(descriptor))
-    source = Source(loaded.path, lambda: read_settings(chosen))
-    app = create_app(loaded.settings, source=source, worker=worker, token=token)
+    number, count = int(worker), int(workers)
+    source = Source(loaded.path, lambda: share(read_settings(chosen), number, count))
+    app = create_app(share(loaded.settings, number, count), source=source, worker=worker, token=token)
 
     async def serve() -> int:
         await server.serve(app, listener, loaded.settings.gateway)

@@ -74,6 +74,7 @@ class Workers:
             "-m",
             "trilith_gateway.worker",
             str(worker),
+            str(self._count),
             self._lock.token,
             str(descriptor),
         ]

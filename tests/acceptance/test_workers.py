@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +158,57 @@ def test_the_parents_log_tells_of_a_replacement_and_the_ports_are_one(platform: 
     assert re.search(
         r"trilith gateway on http://127\.0\.0\.1:\d+, 2 workers", platform.log.read_text("utf-8")
     )
+
+
+class Crowd:
+    """A model that counts how many calls it has at once, and takes its time for each."""
+
+    def __init__(self) -> None:
+        self.open = self.most = self.calls = 0
+        lock = threading.Lock()
+        crowd = self
+        told = b'{"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}'
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                with lock:
+                    crowd.calls += 1
+                    crowd.open += 1
+                    crowd.most = max(crowd.most, crowd.open)
+                time.sleep(0.1)
+                with lock:
+                    crowd.open -= 1
+                self.do_GET()
+
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(told)))
+                self.end_headers()
+                self.wfile.write(told)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def test_a_models_places_are_one_number_for_all_workers(tmp_path: Path) -> None:
+    crowd = Crowd()
+    model = {"kind": "chat", "upstream": {"url": crowd.url}, "max_concurrency": 3, "queue_length": 100}
+    made = Platform(tmp_path, {"models": {"echo": model}, "telemetry": {"store_spans": False}})
+    key = made.command("keys", "create", "many", "--quiet")
+    try:
+        made.start("serve", "--workers", "2")
+        assert statuses(made, key, 60) == {200: 60}
+    finally:
+        made.stop()
+        crowd.server.shutdown()
+        crowd.server.server_close()
+    assert (crowd.calls, crowd.open) == (60, 0)
+    assert crowd.most <= 3

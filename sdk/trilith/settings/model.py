@@ -88,10 +88,10 @@ class _Model(Section):
     cache: CacheSettings | None = None
     """Keep answers and give them again to identical requests; none: every request is answered anew."""
     max_concurrency: int | None = Field(None, ge=1)
-    """Most calls that one worker process has under way there; further ones wait in a queue that is fair
-    between teams. None: as many as come."""
+    """Most calls that one machine's gateway has under way there; further ones wait in a queue that is fair
+    between teams. Each of its workers has an equal part, and one at least. None: as many as come."""
     queue_length: int = Field(64, ge=0)
-    """Most calls that wait; beyond that the team with most of them waiting is told 503."""
+    """Most calls that wait, shared alike; beyond that the team with most of them waiting is told 503."""
     queue_wait_s: float = Field(30, gt=0)
     """Longest wait (seconds); then 503."""
 
