@@ -33,9 +33,10 @@ def headers(exchange: Exchange, ready: Answer) -> dict[str, str]:
     if exchange.api is Api.MESSAGE or exchange.api is Api.COUNT:
         found["request-id"] = exchange.request_id  # the name that Anthropic's clients look for
     found["openai-version"] = "2020-10-01"
-    found["openai-processing-ms"] = "%.0f" % (elapsed * 1000)
-    found["server-timing"] = f"gateway;dur={own:.3f}, upstream;dur={waited:.3f}"
-    found["x-trilith-overhead-ms"] = f"{own:.3f}"
+    found["openai-processing-ms"] = str(round(elapsed * 1000))
+    overhead = f"{own:.3f}"
+    found["server-timing"] = f"gateway;dur={overhead}, upstream;dur={waited:.3f}"
+    found["x-trilith-overhead-ms"] = overhead
     if (release := exchange.release) is not None:
         found["x-trilith-release"] = release.digest
         if exchange.fell_back:
@@ -50,8 +51,10 @@ def headers(exchange: Exchange, ready: Answer) -> dict[str, str]:
             found["age"] = str(int(exchange.cache_age_s))
     if exchange.saved_pico_usd or exchange.recalled or exchange.cascaded is not None:
         found["x-trilith-saved-usd"] = format_usd(exchange.saved_pico_usd)
-    if exchange.settled and exchange.amount is not None:
-        found["x-trilith-cost-usd"] = format_usd(exchange.amount + charge.spent(exchange))
+    if exchange.settled and (amount := exchange.amount) is not None:
+        if exchange.tries is not None:
+            amount += charge.spent(exchange)
+        found["x-trilith-cost-usd"] = format_usd(amount)
     if (allowance := exchange.allowance) is not None:
         _tell(found, "requests", allowance)
     if (allowance := exchange.token_allowance) is not None:
@@ -67,8 +70,10 @@ def _tell(found: dict[str, str], what: str, allowance: Allowance) -> None:
 
 def duration(seconds: float) -> str:
     """Write a duration as Go does, which is how OpenAI does: `12ms`, `1.5s`, `6m0s`; whole milliseconds."""
-    ms = max(0, round(seconds * 1000))
-    if 0 < ms < 1000:
+    ms = round(seconds * 1000)
+    if ms <= 0:
+        return "0s"
+    if ms < 1000:
         return f"{ms}ms"
     minutes, ms = divmod(ms, 60_000)
     hours, minutes = divmod(minutes, 60)

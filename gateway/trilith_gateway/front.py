@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
+from trilith_gateway.direct import Direct, Way
+from trilith_gateway.era import Era
 from trilith_gateway.exchange import Exchange
 from trilith_gateway.metric import Metrics
 from trilith_gateway.pipeline import Outlet, Pipeline
 from trilith_gateway.tracelog import TraceLog
-
-
-class Era:
-    """The requests that began under the same settings."""
-
-    __slots__ = ("_drained", "open", "over")
-
-    def __init__(self) -> None:
-        self.open = 0
-        self.over = False
-        self._drained: asyncio.Future[None] | None = None
-
-    def drained(self) -> asyncio.Future[None]:
-        """Return what is done when the last of them has ended; ask only when the era is over."""
-        self._drained = asyncio.get_running_loop().create_future()
-        if not self.open:
-            self._drained.set_result(None)
-        return self._drained
-
-    def leave(self) -> None:
-        """One request has ended."""
-        self.open -= 1
-        if self.over and not self.open and self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
 
 
 class Front:
@@ -42,27 +18,29 @@ class Front:
         self._pipeline = pipeline
         self._metrics = metrics
         self._traces = traces
-        self._era = Era()
+        self._era = Era(metrics)
 
     def turn(self) -> Era:
         """Begin a new era; returns the one that is over."""
-        before, self._era = self._era, Era()
+        before, self._era = self._era, Era(self._metrics)
         before.over = True
         return before
 
     async def run(self, exchange: Exchange, outlet: Outlet) -> None:
         """Answer one exchange; cancelling the task means that the caller has left."""
         era = self._era
-        era.open += 1
-        self._metrics.open += 1
+        era.enter()
         try:
             if self._traces is None:
                 await self._pipeline.run(exchange, outlet)
             else:
                 await self._traced(self._traces, exchange, outlet)
         finally:
-            self._metrics.open -= 1
             era.leave()
+
+    def direct(self, exchange: Exchange, way: Way) -> Direct:
+        """Return what answers an exchange, whose body is there, without a task as far as that goes."""
+        return Direct(self._pipeline, self._era, self._traces, exchange, way)
 
     async def _traced(self, traces: TraceLog, exchange: Exchange, outlet: Outlet) -> None:
         traces.begin(exchange)

@@ -126,7 +126,9 @@ class Metrics:
             series.input_tokens += usage.input_tokens
             series.output_tokens += usage.output_tokens
             series.rows += usage.rows
-        series.charged += (exchange.amount or 0) + charge.spent(exchange)
+        series.charged += exchange.amount or 0
+        if exchange.tries is not None:
+            series.charged += charge.spent(exchange)
         series.saved += exchange.saved_pico_usd
         series.exceeded += exchange.exceeded
         if exchange.budget:

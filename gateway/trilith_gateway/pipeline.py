@@ -78,18 +78,46 @@ class Pipeline:
 
     async def run(self, exchange: Exchange, outlet: Outlet) -> None:
         """Answer one exchange. Cancelling the task means that the caller has left."""
+        await self.resume(exchange, outlet, None, 0)
+
+    def begin(self, exchange: Exchange) -> tuple[Awaitable[None] | None, int]:
+        """Run the steps before the answer up to the first that must wait.
+
+        Returns:
+            What is to be waited for, and which step comes after it. None: the answer is there.
+        """
+        at = 0
+        try:
+            for stage in self.before:
+                at += 1
+                if (wait := stage(exchange)) is not None:
+                    return wait, at
+        except Exception as error:
+            self.fail(exchange, error)
+            at = len(self.before)
+        return None, at
+
+    def fail(self, exchange: Exchange, error: Exception) -> Answer:
+        """Answer with an error; returns the answer."""
+        # Of a fault of ours, the caller learns nothing of its insides.
+        ready = answer.error(exchange, error) if isinstance(error, APIError) else _failed(exchange, error)
+        exchange.answer = ready
+        return ready
+
+    async def resume(self, exchange: Exchange, outlet: Outlet, wait: Awaitable[None] | None, at: int) -> None:
+        """Go on with what `begin` has begun; cancelling the task means that the caller has left."""
         try:
             try:
-                for stage in self.before:
+                if wait is not None:
+                    await wait
+                for stage in self.before[at:]:
                     if (wait := stage(exchange)) is not None:
                         await wait
                 ready = exchange.answer or _unanswered()
-            except APIError as error:
-                exchange.answer = ready = answer.error(exchange, error)
-            except Exception as error:  # a fault of ours: the caller learns nothing of its insides
-                exchange.answer = ready = _failed(exchange, error)
+            except Exception as error:
+                ready = self.fail(exchange, error)
             if ready.events is None:
-                if (wait := self._send_body(exchange, ready, outlet)) is not None:
+                if (wait := self.send_body(exchange, ready, outlet)) is not None:
                     await wait
             else:
                 await self._send_events(exchange, ready, ready.events, outlet)
@@ -99,7 +127,7 @@ class Pipeline:
         finally:
             try:
                 if not exchange.settled:
-                    self._close(exchange)
+                    self.close(exchange)
             finally:
                 try:
                     if exchange.reply is not None:
@@ -110,7 +138,8 @@ class Pipeline:
                     if exchange.place is not None:
                         exchange.place.leave()
 
-    def _send_body(self, exchange: Exchange, ready: Answer, outlet: Outlet) -> Awaitable[None] | None:
+    def send_body(self, exchange: Exchange, ready: Answer, outlet: Outlet) -> Awaitable[None] | None:
+        """Send a whole answer, and close the books before."""
         body = ready.body
         try:
             if ready.status < 400:
@@ -122,7 +151,7 @@ class Pipeline:
             exchange.answer = ready = answer.error(exchange, _unreadable(exchange, error))
             body = ready.body
         try:
-            self._close(exchange)
+            self.close(exchange)
         except APIError as error:
             exchange.answer = ready = answer.error(exchange, error)
             body = ready.body
@@ -142,15 +171,15 @@ class Pipeline:
         try:
             async for block in events:
                 if sse.ends(block, last) or (words and any(word in block for word in words)):
-                    self._close(exchange)  # the charge is on disk before the caller sees the end
+                    self.close(exchange)  # the charge is on disk before the caller sees the end
                 if (wait := outlet.write(block)) is not None:
                     await wait
                 exchange.delivered_bytes += len(block)
-            self._close(exchange)
+            self.close(exchange)
         except Exception as broken:
             error = broken if isinstance(broken, APIError) else _unreadable(exchange, broken)
             exchange.rule = exchange.rule or Rule.BROKEN
-            self._close(exchange)
+            self.close(exchange)
             if ready.opaque:  # no word fits into it; that the connection breaks is the only one
                 raise
             # And no [DONE]: this is not an end.
@@ -160,7 +189,8 @@ class Pipeline:
         if (wait := outlet.finish()) is not None:
             await wait
 
-    def _close(self, exchange: Exchange) -> None:
+    def close(self, exchange: Exchange) -> None:
+        """Close the books, once."""
         if exchange.settled:
             return
         exchange.settled = True

@@ -74,6 +74,9 @@ _TEXTS = frozenset(
 )
 
 
+_REFERRING = frozenset({"messages", "input", "prompt", "previous_response_id", "conversation", "container"})
+
+
 def references(body: dict[str, Any]) -> tuple[int, bool]:
     """Say what a request that is to be answered in words refers to, beyond its own words.
 
@@ -81,14 +84,15 @@ def references(body: dict[str, Any]) -> tuple[int, bool]:
         How many pictures, sounds and files there are in it or named by it, and whether it goes on with
         something that the upstream keeps.
     """
-    stored = (
-        body.get("previous_response_id") is not None
-        or body.get("conversation") is not None
-        or body.get("container") is not None
-        or type(body.get("prompt")) is dict
-    )
-    lists = (body.get("messages"), body.get("input"))
-    return sum(_parts(listed) for listed in lists if type(listed) is list), stored
+    parts, stored = 0, False
+    for name in _REFERRING & body.keys():
+        value = body[name]
+        if name == "messages" or name == "input":
+            if type(value) is list:
+                parts += _parts(value)
+        elif type(value) is dict if name == "prompt" else value is not None:
+            stored = True
+    return parts, stored
 
 
 def _parts(listed: list[Any]) -> int:
@@ -96,8 +100,10 @@ def _parts(listed: list[Any]) -> int:
     for item in listed:
         if type(item) is not dict:
             continue
-        count += "audio" in item or item.get("type") == "item_reference"
         content = item.get("content")
+        if type(content) is str and len(item) == 2 and "role" in item:  # as nearly all
+            continue
+        count += "audio" in item or item.get("type") == "item_reference"
         if content is None:
             content = item.get("output")
         if type(content) is not list:
@@ -176,8 +182,8 @@ def check_documents(body: dict[str, Any]) -> None:
 
 def check_generation(body: dict[str, Any]) -> None:
     """Check what bounds the answer, and how it is to be sent."""
-    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of"):
-        value = body.get(name)
+    for name in _COUNTS & body.keys():
+        value = body[name]
         if type(value) is float and value.is_integer():  # 8.0 is a whole number to JSON
             body[name] = value = int(value)
         if value is not None and (type(value) is not int or not 1 <= value <= MOST_VALUES):
@@ -186,6 +192,9 @@ def check_generation(body: dict[str, Any]) -> None:
         refuse(f"`stream` is {_show(stream)}, expected true or false.", "stream")
     if (options := body.get("stream_options")) is not None and type(options) is not dict:
         refuse("`stream_options` is not an object.", "stream_options")
+
+
+_COUNTS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of"})
 
 
 def check_tensors(body: dict[str, Any]) -> None:

@@ -66,6 +66,15 @@ class Server(uvicorn.Server):
                     connection.expire(now)
         return await super().on_tick(counter)
 
+    async def _wait_tasks_to_complete(self) -> None:
+        try:
+            await super()._wait_tasks_to_complete()
+        except asyncio.CancelledError:  # time is up; not all requests have a task that uvicorn could cancel
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, WireProtocol):
+                    connection.transport.abort()
+            raise
+
 
 def make(app: FastAPI, settings: GatewaySettings) -> Server:
     """Return a server for `app`; it stops when its `should_exit` is set."""

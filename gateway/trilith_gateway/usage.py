@@ -132,10 +132,10 @@ def read_tier(told: object) -> str:
 class Tally:
     """Counts what passes of a stream whose usage stands at its end only, in case that end does not come."""
 
-    __slots__ = ("_bytes", "_events", "_sample")
+    __slots__ = ("_bytes", "_lines", "_sample")
 
     def __init__(self) -> None:
-        self._bytes = self._events = 0
+        self._bytes = self._lines = 0
         self._sample = b""
 
     def add(self, block: bytes) -> None:
@@ -144,19 +144,19 @@ class Tally:
             self._sample = b"\n"
             return
         self._bytes += len(block)
-        self._events += block.count(b"data:")
-        if self._events < 4 or not self._sample:  # the first event seldom holds text
+        self._lines += block.count(b"\n")  # a third of what it costs to look for events
+        if self._lines < 8 or len(self._sample) < 2:  # the first event seldom holds text
             self._sample = block
 
     def tokens(self) -> int:
         """Return an upper estimate of its tokens: a third of its text's bytes, at least one an event."""
-        if not self._events:
+        sampled = self._sample.count(b"data:")
+        if not sampled:
             return bool(self._sample)  # a head: what was asked is read, and a token is on its way
-        texts = sum(len(text) for text in _TEXT.findall(self._sample))
-        frame = len(self._sample) - texts
-        events = max(1, self._sample.count(b"data:"))
-        text = self._bytes - self._events * (frame // events)
-        return max(self._events, -(-text // 3))
+        events = -(-self._lines * sampled // max(1, self._sample.count(b"\n")))
+        frame = len(self._sample) - sum(len(text) for text in _TEXT.findall(self._sample))
+        text = self._bytes - events * (frame // sampled)
+        return max(events, -(-text // 3))
 
 
 _TEXT = re.compile(

@@ -49,8 +49,11 @@ def _decimals(per: int) -> int:
 
 def format_usd(pico: int) -> str:
     """Write pico-USD as dollars with every significant digit, at least two decimals."""
-    whole, rest = divmod(abs(pico), PICO_PER_USD)
-    return f"{'-' if pico < 0 else ''}{whole}.{f'{rest:012}'.rstrip('0'):0<2}"
+    if not 0 <= pico < PICO_PER_USD:
+        whole, rest = divmod(abs(pico), PICO_PER_USD)
+        return f"{'-' if pico < 0 else ''}{whole}.{f'{rest:012}'.rstrip('0'):0<2}"
+    digits = f"{pico:012}".rstrip("0")
+    return f"0.{digits:0<2}"
 
 
 def shares(total: int, weights: Sequence[int]) -> list[int]:

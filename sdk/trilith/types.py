@@ -61,9 +61,11 @@ NO_PARTICULARS = Particulars()
 """Nothing of that kind, as of most calls."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Usage:
-    """What one call used, in the units that prices are quoted in.
+    """What one call used, in the units that prices are quoted in; a value, never changed once it is made.
+
+    It is not frozen, because it is made twice for each request and freezing costs four times as much.
 
     `input_tokens` includes the cached ones and `output_tokens` the reasoning ones, as OpenAI and the
     OpenTelemetry GenAI conventions count them; adapters of providers that count otherwise normalise.

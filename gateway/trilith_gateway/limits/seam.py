@@ -45,14 +45,14 @@ def pace(due: float, amount: int, rate: int, now: float, account: str, what: Wha
         The new `due`, and the allowance. Times are seconds on any one clock.
     """
     interval = BURST_S / rate
-    arrival = min(max(due, now), now + BURST_S)  # a clock that began anew must not lock anybody out
+    arrival = now if due <= now else min(due, now + BURST_S)  # a clock begun anew must not lock anybody out
     wait = arrival + amount * interval - now - BURST_S
     if wait > _TOLERANCE_S:
         left = _whole(now + BURST_S - arrival, interval)
         never = float("inf") if amount > rate else wait
         return due, Allowance(False, rate, left, never, arrival - now, account, what)
     due = arrival + amount * interval
-    left = _whole(now + BURST_S - due, interval)
+    left = int((now + BURST_S - due + _TOLERANCE_S) / interval)
     return due, Allowance(True, rate, left, 0.0, due - now, account, what)
 
 

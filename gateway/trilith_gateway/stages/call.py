@@ -5,9 +5,10 @@ Bytes pass through as they come. A stream's chunks are decoded only where usage 
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from json import JSONDecodeError
 from typing import Any
 
@@ -91,9 +92,14 @@ class Call:
         release = exchange.target
         if release.fallbacks or release.gate is not None:
             return self._ask_in_turn(exchange, release.fallbacks)
-        if exchange.head_until is None:
-            return self._asked(exchange, release.upstream, exchange.call)
-        return self._ask(exchange, release.upstream, exchange.call)
+        upstream = release.upstream
+        if exchange.head_until is not None:
+            return self._ask(exchange, upstream, exchange.call)
+        if type(upstream) is HttpUpstream and exchange.join is None:
+            begun = _begun(exchange, upstream, exchange.call)
+            if begun is not None:
+                return begun
+        return self._asked(exchange, upstream, exchange.call)
 
     async def _ask_in_turn(self, exchange: Exchange, others: Sequence[str]) -> None:
         """Ask the model, then its fallbacks one after the other while the answer is one they may better."""
@@ -134,36 +140,7 @@ class Call:
         except APIConnectionError as error:
             _torn(exchange, error.received)
             raise
-        exchange.reply = reply
-        exchange.first_byte_at = now = time.perf_counter()
-        exchange.waited_s = now - sent_at
-        if 300 <= reply.status < 400:  # it could lead anywhere, and is no answer to charge for
-            raise APIConnectionError("the upstream answered with a redirect, which is not followed")
-        given = reply.headers
-        headers = {name: value for name, value in given.items() if name in _PASSED_ON}
-        theirs = given.get("x-request-id") or given.get("request-id")  # the latter is Anthropic's
-        if theirs is not None and theirs != exchange.request_id:
-            headers["x-upstream-request-id"] = theirs
-        content_type = headers.get("content-type", "")
-        if reply.status < 400 and content_type.startswith("text/event-stream"):
-            if not (exchange.target.counts_stream_usage and exchange.operation.generates):
-                exchange.tally = Tally()
-            headers["cache-control"] = "no-cache"
-            headers["x-accel-buffering"] = "no"
-            exchange.answer = Answer(reply.status, headers, events=_watch(exchange, reply))
-            return
-        if exchange.operation.opaque and reply.status < 400:
-            exchange.answer = Answer(reply.status, headers, events=reply.chunks(), opaque=True)
-            return
-        body = reply.whole() if type(reply) is HttpReply else None
-        if body is None:
-            body = await _read_whole(exchange, reply)
-        exchange.waited_s = time.perf_counter() - sent_at
-        if reply.status < 400:
-            _read(exchange, reply, body)
-            if exchange.trace is not None and exchange.trace.content is not None:
-                exchange.trace.content.hear(body)
-        exchange.answer = Answer(reply.status, headers, body)
+        await _take(exchange, reply, sent_at)
 
     async def _join(self, exchange: Exchange, key: bytes, upstream: Upstream, call: UpstreamCall) -> Reply:
         """Listen to an identical call that is under way, or begin one that others may join.
@@ -191,6 +168,118 @@ class Call:
             exchange.cache = "miss"
         await ticket.head()
         return ticket
+
+
+class Begun:
+    """A call that is on its way. It can be awaited; who would rather not may `listen` to its reply."""
+
+    __slots__ = ("_call", "_exchange", "_sent_at", "_upstream", "noted", "reply")
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        upstream: HttpUpstream,
+        call: UpstreamCall,
+        reply: HttpReply,
+        sent_at: float,
+        noted: Attempt | None,
+    ) -> None:
+        self._exchange = exchange
+        self._upstream = upstream
+        self._call = call
+        self._sent_at = sent_at
+        self.reply = reply
+        self.noted = noted
+        """The try, for the request's spans."""
+
+    def take(self) -> bool | None:
+        """Set `exchange.answer` if the whole answer is there.
+
+        Returns:
+            Whether it is; None: not yet, and nobody need read it meanwhile. False: the rest must be awaited.
+        """
+        reply, exchange = self.reply, self._exchange
+        if reply.status < 200:
+            return False
+        if exchange.first_byte_at is None:
+            exchange.first_byte_at = time.perf_counter()
+        if reply.status < 400 and (exchange.operation.opaque or _streams(reply.headers)):
+            return False
+        if (body := reply.whole()) is None:
+            return None if reply.bounded else False
+        headers = _head(exchange, reply, self._sent_at)
+        if self.noted is not None:
+            self.noted.end(reply.status)
+        exchange.answer = _whole(exchange, reply, headers, body)
+        return True
+
+    def leave(self) -> None:
+        """Give the call up: the caller has gone."""
+        self.reply.abort()
+        if self.noted is not None:
+            self.noted.end(None, asyncio.CancelledError())
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._rest().__await__()
+
+    async def _rest(self) -> None:
+        exchange = self._exchange
+        try:
+            reply = await send(exchange, self._upstream, self._call, self)
+        except APIConnectionError as error:
+            _torn(exchange, error.received)
+            raise
+        await _take(exchange, reply, self._sent_at)
+
+
+async def _take(exchange: Exchange, reply: Reply, sent_at: float) -> None:
+    """Set `exchange.answer` from a reply whose head is there."""
+    headers = _head(exchange, reply, sent_at)
+    if reply.status < 400:
+        if _streams(headers):
+            if not (exchange.target.counts_stream_usage and exchange.operation.generates):
+                exchange.tally = Tally()
+            headers["cache-control"] = "no-cache"
+            headers["x-accel-buffering"] = "no"
+            exchange.answer = Answer(reply.status, headers, events=_watch(exchange, reply))
+            return
+        if exchange.operation.opaque:
+            exchange.answer = Answer(reply.status, headers, events=reply.chunks(), opaque=True)
+            return
+    body = reply.whole() if type(reply) is HttpReply else None
+    if body is None:
+        body = await _read_whole(exchange, reply)
+    exchange.waited_s = time.perf_counter() - sent_at
+    exchange.answer = _whole(exchange, reply, headers, body)
+
+
+def _head(exchange: Exchange, reply: Reply, sent_at: float) -> dict[str, str]:
+    """Take a reply's head; returns the headers that are passed on."""
+    exchange.reply = reply
+    now = time.perf_counter()
+    if exchange.first_byte_at is None:
+        exchange.first_byte_at = now
+    exchange.waited_s = now - sent_at
+    if 300 <= reply.status < 400:  # it could lead anywhere, and is no answer to charge for
+        raise APIConnectionError("the upstream answered with a redirect, which is not followed")
+    given = reply.headers
+    headers = {name: value for name, value in given.items() if name in _PASSED_ON}
+    theirs = given.get("x-request-id") or given.get("request-id")  # the latter is Anthropic's
+    if theirs is not None and theirs != exchange.request_id:
+        headers["x-upstream-request-id"] = theirs
+    return headers
+
+
+def _streams(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-type", "").startswith("text/event-stream")
+
+
+def _whole(exchange: Exchange, reply: Reply, headers: dict[str, str], body: bytes) -> Answer:
+    if reply.status < 400:
+        _read(exchange, reply, body)
+        if exchange.trace is not None and exchange.trace.content is not None:
+            exchange.trace.content.hear(body)
+    return Answer(reply.status, headers, body)
 
 
 async def _read_whole(exchange: Exchange, reply: Reply) -> bytes:
@@ -315,13 +404,40 @@ def _silent(choice: dict[str, Any]) -> bool:
     )
 
 
-async def send(exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> Reply:
-    """Send a call; once more if no answer came and that can do no harm. Replicas see to that themselves."""
+def _begun(exchange: Exchange, upstream: HttpUpstream, call: UpstreamCall) -> Begun | None:
+    """Send a call over a kept connection; None when there is none, and nothing was sent."""
+    sent_at = time.perf_counter()
+    noted = _begin(exchange, upstream, call, 0) if exchange.trace is not None else None
+    if (reply := upstream.begin(call)) is None:
+        if exchange.trace is not None:
+            exchange.trace.attempts.pop()
+        return None
+    return Begun(exchange, upstream, call, reply, sent_at, noted)
+
+
+async def send(
+    exchange: Exchange, upstream: Upstream, call: UpstreamCall, begun: Begun | None = None
+) -> Reply:
+    """Send a call; once more if no answer came and that can do no harm. Replicas see to that themselves.
+
+    Args:
+        exchange: The request.
+        upstream: Who is asked.
+        call: What is asked.
+        begun: The call, where it is on its way already.
+    """
     ends = time.perf_counter() + call.timeout_s
     for index in (0, 1):
-        noted = _begin(exchange, upstream, call, index) if exchange.trace is not None else None
+        first = None if index else begun
+        if first is not None:
+            noted = first.noted
+        else:
+            noted = _begin(exchange, upstream, call, index) if exchange.trace is not None else None
         try:
-            reply = await upstream.send(call)
+            if first is not None and type(upstream) is HttpUpstream:
+                reply: Reply = await upstream.follow(call, first.reply)
+            else:
+                reply = await upstream.send(call)
         except BaseException as error:
             if noted is not None:
                 noted.end(None, error)
@@ -406,7 +522,8 @@ async def _watch(exchange: Exchange, reply: Reply) -> AsyncIterator[bytes]:
             tally.add(block)
         if exchange.trace is not None:
             _describe(exchange, block)
-        if (at := block.find(b'"usage"')) >= 0:
+        # The word alone is found in half the time.
+        if (at := block.find(b"usage")) > 0 and (at := block.find(b'"usage"', at - 1)) >= 0:
             block = _without_usage(exchange, block, at, portions)
         if block:
             yield block

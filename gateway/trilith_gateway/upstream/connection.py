@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 import httptools
@@ -32,6 +33,7 @@ class HttpReply:
         "deadline",
         "headers",
         "idle_s",
+        "listener",
         "quiet_since",
         "status",
     )
@@ -50,6 +52,8 @@ class HttpReply:
         self._complete = False
         self._failure: APIError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self.listener: Callable[[], None] | None = None
+        """Called once, when something has happened; see `listen`."""
 
     def chunks(self) -> HttpReply:
         """Yield the body as it is read from the socket."""
@@ -92,6 +96,12 @@ class HttpReply:
             finally:
                 self._waiter = None
 
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called when something has happened: what waits so needs no task of its own."""
+        self.listener = listener
+        if self._connection is not None:
+            self.quiet_since = self._connection.loop.time()
+
     def whole(self) -> bytes | None:
         """Return the rest of the body if all of it is there, else None."""
         if not self._complete:
@@ -119,6 +129,7 @@ class HttpReply:
 
     def abort(self) -> None:
         """Give the answer up at once."""
+        self.listener = None
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abort()
@@ -132,9 +143,12 @@ class HttpReply:
 
     def wake(self) -> None:
         """Tell whoever waits."""
-        waiter = self._waiter
+        waiter, listener = self._waiter, self.listener
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+        if listener is not None:
+            self.listener = None
+            listener()
 
     def complete(self) -> None:
         """The body is whole."""
@@ -152,7 +166,12 @@ class HttpReply:
     @property
     def waiting(self) -> bool:
         """Whether somebody waits for the upstream."""
-        return self._waiter is not None
+        return self._waiter is not None or self.listener is not None
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it is still coming, and so little of it is here that nobody need read it now."""
+        return self._failure is None and self._connection is not None and self._size <= _HIGH_BYTES
 
     @property
     def untouched(self) -> bool:
@@ -288,8 +307,8 @@ class Connection(asyncio.Protocol):
         self._reply = None
         if self._paused:
             self.resume()
-        reply.complete()
         self.pool.give_back(self, keep=self._keep)
+        reply.complete()
 
     def eof_received(self) -> None:
         """Let the transport close itself."""

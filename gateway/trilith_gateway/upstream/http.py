@@ -179,29 +179,46 @@ class HttpUpstream:
         self._pool = Pool(*self.address, tls=tls, unix_socket=unix_socket)
 
     async def send(self, call: Call) -> HttpReply:
-        """Send one call; returns when the headers are there.
+        """Send one call; returns when the headers are there."""
+        reply = self.begin(call)
+        if reply is not None:
+            return await self.follow(call, reply)
+        deadline = asyncio.get_running_loop().time() + call.timeout_s
+        return await self._anew(call, deadline)
 
-        A kept connection that turns out to be closed, before a byte of an answer came, is replaced once. A
-        call that must not be repeated takes none that may be closed: it might have been acted upon.
+    def begin(self, call: Call) -> HttpReply | None:
+        """Send one call over a kept connection; None when there is none, and nothing was sent.
+
+        A call that must not be repeated takes none that may be closed: it might have been acted upon.
         """
         head = self._head("POST", call)
         now = asyncio.get_running_loop().time()
-        deadline = now + call.timeout_s
         connection = self._pool.idle() if call.repeatable else self._pool.fresh(now)
-        if connection is not None:
-            reply = connection.send(head, call.body, deadline=deadline, idle_s=_IDLE_S)
-            try:
-                await reply.head()
-                return reply
-            except ClosedEarly:  # the upstream had closed it while it was at rest
-                reply.abort()
-                if not call.repeatable:
-                    raise
-            except BaseException:
-                reply.abort()
+        if connection is None:
+            return None
+        return connection.send(head, call.body, deadline=now + call.timeout_s, idle_s=_IDLE_S)
+
+    async def follow(self, call: Call, reply: HttpReply) -> HttpReply:
+        """Return when the headers of the answer to a call that has begun are there.
+
+        A kept connection that turns out to be closed, before a byte of an answer came, is replaced once.
+        """
+        try:
+            await reply.head()
+            return reply
+        except ClosedEarly:  # the upstream had closed it while it was at rest
+            reply.abort()
+            if not call.repeatable:
                 raise
-            call = replace(call, timeout_s=deadline - asyncio.get_running_loop().time())
-        return await self._exchange(await self._pool.connect(call.timeout_s), head, call, deadline)
+        except BaseException:
+            reply.abort()
+            raise
+        left = reply.deadline - asyncio.get_running_loop().time()
+        return await self._anew(replace(call, timeout_s=left), reply.deadline)
+
+    async def _anew(self, call: Call, deadline: float) -> HttpReply:
+        connection = await self._pool.connect(call.timeout_s)
+        return await self._exchange(connection, self._head("POST", call), call, deadline)
 
     async def _exchange(self, connection: Connection, head: bytes, call: Call, deadline: float) -> HttpReply:
         reply = connection.send(head, call.body, deadline=deadline, idle_s=_IDLE_S)

@@ -12,41 +12,35 @@ and the part of `RequestResponseCycle` that it uses. tests/gateway/test_wire.py 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Awaitable
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from trilith.errors import APIError, APIStatusError
+from trilith.errors import APIStatusError
 from trilith_gateway import edge, sse
-from trilith_gateway.exchange import Exchange, too_large
 from trilith_gateway.front import Front
 from trilith_gateway.identifier import new_id
 from trilith_gateway.wire import route
+from trilith_gateway.wire.cycle import STATUS_LINES, ExchangeCycle
+from trilith_gateway.wire.head import KnownHead, known_head, small
 from trilith_gateway.wire.limit import WireLimits
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-_log = logging.getLogger(__name__)
-
-_HIGH_BYTES = 64 * 1024
+_SMALL_BYTES = 64 * 1024
 _LINGER_S = 2.0
 _OFFER = frozenset({b"connection", b"upgrade", b"http2-settings"})
-_STATUS_LINES = {
-    status: f"HTTP/1.1 {status} {HTTPStatus(status).phrase if status in list(HTTPStatus) else ''}\r\n"
-    for status in range(200, 600)
-}
 
 
-_ANSWER, _HEAD, _BODY, _REST, _GONE = range(5)
-"""What a connection waits for. Gone: nothing any more, what still comes is thrown away. (Members of an enum
-are looked up five times slower, and this is looked at ten times a request.)"""
+_ANSWER, _HEAD, _BODY, _REST, _GONE, _FRESH = range(6)
+"""What a connection waits for. Fresh: its first request. Gone: nothing any more, what still comes is thrown
+away. (Members of an enum are looked up five times slower, and this is looked at ten times a request.)"""
+
+_BETWEEN = (_REST, _FRESH)
 
 
 class WireProtocol(HttpToolsProtocol):
@@ -69,10 +63,17 @@ class WireProtocol(HttpToolsProtocol):
         self.front = front
         self.active: ExchangeCycle | None = None
         """The exchange that is being answered."""
+        self._known: KnownHead | None = None
+        self._heads = self._hits = 0
+        """How many heads were remembered, and how often one came again."""
+        self._due: ExchangeCycle | None = None
+        """The exchange that is to begin when all that has come is read, and its body, if that is small."""
+        self._left = 0
+        """What is still to come of the body of a request that the parser knows nothing of (bytes)."""
         self._limits = limits
         self.url = b""
         self._head_bytes = 0
-        self._phase = _HEAD
+        self._phase = _FRESH
         self._since = self.loop.time()
         self._unread_since: float | None = None
         """Since when the caller does not read what is written; None: it does."""
@@ -105,7 +106,13 @@ class WireProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came."""
-        if self._phase == _GONE:
+        phase = self._phase
+        if phase == _GONE:
+            return
+        if self._left:
+            self._fill(data)
+            return
+        if phase == _REST and self._known is not None and self._again(self._known, data):
             return
         try:
             self.parser.feed_data(data)
@@ -113,6 +120,61 @@ class WireProtocol(HttpToolsProtocol):
             self._decline(data[offer.args[0] :])
         except httptools.HttpParserError:
             self.refuse(400, "The request is not valid HTTP/1.1.")
+        due = self._due
+        if due is None:
+            return
+        if self._phase == _GONE:
+            self._due = None
+            return
+        if phase in _BETWEEN and self.cycle is due:
+            self._remember(due, data)
+        if not (due.more_body and due.small):
+            self._due = None
+            due.begin()
+
+    def _again(self, known: KnownHead, data: bytes) -> bool:
+        """Take a request whose head came before; False when it is not one, or more than one."""
+        if (found := known.read(data)) is None:
+            return False
+        start, length = found
+        left = length - (len(data) - start)
+        if left < 0 or (left and length > _SMALL_BYTES):
+            return False
+        self._hits += 1
+        self.url = known.url
+        self.cycle = cycle = ExchangeCycle(self, known.found, known.headers, keep_alive=True, chunked=True)
+        if left:
+            self._left, self._due = left, cycle
+            self._phase = _BODY
+            self._since = self.loop.time()
+            cycle.feed(data[start:])
+        else:
+            self._phase = _ANSWER
+            cycle.whole(data[start:])
+            cycle.begin()
+        return True
+
+    def _fill(self, data: bytes) -> None:
+        """Take more of the body of a request whose head came before."""
+        due, left = self._due, self._left
+        if due is None:
+            raise RuntimeError("no body is waited for")
+        due.feed(data[:left])
+        self._left = max(0, left - len(data))
+        if self._left:
+            return
+        self._due = None
+        self._phase = _ANSWER
+        due.end()
+        due.begin()
+        if len(data) > left:
+            self.data_received(data[left:])
+
+    def _remember(self, cycle: ExchangeCycle, data: bytes) -> None:
+        """Know the head again, unless this caller's are always others."""
+        if self._heads <= self._hits + 4 and cycle.keep_alive:
+            self._heads += 1
+            self._known = known_head(data, self.url, cycle.found, self.headers)
 
     def _decline(self, rest: bytes) -> None:
         """Decline the offer of another protocol by reading the request as what it is in this one.
@@ -140,9 +202,9 @@ class WireProtocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self._head_bytes = 0
-        if self._phase != _HEAD:
-            self._phase = _HEAD
+        if self._phase != _FRESH:
             self._since = self.loop.time()
+        self._phase = _HEAD
 
     def on_url(self, url: bytes) -> None:
         """Take (a part of) the target."""
@@ -183,9 +245,10 @@ class WireProtocol(HttpToolsProtocol):
         chunked = self.parser.get_http_version() != "1.0"
         keep_alive = chunked and self.parser.should_keep_alive()
         before = self.cycle
-        self.cycle = cycle = ExchangeCycle(self, found, keep_alive=keep_alive, chunked=chunked)
+        self.cycle = cycle = ExchangeCycle(self, found, None, keep_alive=keep_alive, chunked=chunked)
+        cycle.small = not self.expect_100_continue and small(self.headers, _SMALL_BYTES)
         if before is None or before.response_complete:
-            cycle.begin()
+            self._due = cycle  # begins when all that came is read: its body may be there
         else:  # a pipelined request waits for its turn
             self.flow.pause_reading()
             self.pipeline.appendleft((cast(Any, cycle), self.app))
@@ -221,7 +284,7 @@ class WireProtocol(HttpToolsProtocol):
     # From the answer.
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         if type(cycle) is ExchangeCycle:
-            cycle.begin()
+            cycle.begin_later()
         else:
             super()._start_asgi_task(cycle, app)
 
@@ -254,7 +317,7 @@ class WireProtocol(HttpToolsProtocol):
         elif phase == _REST and waited >= limits.keep_alive_s and self.transport.get_write_buffer_size():
             self.transport.abort()  # what it has not read in all that time would keep the connection
         elif (phase == _REST and waited >= limits.keep_alive_s) or (
-            phase == _HEAD and not self.url and waited >= limits.head_s
+            phase == _FRESH and waited >= limits.head_s
         ):
             self.transport.close()
         elif phase == _HEAD and waited >= limits.head_s:
@@ -267,6 +330,12 @@ class WireProtocol(HttpToolsProtocol):
     def refuse(self, status: int, message: str) -> None:
         """Answer a request that cannot be read, and close: what follows cannot be trusted."""
         if self._phase == _GONE:
+            return
+        due, self._due = self._due, None
+        if due is not None and not due.more_body:  # as it would have been, had the rest come a little later
+            due.begin()
+        if self.transport.is_closing():
+            self._phase = _GONE
             return
         cycle = self.cycle
         if self.active is not None and self.active.response_started:
@@ -283,7 +352,7 @@ class WireProtocol(HttpToolsProtocol):
         self.pipeline.clear()
         error = APIStatusError(message, status_code=status, code="bad_request", type="invalid_request_error")
         body = sse.dump(edge.told(self.url.decode("latin-1"), error))
-        head = f"{_STATUS_LINES[status]}content-type: application/json\r\nconnection: close\r\n"
+        head = f"{STATUS_LINES[status]}content-type: application/json\r\nconnection: close\r\n"
         head += f"x-request-id: {new_id(time.time_ns())}\r\ncontent-length: {len(body)}\r\n\r\n"
         self.transport.write(head.encode() + body)
         self.linger()
@@ -297,191 +366,3 @@ class WireProtocol(HttpToolsProtocol):
             self.transport.write_eof()
         else:
             self.transport.close()
-
-
-class ExchangeCycle:
-    """One request and its answer: what uvicorn calls a cycle, and what the pipeline calls an outlet."""
-
-    __slots__ = (
-        "_begun",
-        "_chunked",
-        "_expects",
-        "_exchange_headers",
-        "_found",
-        "_limit",
-        "_parts",
-        "_protocol",
-        "_size",
-        "_task",
-        "_waiter",
-        "body",
-        "disconnected",
-        "keep_alive",
-        "message_event",
-        "more_body",
-        "response_complete",
-        "response_started",
-    )
-
-    def __init__(
-        self, protocol: WireProtocol, found: route.Found, *, keep_alive: bool, chunked: bool
-    ) -> None:
-        self._protocol = protocol
-        self._found = found
-        self._exchange_headers = protocol.headers
-        self._expects = protocol.expect_100_continue
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._limit: int | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._begun = False
-        self.message_event = _SILENT
-        self.keep_alive = keep_alive
-        self._chunked = chunked
-        self.more_body = True
-        self.disconnected = False
-        self.response_started = False
-        self.response_complete = False
-
-    def begin(self) -> None:
-        """Start the work."""
-        protocol = self._protocol
-        protocol.active = self
-        self._task = task = protocol.loop.create_task(self._run())
-        protocol.tasks.add(task)
-
-    async def _run(self) -> None:
-        self._begun = True
-        protocol = self._protocol
-        api, path, model = self._found
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._exchange_headers}
-        exchange = Exchange(api, path, headers, self._read, model)
-        try:
-            await protocol.front.run(exchange, self)
-        except asyncio.CancelledError:
-            if not self.disconnected:
-                protocol.transport.abort()
-        except APIError:  # within an answer that has no place for the word
-            protocol.transport.abort()
-        except Exception:
-            _log.exception("request %s could not be finished", exchange.id)
-            protocol.transport.abort()
-        finally:
-            if self._task is not None:
-                protocol.tasks.discard(self._task)
-
-    def leave(self) -> None:
-        """The caller has gone: stop the work."""
-        self.disconnected = True
-        if self._task is not None:
-            self._task.cancel()
-            if not self._begun:  # and so never will
-                self._protocol.tasks.discard(self._task)
-
-    # The body.
-    def feed(self, data: bytes) -> None:
-        """Take a part of the body."""
-        if self.response_complete:
-            return
-        self._parts.append(data)
-        self._size += len(data)
-        limit = self._limit
-        if limit is not None and self._size > limit:
-            self._wake()
-        elif limit is None and self._size > _HIGH_BYTES:
-            self._protocol.flow.pause_reading()
-
-    def end(self) -> None:
-        """The body is whole."""
-        self.more_body = False
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _read(self, most_bytes: int) -> bytes | Awaitable[bytes]:
-        if self._size > most_bytes:
-            raise too_large(most_bytes)
-        if not self.more_body:
-            return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        return self._receive(most_bytes)
-
-    async def _receive(self, most_bytes: int) -> bytes:
-        self._limit = most_bytes
-        if self._expects:
-            self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._protocol.flow.resume_reading()
-        self._waiter = self._protocol.loop.create_future()
-        await self._waiter
-        if self._size > most_bytes:
-            raise too_large(most_bytes)
-        return b"".join(self._parts)
-
-    # The answer.
-    def send(self, status: int, headers: dict[str, str], body: bytes) -> Awaitable[None] | None:
-        """Send a whole answer."""
-        head = self._head(status, headers, f"content-length: {len(body)}\r\n")
-        if not self.disconnected:
-            self._protocol.transport.write(head + body)
-            if self._protocol.flow.write_paused:  # the next request waits until this answer is read
-                return self._drained()
-        self._done()
-        return None
-
-    async def _drained(self) -> None:
-        await self._protocol.flow.drain()
-        self._done()
-
-    def start(self, status: int, headers: dict[str, str]) -> Awaitable[None] | None:
-        """Send the head of a stream."""
-        framing = "transfer-encoding: chunked\r\n" if self._chunked else ""  # 1.0: until the connection's end
-        self._protocol.transport.write(self._head(status, headers, framing))
-        return None
-
-    def write(self, data: bytes) -> Awaitable[None] | None:
-        """Send a part of a stream."""
-        self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
-        flow = self._protocol.flow
-        return flow.drain() if flow.write_paused else None
-
-    def finish(self) -> Awaitable[None] | None:
-        """End a stream."""
-        if self._chunked:
-            self._protocol.transport.write(b"0\r\n\r\n")
-        self._done()
-        return None
-
-    def _head(self, status: int, headers: dict[str, str], framing: str) -> bytes:
-        self.response_started = True
-        if self.more_body:  # what is left of the request is not read
-            self.keep_alive = False
-        lines = [_STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n"]
-        lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
-        if framing:
-            lines.append(framing)
-        lines.append("\r\n" if self.keep_alive else "connection: close\r\n\r\n")
-        text = "".join(lines)
-        ends = len(lines) + (not self.keep_alive)
-        if text.count("\n") != ends or text.count("\r") != ends:
-            raise ValueError("a header of the answer holds a line end")
-        return text.encode("latin-1", "replace")
-
-    def _done(self) -> None:
-        self.response_complete = True
-        if self.more_body:
-            self._protocol.linger()
-        elif not self.keep_alive:
-            self._protocol.transport.close()
-        self._protocol.on_response_complete()
-
-
-class _Silent:
-    """Stands in for the event that uvicorn sets on a cycle; nobody waits for it here."""
-
-    def set(self) -> None:
-        """Do nothing."""
-
-
-_SILENT = _Silent()
