@@ -137,8 +137,8 @@ def tokens_of_images(body: Body, each: int) -> Usage:
 
 def tokens_of_speech(body: Body, each: int) -> Usage:
     """Return the most that a text and its sound come to where they are priced by the token."""
-    size = len(body["input"].encode("utf-8", "replace")) + len(str(body.get("instructions", "")).encode())
-    return Usage(size, len(body["input"]) * _TOKENS_A_CHARACTER, requests=0)
+    words = f"{body['input']}{body.get('instructions', '')}"
+    return Usage(len(words.encode("utf-8", "replace")), len(body["input"]) * _TOKENS_A_CHARACTER, requests=0)
 
 
 def tokens_of_recording(body: Body, each: int) -> Usage:

@@ -145,7 +145,7 @@ class Tally:
             return
         self._bytes += len(block)
         self._lines += block.count(b"\n")  # a third of what it costs to look for events
-        if self._lines < 8 or not self._sample:  # the first event seldom holds text
+        if self._lines < 8 or len(self._sample) < 2:  # the first event seldom holds text
             self._sample = block
 
     def tokens(self) -> int:

@@ -287,3 +287,16 @@ def test_a_rerank_that_tells_no_usage_is_estimated_with_its_query_for_every_docu
     assert fits(gateway, "/v1/rerank", 10**12, json=asked)
     (row,) = [row for row in gateway.ledger() if row["rule"] == "estimate"]
     assert 20 * 1500 // 3 <= row["input_tokens"] <= 21 * 1600 // 3
+
+
+def test_speech_that_is_priced_by_the_token_counts_as_it_was_reserved(start_gateway: StartGateway) -> None:
+    gateway = start_gateway({"voice": TellingUpstream({})}, voice={"kind": "audio", **TOKENS})
+    asked = {"model": "voice", "input": "häy", "voice": "x"}
+    most = 4 * 5 * IN + 3 * 8 * 40 * IN
+    assert not fits(gateway, "/v1/audio/speech", most - 1, json=asked)
+    token = gateway.mint(budget_pico_usd=2 * most - 1)
+    with gateway.client(token=token) as client:
+        statuses = [client.post("/v1/audio/speech", json=asked).status_code for _ in range(2)]
+    assert statuses == [200, 429]
+    (row,) = gateway.ledger()
+    assert (row["rule"], row["amount_pico_usd"], row["characters"]) == ("unpriced", None, 3)
