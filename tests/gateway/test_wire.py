@@ -19,6 +19,7 @@ OPEN_ROUTES = {
     "/health",
     "/healthz",
     "/livez",
+    "/ping",
     "/readyz",
     "/metrics",
     "/v2/health/live",
