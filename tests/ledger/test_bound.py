@@ -77,7 +77,7 @@ def test_what_is_only_referred_to_is_seen(body: dict[str, Any], found: tuple[int
         ),
         (
             "/v1/responses",
-            {"input": "x", "prompt": {"id": "pmpt_1"}, "max_output_tokens": 5},
+            {"input": "x", "conversation": "conv_1", "max_output_tokens": 5},
             (1500, 5),
         ),
         (
