@@ -14,8 +14,9 @@ import time
 import orjson
 
 from trilith.money import NS_PER_HOUR, Meter, Price, UnpricedUsage, cost
-from trilith.seams import Tried
+from trilith.seams import Decision, Tried
 from trilith.types import NO_PARTICULARS, Usage
+from trilith_gateway import decision
 from trilith_gateway.exchange import Exchange
 from trilith_gateway.release import Release
 from trilith_gateway.rule import Rule, Try
@@ -192,9 +193,20 @@ def row(exchange: Exchange, now: float, usage: Usage, *, estimated: bool, tried:
         found["asked"] = exchange.model
     if exchange.saved_pico_usd:
         found["saved_pico_usd"] = exchange.saved_pico_usd
+    if exchange.upstream:
+        found["upstream"] = exchange.upstream
+    if tried is None and (exchange.trail or exchange.cache is not None):
+        found["decided"] = decision.written(_decided(exchange))
     if exchange.tries is not None:
         found |= _numbered(exchange, exchange.tries, tried)
     return found
+
+
+def _decided(exchange: Exchange) -> list[Decision]:
+    if (word := exchange.cache) is None:
+        return exchange.trail
+    told = ("cache", word, round(exchange.cache_age_s)) if exchange.recalled else ("cache", word)
+    return [*exchange.trail, told]
 
 
 def particulars(usage: Usage) -> Record:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trilith.errors import APIStatusError, InternalServerError, NotFoundError
-from trilith.seams import Call, Reply
+from trilith.seams import Call, Decision, Reply
 from trilith.types import Kind, Usage
 from trilith_gateway.api import OPERATIONS, Api, Operation
 from trilith_gateway.identifier import new_id
@@ -104,6 +104,7 @@ class Exchange:
         "trail",
         "tries",
         "until",
+        "upstream",
         "usage",
         "usage_wanted",
         "version",
@@ -206,8 +207,10 @@ class Exchange:
         """`time.perf_counter()` by which the answer must be whole; None: the gateway's own limit counts."""
         self.head_until: float | None = None
         """By which its head must be there, or without a stream all of it; None: as `until`."""
-        self.trail: list[str] = []
-        """What was decided on the way, for `trilith explain`: names and reasons, never content."""
+        self.trail: list[Decision] = []
+        """What was decided on the way, for `trilith explain` (`decision` has the words)."""
+        self.upstream = ""
+        """Who was asked last: a replica's name, or where the release's only upstream is."""
         self.cascaded: str | None = None
         """The step of a cascade whose answer goes out."""
         self.reply: Reply | None = None

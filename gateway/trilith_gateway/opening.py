@@ -97,6 +97,7 @@ def _release(settings: Settings, name: str, upstream: Upstream) -> Release:
         policy_digest=digest(settings.policies[model.policy].model_dump()) if model.policy else "",
         protocol=_protocol(model, place),
         context_tokens=_window(settings, model),
+        place=_place(model),
     )
     if model.price is None or model.price.batch_factor is None:
         return made
@@ -108,6 +109,18 @@ def _protocol(model: ModelSettings, place: UpstreamSettings | None) -> str:
     if isinstance(model, RagModel) or (place is not None and place.provider is not None):
         return "chat"
     return place.protocol if place is not None else "openai"
+
+
+def _place(model: ModelSettings) -> str:
+    """Return where a model's only upstream is, as ledger and `trilith explain` name it."""
+    if isinstance(model, ServedModel):
+        return "" if model.replicas else _placed(model.upstream)
+    place = model.upstream if isinstance(model, PredictorModel) else None
+    return without_userinfo(place.url) if place is not None and place.url is not None else ""
+
+
+def _placed(place: UpstreamSettings) -> str:
+    return without_userinfo(place.url or place.engine or place.provider or "")
 
 
 def _window(settings: Settings, model: ModelSettings) -> int | None:
@@ -151,7 +164,7 @@ def _policy(routing: RoutingSettings) -> policy.Choose:
         case "least_outstanding":
             return policy.least_outstanding
         case "prefix":
-            return policy.prefix(rng)
+            return policy.Prefix(rng)
         case "cost":
             return policy.cheapest(routing.cost_wait_s)
     return policy.power_of_two(rng)
@@ -211,7 +224,7 @@ class _Opener:
             )
 
         own_name = _upstream_model(name, model.upstream)
-        add(without_userinfo(model.upstream.url or model.upstream.engine or name), first, model.upstream)
+        add(_placed(model.upstream) or name, first, model.upstream)
         for place in model.replicas:
             key = place.api_key.get_secret_value() if place.api_key else None
             upstream: Upstream = HttpUpstream(place.url, api_key=key, scheme=scheme)
@@ -221,6 +234,7 @@ class _Opener:
         return RoutedUpstream(
             endpoints,
             _policy(routing),
+            why=routing.policy,
             limits=Limits(
                 routing.attempts, routing.retry_share, routing.hedge_share, routing.attempt_timeout_s
             ),
@@ -271,6 +285,7 @@ class _Opener:
                 top_k=model.top_k,
                 max_output_tokens=model.max_output_tokens,
                 provider_name=_provider(place.upstream),
+                place=_place(place),
                 tracer=self._tracer,
             )
 

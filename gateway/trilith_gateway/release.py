@@ -47,6 +47,9 @@ class Release:
     context_tokens: int | None = None
     """The model's window, where it is known."""
 
+    place: str = ""
+    """Where its only upstream is, by address, engine or provider; empty where it is in this process, or
+    several."""
     tries_again: bool = False
     """The upstream is several, and may ask more than one of them for the same answer."""
     fallbacks: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ from opentelemetry.trace import (
 from opentelemetry.util.types import AttributeValue
 
 from trilith.telemetry import SCOPE, names
+from trilith_gateway import decision
 from trilith_gateway.api import Api
 from trilith_gateway.content import Content
 from trilith_gateway.exchange import Exchange
@@ -127,7 +128,7 @@ def _attributes(exchange: Exchange) -> dict[str, AttributeValue]:
             names.RELEASE_KIND: release.kind.value,
         }
     if exchange.trail:
-        found[names.DECISIONS] = list(exchange.trail)
+        found[names.DECISIONS] = [decision.words(fact) for fact in exchange.trail]
     if exchange.rule is not None:
         found[names.COST_RULE] = exchange.rule.value
     if exchange.amount is not None:

@@ -21,6 +21,8 @@ class ProcessReply:
     ) -> None:
         self.status = status
         self.headers: Mapping[str, str] = {"content-type": content_type}
+        self.upstream = ""
+        """Which replica of another model was asked on the way."""
         self._parts = parts
         self._close = close
 

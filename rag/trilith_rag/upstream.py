@@ -66,6 +66,7 @@ class RagUpstream:
         top_k: int,
         max_output_tokens: int,
         provider_name: str,
+        place: str = "",
         tracer: Tracer | None = None,
     ) -> None:
         self._model = model
@@ -75,6 +76,7 @@ class RagUpstream:
         self._top_k = top_k
         self._max_output_tokens = max_output_tokens
         self._provider = provider_name
+        self._place = place
         self._tracer = tracer
 
     async def send(self, call: Call) -> Reply:
@@ -110,9 +112,12 @@ class RagUpstream:
             if reply.status >= 400:
                 return reply
             if not asked.streamed:
-                return await self._whole(reply, prompt, attributor, current)
-        streamed = self._stream(reply, prompt, attributor)
-        return ProcessReply(200, streamed, "text/event-stream", reply.aclose)
+                made = await self._whole(reply, prompt, attributor, current)
+            else:
+                streamed = self._stream(reply, prompt, attributor)
+                made = ProcessReply(200, streamed, "text/event-stream", reply.aclose)
+        made.upstream = getattr(reply, "upstream", "") or self._place
+        return made
 
     async def ready(self) -> bool:
         """Say whether the generator is."""

@@ -104,6 +104,8 @@ class APIConnectionError(APIError):
         """Whether the other side may have acted upon the call; False when there was no connection to it."""
         self.received = b""
         """What had come of a whole answer when the connection broke; what was used may stand in it."""
+        self.upstream = ""
+        """Which replica it was, where an upstream is several."""
 
 
 class APITimeoutError(APIConnectionError):

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from trilith.types import Chunk, Finding, Hit, RegisteredModel
+
+Decision: TypeAlias = tuple[object, ...]
+"""What was decided on a request's way: what it is, then names, reasons and numbers, never content."""
 
 
 class Shield(Protocol):
@@ -76,8 +79,9 @@ class Call:
     """Only replicas that have this tag may answer; None: all may."""
     repeatable: bool = True
     """Whether it may be sent once more although the first try may have been acted upon."""
-    trail: list[str] | None = None
-    """Where an upstream that tries more than once says what it tried: names and causes, never content."""
+    trail: list[Decision] | None = None
+    """Where an upstream that is several says whom it asked and what it tried: names and causes, never
+    content."""
 
 
 class Reply(Protocol):

@@ -229,7 +229,7 @@ def test_case_05_every_try_is_a_row_and_the_platform_pays_for_its_own(start_gate
     assert seen == [
         ("attempt", "r0", "failed", 0),
         ("attempt", "r1", "usage", 500),
-        ("usage", "", "usage", 200),
+        ("usage", "r2", "usage", 200),
     ]
     assert [row["amount_pico_usd"] for row in (first, second, last)] == [0, *[10 * IN + 5 * OUT] * 2]
     assert [row["team"] for row in (first, second, last)] == ["platform", "platform", "test"]

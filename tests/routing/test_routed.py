@@ -185,7 +185,7 @@ def test_the_prefix_policy_never_goes_over_its_bound(
     count: int, keys: list[bytes], rng: random.Random
 ) -> None:
     endpoints = [Endpoint(str(at), MemoryUpstream()) for at in range(count)]
-    choose = policy.prefix(rng, bound=1.25)
+    choose = policy.Prefix(rng, bound=1.25)
     for total, key in enumerate(keys, 1):
         choose(endpoints, key).outstanding += 1
         assert max(e.outstanding for e in endpoints) <= -(-1.25 * total // count)
@@ -193,7 +193,7 @@ def test_the_prefix_policy_never_goes_over_its_bound(
 
 def test_the_same_beginning_goes_to_the_same_replica_and_few_move_when_one_leaves() -> None:
     endpoints = [Endpoint(str(at), MemoryUpstream()) for at in range(5)]
-    choose = policy.prefix(random.Random(1))
+    choose = policy.Prefix(random.Random(1))
     keys = [f"conversation {n}".encode() for n in range(400)]
     before = {key: choose(endpoints, key).name for key in keys}
     assert before == {key: choose(endpoints, key).name for key in keys}

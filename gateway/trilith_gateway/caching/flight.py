@@ -82,6 +82,11 @@ class Ticket:
         """Lower-case names."""
         return self._reply.headers
 
+    @property
+    def upstream(self) -> str:
+        """Which replica answers; empty where there is only one."""
+        return getattr(self._flight.reply, "upstream", "")
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body from its beginning.
 

@@ -1,4 +1,7 @@
-"""`trilith explain REQUEST_ID`: who asked, what answered and why, what it used and what it cost."""
+"""`trilith explain REQUEST_ID`: who asked, what answered and why, what it used and what it cost.
+
+All of it stands in the ledger; spans, where they are stored, add how long each part took.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from trilith.errors import DataError
 from trilith.money import format_usd
 from trilith.settings.schema import Settings
 from trilith.telemetry import names
-from trilith_gateway import tracing
+from trilith_gateway import decision, tracing
 from trilith_gateway.commands.option import add_settings, read_settings
 from trilith_gateway.commands.traces import Node, load
 from trilith_gateway.store.opening import open_connection
@@ -62,7 +65,7 @@ def explain(settings: Settings, id: str) -> dict[str, Any]:
         charges = [
             dict(row)
             for row in connection.execute(
-                "select * from ledger where request_id = ? or id = ? order by at", (id, id)
+                "select * from ledger where request_id = ? or id = ? order by at, attempt", (id, id)
             )
         ]
         keys = {row["id"]: row["name"] for row in connection.execute("select id, name from keys")}
@@ -72,6 +75,9 @@ def explain(settings: Settings, id: str) -> dict[str, Any]:
         ]
     for charge in charges:
         charge["key_name"] = keys.get(charge["key_id"], "-")
+        charge["decided"] = [
+            {"fact": fact, "words": decision.words(fact)} for fact in decision.read(charge["decided"])
+        ]
     steps = _steps(settings.home, id)
     if not charges and not steps:
         raise DataError(
@@ -116,8 +122,9 @@ def _text(found: dict[str, Any]) -> str:
     for entry in found["audit"]:
         kinds = ", ".join(f"{count} {kind}" for kind, count in entry.get("entities", {}).items())
         lines.append(f"  policy    {entry.get('policy', '-')}: {entry['event']} ({kinds or 'nothing found'})")
-    for step in found["steps"]:
-        lines += [f"  decided   {why}" for why in step["attributes"].get(names.DECISIONS, ())]
+    if not any(charge["decided"] for charge in found["charges"]):  # refused at the door, or of an old release
+        for step in found["steps"]:
+            lines += [f"  decided   {why}" for why in step["attributes"].get(names.DECISIONS, ())]
     for step in found["steps"]:
         told = step["attributes"]
         state = told.get(names.ERROR_TYPE) or told.get(names.HTTP_STATUS, "")
@@ -147,12 +154,24 @@ def _charge(charge: dict[str, Any]) -> list[str]:
         + (f" of {charge['org']}" if charge["org"] else ""),
         f"  model     {charge['model']} ({charge['kind']}), release {charge['release']}"
         + (f", for {charge['asked']}" if charge["asked"] else ""),
+        *_upstream(charge),
         *_budget(charge),
+        *(f"  decided   {one['words']}" for one in charge["decided"]),
         f"  used      {used or 'nothing'}",
         f"  cost      {'unknown' if amount is None else format_usd(amount) + ' USD'} at price "
         f"{charge['price'] or '-'}, rule {charge['rule']}: {_RULES.get(charge['rule'], '')}",
         f"  took      {times}",
     ]
+
+
+def _upstream(charge: dict[str, Any]) -> list[str]:
+    if charge["upstream"]:
+        return [f"  upstream  {charge['upstream']}"]
+    if charge["rule"] == "cached":
+        return ["  upstream  none: it was answered from what is kept, or with another's call"]
+    if charge["rule"] == "failed":
+        return []
+    return ["  upstream  in the gateway's own process"]
 
 
 def _budget(charge: dict[str, Any]) -> list[str]:

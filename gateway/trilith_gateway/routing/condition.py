@@ -32,16 +32,14 @@ def routed(
                 continue
             if route.replicas is not None:
                 exchange.tag = route.replicas
-                exchange.trail.append(
-                    f"route {number} of {release.model}: replicas with the tag {route.replicas}"
-                )
+                exchange.trail.append(("tag", number, release.model, route.replicas))
                 return release
             other = find(route.model or "")
             if other is None or not exchange.caller.allows(other.model):
                 continue
             if other.kind not in exchange.operation.kinds:
                 continue
-            exchange.trail.append(f"route {number} of {release.model}: to {other.model}")
+            exchange.trail.append(("route", number, release.model, other.model))
             release = other
             break
         else:

@@ -102,6 +102,17 @@ class Endpoint:
         """Say whether nothing speaks against it but perhaps its breaker."""
         return self.healthy and now >= self.ejected_until
 
+    def away(self, now: float) -> str:
+        """Say why it may not, or had better not, be asked; empty when nothing speaks against it."""
+        breaker = self.breaker
+        if not breaker.allows(now):
+            if breaker.failures < breaker.failures_to_open:
+                return "asked to be left alone"
+            return "circuit open" if now < breaker.open_until else "circuit open, being tried"
+        if now < self.ejected_until:
+            return "ejected"
+        return "" if self.healthy else "unwell"
+
     def observe(self, seconds: float, now: float) -> None:
         """Take one time to head."""
         if seconds >= self.latency_s or not self.heard_at:

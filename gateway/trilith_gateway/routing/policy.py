@@ -48,34 +48,42 @@ def power_of_two(rng: random.Random) -> Choose:
     return choose
 
 
-def prefix(rng: random.Random, *, bound: float = 1.25) -> Choose:
+class Prefix:
     """The replica that has seen this beginning before, unless it is busier than `bound` times the average.
 
     Consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam 2018). The same beginning of a
     conversation, or the same retrieved documents, then finds its keys and values in the engine's cache.
     """
-    otherwise = power_of_two(rng)
-    rings: dict[tuple[str, ...], tuple[list[int], list[Endpoint]]] = {}
 
-    def choose(endpoints: Sequence[Endpoint], affinity: bytes | None) -> Endpoint:
+    def __init__(self, rng: random.Random, *, bound: float = 1.25) -> None:
+        self._bound = bound
+        self._otherwise = power_of_two(rng)
+        self._rings: dict[tuple[str, ...], tuple[list[int], list[Endpoint]]] = {}
+        self.why = "prefix"
+        """How the last choice came about: `prefix`, `prefix-full` (its owner is too busy), `prefix-none`."""
+
+    def __call__(self, endpoints: Sequence[Endpoint], affinity: bytes | None) -> Endpoint:
+        """Choose."""
         if affinity is None or len(endpoints) == 1:
-            return otherwise(endpoints, affinity)
+            self.why = "prefix-none"
+            return self._otherwise(endpoints, affinity)
         names = tuple(endpoint.name for endpoint in endpoints)
-        if names not in rings:
-            if len(rings) > 64:
-                rings.clear()
-            rings[names] = _ring(endpoints)
-        hashes, owners = rings[names]
+        if names not in self._rings:
+            if len(self._rings) > 64:
+                self._rings.clear()
+            self._rings[names] = _ring(endpoints)
+        hashes, owners = self._rings[names]
         total = sum(endpoint.outstanding for endpoint in endpoints) + 1
         weights = sum(endpoint.weight for endpoint in endpoints)
         at = bisect_left(hashes, _hash(affinity))
+        first = owners[at % len(owners)]
         for step in range(len(owners)):
             owner = owners[(at + step) % len(owners)]
-            if owner.outstanding + 1 <= math.ceil(bound * total * owner.weight / weights):
+            if owner.outstanding + 1 <= math.ceil(self._bound * total * owner.weight / weights):
+                self.why = "prefix" if owner is first else "prefix-full"
                 return owner
-        return otherwise(endpoints, affinity)
-
-    return choose
+        self.why = "prefix-full"
+        return self._otherwise(endpoints, affinity)
 
 
 def cheapest(wait_s: float) -> Choose:

@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from trilith.errors import APIConnectionError, APIError, APITimeoutError, InternalServerError
-from trilith.seams import Call, Reply, Tried
+from trilith.seams import Call, Decision, Reply, Tried
 from trilith_gateway.deadline import within
 from trilith_gateway.routing import cause, health, pressure
 from trilith_gateway.routing.cause import Again
 from trilith_gateway.routing.endpoint import Endpoint
 from trilith_gateway.routing.health import Check
 from trilith_gateway.routing.outlier import Ejection, Outliers
-from trilith_gateway.routing.policy import Choose
+from trilith_gateway.routing.policy import Choose, Prefix
 
 _SEEN = 200
 _REST_S = 0.1
@@ -84,6 +84,7 @@ class RoutedUpstream:
         endpoints: Sequence[Endpoint],
         choose: Choose,
         *,
+        why: str = "",
         limits: Limits = Limits(),
         clock: Callable[[], float] | None = None,
         rng: random.Random | None = None,
@@ -96,6 +97,7 @@ class RoutedUpstream:
         Args:
             endpoints: At least one.
             choose: The policy.
+            why: Its name, for those who ask later why a replica was chosen.
             limits: How much is tried.
             clock: Seconds, monotonic; the running loop's when None.
             rng: For jitter; seeded in tests.
@@ -105,6 +107,7 @@ class RoutedUpstream:
         """
         self.endpoints = tuple(endpoints)
         self._choose = choose
+        self._why = why
         self._limits = limits
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._rng = rng or random.Random()
@@ -143,6 +146,8 @@ class RoutedUpstream:
             except APIConnectionError as error:
                 outcome, again = error, cause.after_error(error, repeatable=call.repeatable)
             if again is Again.NOWHERE or not self._once_more(call, tried, again):
+                if isinstance(outcome, APIConnectionError):
+                    outcome.upstream = outcome.upstream or endpoint.name
                 return _given(outcome, final=len(tried) > 1)
             _note(call, endpoint, outcome)
             if isinstance(outcome, APIConnectionError):
@@ -166,8 +171,36 @@ class RoutedUpstream:
     def _next(self, call: Call, tried: Sequence[Endpoint]) -> Endpoint:
         may = self._may(call)
         if not may:
+            if call.trail is not None:
+                call.trail.append(("replica", "", self._why, 0, self._out(call, tried, may)))
             raise self._none(call)
-        return self._choose([endpoint for endpoint in may if endpoint not in tried] or may, call.affinity)
+        asked = [endpoint for endpoint in may if endpoint not in tried] or may
+        chosen = self._choose(asked, call.affinity)
+        if call.trail is not None:
+            call.trail.append(self._chosen(call, tried, asked, chosen))
+        return chosen
+
+    def _chosen(
+        self, call: Call, tried: Sequence[Endpoint], asked: Sequence[Endpoint], chosen: Endpoint
+    ) -> Decision:
+        choose = self._choose
+        why = choose.why if type(choose) is Prefix else self._why
+        out = () if len(asked) == len(self.endpoints) else self._out(call, tried, asked)
+        return ("replica", chosen.name, why, len(asked), out)
+
+    def _out(
+        self, call: Call, tried: Sequence[Endpoint], asked: Sequence[Endpoint]
+    ) -> tuple[tuple[str, str], ...]:
+        """Return those that were not considered, with the reason: eight at most."""
+        now, meant = self._clock(), self._meant(call)
+        out = [endpoint for endpoint in self.endpoints if endpoint not in asked]
+        return tuple(
+            (
+                endpoint.name,
+                "not tagged" if endpoint not in meant else endpoint.away(now) or "tried already",
+            )
+            for endpoint in out[:8]
+        )
 
     def _may(self, call: Call) -> list[Endpoint]:
         """Return those that may be asked; when every one of them is unwell, that is no reason to ask none."""
@@ -209,10 +242,12 @@ class RoutedUpstream:
                 other = self._next(call, tried)
                 tried.append(other)
                 if call.trail is not None:
-                    call.trail.append(f"hedge: {endpoint.name} takes long, {other.name} is asked as well")
+                    call.trail.append(("hedge", endpoint.name, other.name))
                 hedge = self._ask(other, within(call, call.timeout_s - after))
                 tasks.add(asyncio.create_task(hedge, name=other.name))
             chosen = await _first_good(tasks)
+            if len(tasks) > 1 and call.trail is not None:
+                call.trail.append(("hedged", getattr(chosen, "upstream", "")))
             return chosen
         finally:
             for task in tasks:
@@ -243,7 +278,7 @@ class RoutedUpstream:
         reply: Reply | None = None
         try:
             reply = await self._limited(endpoint, call)
-            whole = reply if _streams(reply) else await _read(reply)
+            whole = reply if _streams(reply) else await _read(reply, endpoint.name)
         except APIConnectionError as error:
             endpoint.outstanding -= 1
             if isinstance(error, APITimeoutError) and self._clock() - began < _PATIENCE_S:
@@ -368,14 +403,14 @@ def _final(error: APIError) -> APIError:
 def _note(call: Call, endpoint: Endpoint, outcome: Reply | APIConnectionError) -> None:
     if call.trail is not None:
         said = outcome.message if isinstance(outcome, APIConnectionError) else f"status {outcome.status}"
-        call.trail.append(f"retry: {endpoint.name} did not answer ({said})")
+        call.trail.append(("retry", endpoint.name, said))
 
 
 def _streams(reply: Reply) -> bool:
     return reply.headers.get("content-type", "").startswith("text/event-stream")
 
 
-async def _read(reply: Reply) -> Reply:
+async def _read(reply: Reply, name: str) -> _Whole:
     parts: list[bytes] = []
     try:
         async for part in reply.chunks():
@@ -386,17 +421,18 @@ async def _read(reply: Reply) -> Reply:
         raise
     finally:
         await reply.aclose()
-    return _Whole(reply.status, reply.headers, parts[0] if len(parts) == 1 else b"".join(parts))
+    return _Whole(reply.status, reply.headers, parts[0] if len(parts) == 1 else b"".join(parts), name)
 
 
 class _Whole:
     """An answer that has been read to its end."""
 
-    __slots__ = ("_body", "headers", "status")
+    __slots__ = ("_body", "headers", "status", "upstream")
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes, upstream: str) -> None:
         self.status = status
         self.headers = headers
+        self.upstream = upstream
         self._body = body
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -410,13 +446,14 @@ class _Whole:
 class _Told:
     """An error that stands after all replicas were tried; the caller is told so."""
 
-    __slots__ = ("_reply", "chunks", "headers", "status")
+    __slots__ = ("_reply", "chunks", "headers", "status", "upstream")
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
         self.status = reply.status
         self.headers = {**reply.headers, "x-should-retry": "false"}
         self.chunks = reply.chunks
+        self.upstream = getattr(reply, "upstream", "")
 
     async def aclose(self) -> None:
         """Give the answer up."""
@@ -426,11 +463,12 @@ class _Told:
 class _Counted:
     """A reply that tells its endpoint when it is over."""
 
-    __slots__ = ("_endpoint", "_reply", "headers", "status")
+    __slots__ = ("_endpoint", "_reply", "headers", "status", "upstream")
 
     def __init__(self, reply: Reply, endpoint: Endpoint) -> None:
         self._reply = reply
         self._endpoint: Endpoint | None = endpoint
+        self.upstream = endpoint.name
         self.status = reply.status
         self.headers = reply.headers
 

@@ -17,7 +17,7 @@ import orjson
 from trilith.errors import APIConnectionError, APIError, InternalServerError
 from trilith.seams import Call as UpstreamCall
 from trilith.seams import Reply, Tried, Upstream
-from trilith_gateway import charge, deadline, sse
+from trilith_gateway import charge, deadline, decision, sse
 from trilith_gateway.caching.flight import Flights
 from trilith_gateway.exchange import Answer, Exchange
 from trilith_gateway.release import Release, ReleaseTable
@@ -94,6 +94,7 @@ class Call:
         if exchange.head_until is not None:
             return self._ask(exchange, upstream, exchange.call)
         if type(upstream) is HttpUpstream and exchange.join is None:
+            exchange.upstream = release.place
             begun = _begun(exchange, upstream, exchange.call)
             if begun is not None:
                 return begun
@@ -117,7 +118,7 @@ class Call:
                 await self._ask(exchange, exchange.target.upstream, _ready(exchange))
             except (APIConnectionError, InternalServerError) as failure:
                 error = failure
-                exchange.trail.append(f"fallback: {exchange.target.model} did not answer ({failure.message})")
+                exchange.trail.append(("fallback", exchange.target.model, decision.cause(failure)))
             if not left or (error is None and not _another_may(exchange)):
                 if error is not None:
                     raise error
@@ -125,8 +126,7 @@ class Call:
             if exchange.reply is not None:
                 await exchange.reply.aclose()
             if error is None and exchange.answer is not None:
-                told = exchange.answer.status
-                exchange.trail.append(f"fallback: {exchange.target.model} answered with status {told}")
+                exchange.trail.append(("fallback", exchange.target.model, exchange.answer.status))
             if exchange.place is not None:
                 exchange.place.leave()
             _give_up(exchange)
@@ -143,6 +143,7 @@ class Call:
 
     async def _asked(self, exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> None:
         sent_at = time.perf_counter()
+        exchange.upstream = exchange.target.place
         try:
             if exchange.join is None:
                 reply = await send(exchange, upstream, call)
@@ -150,7 +151,10 @@ class Call:
                 reply = await self._join(exchange, exchange.join, upstream, call)
         except APIConnectionError as error:
             _torn(exchange, error.received)
+            exchange.upstream = error.upstream or exchange.upstream
             raise
+        if exchange.target.tries_again:
+            exchange.upstream = getattr(reply, "upstream", "") or exchange.upstream
         await _take(exchange, reply, sent_at)
 
     async def _join(self, exchange: Exchange, key: bytes, upstream: Upstream, call: UpstreamCall) -> Reply:
@@ -318,11 +322,13 @@ def _give_up(exchange: Exchange) -> None:
     answer = exchange.answer
     if exchange.usage is not None:  # it broke off, or withheld its answer, and had reported something before
         status = 502 if answer is None else answer.status
-        charge.note(exchange, exchange.rule or Rule.USAGE, status, usage=exchange.usage)
+        rule = exchange.rule or Rule.USAGE
+        charge.note(exchange, rule, status, usage=exchange.usage, upstream=exchange.upstream)
     elif answer is not None and b'"usage"' in answer.body:
-        charge.note_tried(exchange, Tried("", answer.status, answer.body))
+        charge.note_tried(exchange, Tried(exchange.upstream, answer.status, answer.body))
     else:
-        charge.note(exchange, Rule.FAILED, answer.status if answer is not None else 0)
+        status = answer.status if answer is not None else 0
+        charge.note(exchange, Rule.FAILED, status, upstream=exchange.upstream)
 
 
 def _ready(exchange: Exchange) -> UpstreamCall:
@@ -341,7 +347,9 @@ async def _enter(exchange: Exchange, gate: Gate) -> None:
             until = exchange.head_until
             found = await (found if until is None else deadline.by(until, found))
         finally:
-            exchange.queued_s += time.perf_counter() - came
+            waited_s = time.perf_counter() - came
+            exchange.queued_s += waited_s
+            exchange.trail.append(("queue", exchange.target.model, round(waited_s * 1000)))
     exchange.place = found
 
 
@@ -438,9 +446,11 @@ async def send(
         except BaseException as error:
             if noted is not None:
                 noted.end(None, error)
-            if index or not _once_more(upstream, call, error):
+            if index or not isinstance(error, APIConnectionError) or not _once_more(upstream, call, error):
                 raise
-            charge.note(exchange, Rule.FAILED, 0)
+            place = exchange.target.place if upstream is exchange.target.upstream else ""
+            charge.note(exchange, Rule.FAILED, 0, upstream=place)
+            exchange.trail.append(("retry", place, decision.cause(error)))
             call = deadline.within(call, ends - time.perf_counter())
         else:
             if noted is not None:
@@ -449,8 +459,8 @@ async def send(
     raise RuntimeError("unreachable: the last attempt returns or raises")
 
 
-def _once_more(upstream: Upstream, call: UpstreamCall, error: BaseException) -> bool:
-    if isinstance(upstream, RoutedUpstream) or not isinstance(error, APIConnectionError):
+def _once_more(upstream: Upstream, call: UpstreamCall, error: APIConnectionError) -> bool:
+    if isinstance(upstream, RoutedUpstream):
         return False
     return cause.after_error(error, repeatable=call.repeatable) is not cause.Again.NOWHERE
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from json import JSONDecodeError
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 
@@ -18,7 +18,7 @@ from trilith.errors import APIConnectionError, APIError, InternalServerError
 from trilith.seams import Call as UpstreamCall
 from trilith.seams import Tried
 from trilith.types import Kind, Usage
-from trilith_gateway import charge, deadline, sse
+from trilith_gateway import charge, deadline, decision, sse
 from trilith_gateway.exchange import Answer, Exchange
 from trilith_gateway.release import Release, ReleaseTable
 from trilith_gateway.routing import cascade
@@ -73,40 +73,42 @@ class Cascade:
         except (APIConnectionError, InternalServerError) as failure:
             error = failure
         exchange.waited_s += waited_s
-        if (error is not None or call.overloaded(exchange)) and await self._otherwise(exchange, own):
+        if (error is not None or call.overloaded(exchange)) and await self._otherwise(exchange, own, error):
             return
         if error is not None:
             raise error
         if own.steps and exchange.answer is not None:
             exchange.answer.headers[HEADER] = exchange.target.model
 
-    async def _otherwise(self, exchange: Exchange, own: Release) -> bool:
+    async def _otherwise(self, exchange: Exchange, own: Release, error: APIError | None) -> bool:
         settings = () if own.otherwise is None else (own.otherwise,)
         for step in cascade.steps(exchange, settings, self._releases.find):
-            exchange.trail.append(f"cascade: {exchange.target.model} did not answer")
+            told = "" if exchange.answer is None else f"status {exchange.answer.status}"
+            why = told if error is None else decision.cause(error)
+            exchange.trail.append(("unanswered", exchange.target.model, why))
             if exchange.reply is not None:
                 await exchange.reply.aclose()
-            before = exchange.answer, exchange.reply, exchange.release, exchange.fell_back
+            before = exchange.answer, exchange.reply, exchange.release, exchange.fell_back, exchange.upstream
             self._move(exchange, step.release)
             if await self._step(exchange, own, step):
                 return True
-            exchange.answer, exchange.reply, exchange.release, exchange.fell_back = before
+            exchange.answer, exchange.reply, exchange.release, exchange.fell_back, exchange.upstream = before
         return False
 
     async def _step(self, exchange: Exchange, own: Release, step: Step) -> bool:
         """Ask one model; true when its answer is the answer."""
         judge = self._classify if step.release.kind is Kind.PREDICTOR else self._chat
         try:
-            answer, usage, reason = await judge(exchange, step)
+            answer, usage, reason, sure = await judge(exchange, step)
         except _Unanswered as failure:
-            exchange.trail.append(f"cascade: {step.release.model} did not answer ({failure})")
+            exchange.trail.append(("unanswered", step.release.model, str(failure)))
             return False
         if reason:
-            exchange.trail.append(f"cascade: {step.release.model} was asked, {reason}")
+            exchange.trail.append(("cascade", step.release.model, f"was asked, {reason}"))
             used = usage or estimate(exchange.body_bytes, len(cascade.words(answer).encode()))
-            _charge(exchange, step.release, used, estimated=usage is None)
+            _charge(exchange, step.release, used, estimated=usage is None, upstream=exchange.upstream)
             return False
-        exchange.trail.append(f"cascade: {step.release.model} answered")
+        exchange.trail.append(("cascade", step.release.model, "answered", *sure))
         self._accept(exchange, own, step, answer, usage)
         return True
 
@@ -133,31 +135,34 @@ class Cascade:
         if instead is not None and paid is not None:
             exchange.saved_pico_usd = max(0, instead - paid - charge.spent(exchange))
 
-    async def _classify(self, exchange: Exchange, step: Step) -> tuple[dict[str, Any], Usage | None, str]:
+    async def _classify(self, exchange: Exchange, step: Step) -> _Judged:
         settings = step.settings
         text = cascade.question(exchange.body)
         label, confidence = await self._predict(exchange, step.release, settings.input, text)
         said = cascade.said(exchange, settings.answers.get(label, label))
-        return said, _ONE_ROW, cascade.refused_label(label, confidence, settings)
+        return said, _ONE_ROW, cascade.refused_label(label, confidence, settings), (round(confidence, 4),)
 
-    async def _chat(self, exchange: Exchange, step: Step) -> tuple[dict[str, Any], Usage | None, str]:
+    async def _chat(self, exchange: Exchange, step: Step) -> _Judged:
         settings = step.settings
         body = sse.dump(cascade.asked(exchange.body, step.release, settings))
         answer = await self._answer(exchange, step.release, replace(_ready(exchange), body=body, tag=None))
         usage = exchange.operation.read_usage(answer)
-        reason = cascade.refused_chat(answer, settings)
+        reason, asked = cascade.refused_chat(answer, settings), exchange.upstream
+        sure: tuple[float, ...] = ()
         if not reason and settings.check is not None and step.check is not None:
             text = cascade.words(answer)
             try:
                 found = await self._predict(exchange, step.check, settings.check.input, text)
             except _Unanswered:
-                return answer, usage, f"{settings.check.model} could not check it"
-            _charge(exchange, step.check, _ONE_ROW)
-            reason = cascade.refused_check(*found, settings.check)
+                return answer, usage, f"{settings.check.model} could not check it", ()
+            finally:
+                checked, exchange.upstream = exchange.upstream, asked
+            _charge(exchange, step.check, _ONE_ROW, upstream=checked)
+            reason, sure = cascade.refused_check(*found, settings.check), (round(found[1], 4),)
         if settings.mean_logprob is not None and not exchange.body.get("logprobs"):
             for choice in answer.get("choices") or ():
                 choice.pop("logprobs", None)
-        return answer, usage, reason
+        return answer, usage, reason, sure
 
     async def _predict(self, exchange: Exchange, release: Release, name: str, text: str) -> tuple[str, float]:
         asked = cascade.tensors(name, text)
@@ -183,14 +188,29 @@ class Cascade:
         except APIError as error:
             if exchange.head_until is not None and time.perf_counter() >= exchange.head_until:
                 raise
-            raise _Unanswered(error.message) from error
+            raise _Unanswered(decision.cause(error)) from error
         finally:
             exchange.waited_s += time.perf_counter() - sent_at
 
 
-def _charge(exchange: Exchange, release: Release, usage: Usage, *, estimated: bool = False) -> None:
+_Judged: TypeAlias = tuple[dict[str, Any], Usage | None, str, tuple[float, ...]]
+"""An answer, what it used, why it will not do, and how sure whoever judged it was, if it says so."""
+
+
+def _charge(
+    exchange: Exchange, release: Release, usage: Usage, *, upstream: str, estimated: bool = False
+) -> None:
     rule = Rule.ESTIMATE if estimated else Rule.USAGE
-    charge.note(exchange, rule, 200, usage=usage, by_caller=True, estimated=estimated, release=release)
+    charge.note(
+        exchange,
+        rule,
+        200,
+        usage=usage,
+        upstream=upstream,
+        by_caller=True,
+        estimated=estimated,
+        release=release,
+    )
 
 
 class _Unanswered(Exception):
@@ -201,8 +221,10 @@ async def _whole(exchange: Exchange, release: Release, given: UpstreamCall) -> d
     """Send a call and return its decoded answer; what one that will not do has used is noted."""
     parts: list[bytes] = []
     status = 0
+    exchange.upstream = release.place
     try:
         reply = await call.send(exchange, release.upstream, given)
+        exchange.upstream = getattr(reply, "upstream", "") or release.place
         status = reply.status
         try:
             async for part in reply.chunks():
@@ -227,7 +249,7 @@ async def _whole(exchange: Exchange, release: Release, given: UpstreamCall) -> d
 
 def _note_lost(exchange: Exchange, status: int, received: bytes) -> None:
     if b'"usage"' in received:
-        charge.note_tried(exchange, Tried("", status, received))
+        charge.note_tried(exchange, Tried(exchange.upstream, status, received))
 
 
 def _ready(exchange: Exchange) -> UpstreamCall:

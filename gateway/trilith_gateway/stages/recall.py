@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from trilith.errors import UnprocessableEntityError
 from trilith.money import UnpricedUsage, cost
+from trilith.seams import Decision
 from trilith.settings.cache import AnswerCacheSettings, CacheSettings
 from trilith_gateway.caching import control, identity, replay
 from trilith_gateway.caching.control import Wish
@@ -21,6 +22,10 @@ from trilith_gateway.caching.seam import Cache, Kept
 from trilith_gateway.caching.semantic import Question, SemanticCache
 from trilith_gateway.exchange import Answer, Exchange
 
+_UNWANTED: Decision = ("uncached", "its caller says `no-store`")
+_UNFIT: Decision = ("uncached", "it is of a kind that is not kept")
+_UNKNOWN: Decision = ("uncached", "what it would be answered from is not known yet")
+_UNSURE: Decision = ("uncached", "it may be answered differently each time")
 _IDEMPOTENT_S = 600.0
 """How long a retry with the same idempotency key gets the first try's answer (seconds)."""
 
@@ -54,6 +59,7 @@ class Recall:
         """
         exchange.cache = "bypass"
         if not wish.stored:
+            exchange.trail.append(_UNWANTED)
             return
         if (name := exchange.headers.get("idempotency-key")) is not None:
             exchange.cache = "miss"
@@ -68,9 +74,11 @@ class Recall:
         release = exchange.target
         version = "" if release.answers_from is None else release.answers_from()
         if version is None or not identity.cacheable(exchange):
+            exchange.trail.append(_UNFIT if version is not None else _UNKNOWN)
             return
         certain = identity.deterministic(exchange)
         if settings.only_deterministic and not certain and wish.max_age_s is None:
+            exchange.trail.append(_UNSURE)
             return
         exchange.version = version
         key = identity.key(exchange, version)

@@ -7,7 +7,7 @@ import re
 from trilith.errors import SettingsError
 from trilith_gateway.store.seam import Connection
 
-HEAD = "0005"
+HEAD = "0006"
 """The version that this release reads and writes; `migration/versions` holds the way to it."""
 
 FIRST = """
@@ -123,6 +123,12 @@ create index batches_by_team on batches (team, at);
 create index batches_open on batches (place) where ended_at is null;
 """
 """From version 0002 to 0005: what media use, files, and batches."""
+SIXTH = """
+alter table ledger add column decided text not null default '';
+alter table ledger add column response_id text not null default '';
+create index ledger_by_response on ledger (response_id) where response_id <> '';
+"""
+"""From version 0005 to 0006: why a request was answered as it was, and by which name its answer is kept."""
 
 _SQLITE_TRIGGERS = "".join(
     f"create trigger keys_{event} after {event} on keys begin"
@@ -177,10 +183,15 @@ def fifth(*, postgres: bool) -> str:
     return script(FIFTH, postgres=postgres)
 
 
+def sixth(*, postgres: bool) -> str:
+    """Return the whole way from version 0005 to 0006."""
+    return script(SIXTH, postgres=postgres)
+
+
 def newest(*, postgres: bool) -> str:
     """Return the script that makes an empty database one of the newest version."""
     stamp = f"insert into alembic_version values ('{HEAD}');"
-    steps = (second, third, fourth, fifth)
+    steps = (second, third, fourth, fifth, sixth)
     changes = "".join(step(postgres=postgres) for step in steps)
     return script(FIRST, postgres=postgres) + changes + _VERSION_TABLE + stamp
 
