@@ -116,6 +116,8 @@ class Operation:
     repeatable: bool = True
     """Whether a request may be sent to an upstream again that may have acted upon it; not where that keeps
     something."""
+    keeps: bool = False
+    """Whether upstreams keep the answer under an id, by which callers may ask for it or go on with it."""
     dialect: Dialect | None = None
     """For protocols that are translated to chat."""
     ends_with: bytes | None = None
@@ -335,6 +337,8 @@ OPERATIONS: Mapping[Api, Operation] = {
             limits=("max_output_tokens",),
             last_event=_RESPONSE_ENDS,
             repeatable=False,
+            whole_usage=True,  # the answer's name stands elsewhere in it
+            keeps=True,
         ),
         Operation(
             Api.RERANK,

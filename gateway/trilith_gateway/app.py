@@ -16,7 +16,17 @@ from trilith_gateway import platform as platforms
 from trilith_gateway.batch.runner import BatchRunner
 from trilith_gateway.platform import Platform
 from trilith_gateway.reload import Reloader, Source
-from trilith_gateway.routes import batch, convention, feedback, inference, model, openai, operation, page
+from trilith_gateway.routes import (
+    batch,
+    convention,
+    feedback,
+    inference,
+    model,
+    openai,
+    operation,
+    page,
+    response,
+)
 
 
 def create_app(
@@ -75,6 +85,7 @@ def assemble(
     )
     app.state.platform = platform  # for the server, whose protocol answers model calls without ASGI
     app.include_router(openai.router(platform))
+    app.include_router(response.router(platform))
     app.include_router(inference.router(platform))
     app.include_router(model.router(platform))
     app.include_router(feedback.router(platform))

@@ -197,6 +197,8 @@ def row(exchange: Exchange, now: float, usage: Usage, *, estimated: bool, tried:
         found["upstream"] = exchange.upstream
     if tried is None and (exchange.trail or exchange.cache is not None):
         found["decided"] = decision.written(_decided(exchange))
+    if exchange.kept_as and tried is None and exchange.body.get("store") is not False:
+        found["kept_as"] = exchange.kept_as
     if exchange.tries is not None:
         found |= _numbered(exchange, exchange.tries, tried)
     return found

@@ -108,7 +108,7 @@ def words(fact: Sequence[Any]) -> str:
         case ["unanswered", model, said]:
             return f"cascade: {model} did not answer ({CAUSES.get(said, said)})"
         case ["queue", model, ms]:
-            return f"queue: {model} had a place after {ms} ms"
+            return f"queue: {ms} ms were spent waiting for a place at {model}"
         case ["cache", word, *age]:
             return f"cache: {_CACHE.get(word, word)}" + (f", {age[0]} s old" if age else "")
         case ["uncached", why]:

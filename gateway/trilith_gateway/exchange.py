@@ -71,10 +71,12 @@ class Exchange:
         "id",
         "join",
         "keep",
+        "kept_as",
         "key",
         "masked",
         "model",
         "model_in_path",
+        "only",
         "operation",
         "path",
         "protection",
@@ -203,6 +205,8 @@ class Exchange:
         """Another model than the one that was asked for answers."""
         self.tag: str | None = None
         """Only replicas that have it may answer."""
+        self.only: str | None = None
+        """Only the replica of this name may answer: it keeps what the request goes on with."""
         self.until: float | None = None
         """`time.perf_counter()` by which the answer must be whole; None: the gateway's own limit counts."""
         self.head_until: float | None = None
@@ -227,6 +231,8 @@ class Exchange:
         """What was tried before or beside the try that answers; each is a row of the ledger."""
         self.finish_reasons: tuple[str, ...] = ()
         self.response_id: str | None = None
+        self.kept_as = ""
+        """Digest of the name under which the upstream keeps its answer, where it keeps answers."""
         self.delivered_bytes = 0
         # settle
         self.rule: Rule | None = None

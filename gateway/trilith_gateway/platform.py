@@ -30,6 +30,7 @@ from trilith_gateway.caching.seam import Cache, Purge
 from trilith_gateway.caching.semantic import SemanticCache
 from trilith_gateway.enginecost import EngineCosts, accounts
 from trilith_gateway.front import Front
+from trilith_gateway.kept import KeptAnswers
 from trilith_gateway.key import Key, KeyRing
 from trilith_gateway.limits.keeper import LimitKeeper
 from trilith_gateway.limits.memory import RateLimiter
@@ -50,6 +51,7 @@ from trilith_gateway.stages.protect_out import ProtectOut
 from trilith_gateway.stages.recall import Recall
 from trilith_gateway.stages.record import Record
 from trilith_gateway.stages.remember import Remember
+from trilith_gateway.stages.resume import Resume
 from trilith_gateway.stages.route import Route
 from trilith_gateway.stages.settle import Settle
 from trilith_gateway.stages.translate import Translate
@@ -77,6 +79,7 @@ class Platform:
     tracer: Tracer
     pipeline: Pipeline
     front: Front
+    kept: KeptAnswers
     cache: Cache
     semantic: SemanticCache
     traces: TraceLog | None
@@ -218,6 +221,7 @@ def build(
     semantic = open_semantic(settings, cache, embedder, worker=worker)
     admit = Admit(releases, limits, budgets, store.hold, settings.gateway.max_body_bytes)
     route = Route(settings.gateway.request_timeout_s)
+    kept = KeptAnswers(store)
     move = Fallback(admit, route, budgets).move
     pipeline = Pipeline(
         before=(
@@ -225,6 +229,7 @@ def build(
             admit,
             ProtectIn(protector, tracer),
             Recall(cache, semantic),
+            Resume(kept),
             route,
             Cascade(Call(releases, move, Flights()), releases, route, move),
         ),
@@ -244,6 +249,7 @@ def build(
         tracer,
         pipeline,
         Front(pipeline, metrics, traces),
+        kept,
         cache,
         semantic,
         traces,

@@ -77,6 +77,8 @@ class Call:
     """Told of every further try that an upstream makes on its own, since each may cost; None: nobody asks."""
     tag: str | None = None
     """Only replicas that have this tag may answer; None: all may."""
+    only: str | None = None
+    """Only the replica of this name may answer; None: all may."""
     repeatable: bool = True
     """Whether it may be sent once more although the first try may have been acted upon."""
     trail: list[Decision] | None = None

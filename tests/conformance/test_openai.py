@@ -78,6 +78,32 @@ class TestResponses:
         with client.responses.stream(model=model, input=ask("one two")) as events:
             assert events.get_final_response().output_text == "one two"
 
+    def test_are_kept_read_again_gone_on_with_and_deleted(self, client: openai.OpenAI) -> None:
+        made = client.responses.create(model="chat", input="one two")
+        assert client.responses.retrieve(made.id).output_text == "one two"
+        (item,) = client.responses.input_items.list(made.id, order="asc", limit=20)
+        assert item.type == "message"
+        after = client.responses.create(model="chat", input="three", previous_response_id=made.id)
+        assert after.previous_response_id == made.id
+        with pytest.raises(openai.BadRequestError, match="background"):
+            client.responses.cancel(made.id)
+        client.responses.delete(made.id)
+        with pytest.raises(openai.NotFoundError, match="not found"):  # the upstream's own words
+            client.responses.retrieve(made.id)
+
+    @pytest.mark.parametrize("model", ["chat", "plain"])
+    def test_that_nobody_keeps_are_not_found(self, client: openai.OpenAI, model: str) -> None:
+        made = client.responses.create(model=model, input="one", store=False)
+        for call in (client.responses.retrieve, client.responses.delete, client.responses.cancel):
+            with pytest.raises(openai.NotFoundError) as caught:
+                call(made.id)
+            assert (caught.value.type, caught.value.param) == ("invalid_request_error", "response_id")
+        with pytest.raises(openai.NotFoundError):
+            list(client.responses.input_items.list("resp_none"))
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.responses.create(model="chat", input="x", previous_response_id=made.id)
+        assert refused.value.code == "previous_response_not_found"
+
     def test_calls_functions_where_they_are_translated(self, client: openai.OpenAI) -> None:
         tool: Any = {"type": "function", "name": "weather", "parameters": {"type": "object"}, "strict": False}
         with client.responses.stream(model="plain", input="How is Paris?", tools=[tool]) as events:

@@ -71,5 +71,5 @@ async def test_a_step_that_is_part_of_the_answer_is_a_row_and_its_caller_pays(tm
     built.store.flush()
     assert built.store.charged("team:direct", 0.0) == 2 * COST
     rows = ask(built.store, "select attempt, category, upstream, team from ledger order by attempt")
-    assert rows == [(1, "attempt", "small", "direct"), (2, "usage", "", "direct")]
+    assert rows == [(1, "attempt", "small", "direct"), (2, "usage", "http://127.0.0.1:9/v1", "direct")]
     await built.aclose()

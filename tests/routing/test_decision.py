@@ -76,7 +76,7 @@ async def test_a_tag_and_an_earlier_try_are_reasons_too() -> None:
     name, trail = await asked(routed, tag="eu")
     assert name == "b"
     assert [fact[0] for fact in trail] == ["replica", "retry", "replica"]
-    assert trail[2] == ("replica", "b", "weighted", 1, (("a", "tried already"), ("c", "not tagged")))
+    assert trail[2] == ("replica", "b", "weighted", 1, (("a", "tried already"), ("c", "not meant")))
 
 
 async def test_when_none_may_be_asked_each_one_s_reason_is_kept() -> None:

@@ -76,7 +76,7 @@ def holds_all(store: Any) -> None:
         group.save(connection, "orgs", "o", {"budget_pico_usd": 20})
         (under,) = key.load(connection)
     assert (kept.terms, kept.priority, kept.budgets) == (Terms(None, "day"), "interactive", ())
-    assert (row["asked"], row["budget"], row["decided"], row["response_id"]) == ("", "", "", "")
+    assert (row["asked"], row["budget"], row["decided"], row["kept_as"]) == ("", "", "", "")
     assert [budget.account for budget in under.budgets] == ["team:t", "org:o"]
     assert store.keys_changed.wait(10)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 import struct
 import sys
@@ -27,6 +28,9 @@ Body = dict[str, Any]
 
 upstream = MemoryUpstream()
 flaky: set[str] = set()
+numbers = itertools.count(1)
+kept: dict[str, Body] = {}
+"""Responses by id, each with what it was the answer to as `input`."""
 
 
 def failure(status: int) -> Response:
@@ -140,7 +144,7 @@ async def respond(request: Request) -> Response:
     part = {"type": "output_text", "text": text, "annotations": []}
     said = {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": [part]}
     whole: Body = {
-        "id": "resp_1",
+        "id": f"resp_{next(numbers)}",
         "object": "response",
         "created_at": 1,
         "model": body["model"],
@@ -157,6 +161,10 @@ async def respond(request: Request) -> Response:
             "total_tokens": 5,
         },
     }
+    if body.get("previous_response_id") is not None:
+        whole["previous_response_id"] = body["previous_response_id"]
+    if body.get("store") is not False:
+        kept[whole["id"]] = {"whole": whole, "input": text}
     if not body.get("stream"):
         return JSONResponse(whole)
     place = {"item_id": "m", "output_index": 0, "content_index": 0}
@@ -171,6 +179,26 @@ async def respond(request: Request) -> Response:
         {"type": "response.completed", "response": whole},
     ]
     return named([{**value, "sequence_number": at} for at, value in enumerate(values)])
+
+
+async def again(request: Request) -> Response:
+    """Answer for a kept response."""
+    id = request.path_params["id"]
+    if id not in kept:
+        error = {"message": f"Response with id '{id}' not found.", "type": "invalid_request_error"}
+        return JSONResponse({"error": error | {"param": None, "code": None}}, 404)
+    if request.method == "DELETE":
+        del kept[id]
+        return JSONResponse({"id": id, "object": "response", "deleted": True})
+    if request.url.path.endswith("/cancel"):
+        error = {"message": "Only background responses can be cancelled.", "type": "invalid_request_error"}
+        return JSONResponse({"error": error | {"param": None, "code": None}}, 400)
+    if not request.url.path.endswith("/input_items"):
+        return JSONResponse(kept[id]["whole"])
+    part = {"type": "input_text", "text": kept[id]["input"]}
+    item = {"type": "message", "id": "msg_1", "role": "user", "status": "completed", "content": [part]}
+    page = {"object": "list", "data": [item], "first_id": "msg_1", "last_id": "msg_1", "has_more": False}
+    return JSONResponse(page)
 
 
 async def message(request: Request) -> Response:
@@ -289,6 +317,9 @@ app = Starlette(
         Route("/v1/completions", complete, methods=["POST"]),
         Route("/v1/embeddings", embed, methods=["POST"]),
         Route("/v1/responses", respond, methods=["POST"]),
+        Route("/v1/responses/{id}", again, methods=["GET", "DELETE"]),
+        Route("/v1/responses/{id}/input_items", again),
+        Route("/v1/responses/{id}/cancel", again, methods=["POST"]),
         Route("/v1/messages", message, methods=["POST"]),
         Route("/v1/messages/count_tokens", count, methods=["POST"]),
         Route("/tokenize", count, methods=["POST"]),

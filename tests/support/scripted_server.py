@@ -72,7 +72,7 @@ class ScriptedServer:
                     server.left.set()
                     self.close_connection = True
 
-            do_GET = do_POST = answer
+            do_GET = do_POST = do_DELETE = answer
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass

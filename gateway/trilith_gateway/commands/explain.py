@@ -17,7 +17,7 @@ from trilith.errors import DataError
 from trilith.money import format_usd
 from trilith.settings.schema import Settings
 from trilith.telemetry import names
-from trilith_gateway import decision, tracing
+from trilith_gateway import decision, kept, tracing
 from trilith_gateway.commands.option import add_settings, read_settings
 from trilith_gateway.commands.traces import Node, load
 from trilith_gateway.store.opening import open_connection
@@ -41,7 +41,9 @@ class Explain:
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the options."""
-        parser.add_argument("id", help="the request's id, from the header x-request-id")
+        parser.add_argument(
+            "id", help="the request's id, from the header x-request-id, or the id of its response"
+        )
         parser.add_argument(
             "--json", action="store_true", help="print JSON; amounts are integers of pico-USD"
         )
@@ -65,7 +67,8 @@ def explain(settings: Settings, id: str) -> dict[str, Any]:
         charges = [
             dict(row)
             for row in connection.execute(
-                "select * from ledger where request_id = ? or id = ? order by at, attempt", (id, id)
+                "select * from ledger where request_id = ? or id = ? or kept_as = ? order by at, attempt",
+                (id, id, kept.digest(id)),
             )
         ]
         keys = {row["id"]: row["name"] for row in connection.execute("select id, name from keys")}

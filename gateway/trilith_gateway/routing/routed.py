@@ -197,7 +197,7 @@ class RoutedUpstream:
         return tuple(
             (
                 endpoint.name,
-                "not tagged" if endpoint not in meant else endpoint.away(now) or "tried already",
+                "not meant" if endpoint not in meant else endpoint.away(now) or "tried already",
             )
             for endpoint in out[:8]
         )
@@ -211,6 +211,8 @@ class RoutedUpstream:
         return [endpoint for endpoint in may if endpoint.well(now)] or may
 
     def _meant(self, call: Call) -> Sequence[Endpoint]:
+        if call.only is not None:
+            return [endpoint for endpoint in self.endpoints if endpoint.name == call.only]
         if call.tag is None:
             return self.endpoints
         return [endpoint for endpoint in self.endpoints if call.tag in endpoint.tags]

@@ -17,7 +17,7 @@ import orjson
 from trilith.errors import APIConnectionError, APIError, InternalServerError
 from trilith.seams import Call as UpstreamCall
 from trilith.seams import Reply, Tried, Upstream
-from trilith_gateway import charge, deadline, decision, sse
+from trilith_gateway import charge, deadline, decision, kept, sse
 from trilith_gateway.caching.flight import Flights
 from trilith_gateway.exchange import Answer, Exchange
 from trilith_gateway.release import Release, ReleaseTable
@@ -586,6 +586,8 @@ def _asked_for(exchange: Exchange, value: dict[str, Any]) -> dict[str, Any] | No
 
 
 def _note(exchange: Exchange, value: dict[str, Any]) -> None:
+    if exchange.operation.keeps:
+        exchange.kept_as = kept.digest(kept.named(value)) or exchange.kept_as
     found = exchange.operation.read_usage(value)
     if found is not None:
         before, together = exchange.usage, exchange.operation.together

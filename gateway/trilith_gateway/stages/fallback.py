@@ -34,7 +34,7 @@ class Fallback:
         exchange.answer = exchange.reply = exchange.call = None
         exchange.usage = exchange.rule = exchange.tally = exchange.first_byte_at = None
         exchange.upstream = ""
-        exchange.tag = None  # its replicas have their own
+        exchange.tag = exchange.only = None  # its replicas have their own
         self._admit.reserve(exchange, release)
         self._route(exchange)
         exchange.fell_back = True

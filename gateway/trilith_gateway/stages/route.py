@@ -57,6 +57,7 @@ class Route:
             shield=exchange.protection if release.kind is Kind.RAG else None,
             tried=partial(charge.note_tried, exchange) if release.tries_again else None,
             tag=exchange.tag,
+            only=exchange.only,
             repeatable=operation.repeatable,
             trail=exchange.trail,
         )

@@ -125,10 +125,10 @@ create index batches_open on batches (place) where ended_at is null;
 """From version 0002 to 0005: what media use, files, and batches."""
 SIXTH = """
 alter table ledger add column decided text not null default '';
-alter table ledger add column response_id text not null default '';
-create index ledger_by_response on ledger (response_id) where response_id <> '';
+alter table ledger add column kept_as text not null default '';
+create index ledger_by_kept on ledger (kept_as) where kept_as <> '';
 """
-"""From version 0005 to 0006: why a request was answered as it was, and by which name its answer is kept."""
+"""From version 0005 to 0006: why a request was answered as it was, and as what its answer is kept."""
 
 _SQLITE_TRIGGERS = "".join(
     f"create trigger keys_{event} after {event} on keys begin"

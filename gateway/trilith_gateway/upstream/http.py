@@ -247,8 +247,8 @@ class HttpUpstream:
             return False
         return status < 500
 
-    async def fetch(self, path: str, *, timeout_s: float) -> tuple[int, bytes]:
-        """Send a GET over a connection of its own; returns status and body.
+    async def fetch(self, path: str, *, timeout_s: float, method: str = "GET") -> tuple[int, bytes]:
+        """Send a request without a body over a connection of its own; returns status and body.
 
         Raises:
             APIConnectionError: nothing answered.
@@ -256,7 +256,7 @@ class HttpUpstream:
         call = Call(path=path, body=b"", timeout_s=timeout_s)
         deadline = asyncio.get_running_loop().time() + timeout_s
         connection = await self._pool.connect(timeout_s)
-        reply = await self._exchange(connection, self._head("GET", call), call, deadline)
+        reply = await self._exchange(connection, self._head(method, call), call, deadline)
         return reply.status, b"".join([part async for part in reply.chunks()])
 
     async def aclose(self) -> None:

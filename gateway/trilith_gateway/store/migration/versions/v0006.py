@@ -1,4 +1,4 @@
-"""Why a request was answered as it was; by which name an upstream keeps its answer."""
+"""Why a request was answered as it was; as what an upstream keeps its answer."""
 
 from __future__ import annotations
 
