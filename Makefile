@@ -1,6 +1,6 @@
 # Works on a bare machine with Python 3.11 (with venv) and make; the environment is made on first use.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check bench bench-gateway fuzz docs lint types floors fmt lock clean
+.PHONY: help env demo test check bench bench-gateway fuzz docs lint types floors fmt lock sbom clean
 
 PYTHON ?= $(firstword $(shell command -v python3.11 python3 python 2>/dev/null) python3.11)
 BIN := .venv/bin
@@ -53,8 +53,11 @@ fmt: env ## Format and sort imports
 	$(BIN)/ruff check --fix-only --quiet
 	$(BIN)/ruff format
 
-lock: ## Resolve pyproject.toml again into requirements/lock.txt
-	@"$(PYTHON)" tools/bootstrap.py --lock
+lock: ## Resolve pyproject.toml again into requirements/lock.txt (releases of a week ago and older)
+	@"$(PYTHON)" tools/bootstrap.py --lock $(ARGUMENTS)
+
+sbom: env ## Write the bill of materials of the lock, in CycloneDX's JSON, to dist/trilith.cdx.json
+	@$(BIN)/python tools/sbom.py
 
 clean: ## Remove the environment, caches and build output
 	rm -rf .venv .uv .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage

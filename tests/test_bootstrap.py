@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
+from datetime import date, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -94,6 +96,33 @@ def test_a_python_without_venv_is_told_what_to_install(
     monkeypatch.setitem(sys.modules, "ensurepip", None)
     with pytest.raises(bootstrap.Missing, match=r"apt-get install python3\.11-venv"):
         bootstrap.create_venv()
+
+
+def test_a_lock_takes_releases_of_a_week_ago_and_what_is_named_besides(bootstrap: Any) -> None:
+    today = date(2026, 3, 4)
+    kept_out = ["--exclude-newer", "2026-02-25T00:00:00Z"]
+    assert bootstrap.cooldown(today, [], []) == kept_out
+    fresh = ["--exclude-newer-package", "h11=false"]
+    assert bootstrap.cooldown(today, ["h11"], []) == kept_out + fresh
+    torch = ["--exclude-newer-package", "torch=false"]  # PyTorch's own index tells no dates
+    assert bootstrap.cooldown(today, [], ["--torch-backend", "cpu"]) == kept_out + torch
+
+
+def test_a_lock_says_its_date_and_what_did_not_wait(bootstrap: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(bootstrap, "run", commands.append)
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    monkeypatch.setenv("PIP_INDEX_URL", "")
+    bootstrap.relock(["uv"], ["h11"])
+    text = bootstrap.LOCK.read_text(encoding="utf-8")
+    told = re.search(r"^# Resolved on (\S+) from what was released before (\S+)\. (.*)$", text, re.MULTILINE)
+    assert told is not None
+    assert date.fromisoformat(told[1]) - date.fromisoformat(told[2]) == timedelta(days=7)
+    assert told[3] == "Newer for a reason: h11."
+    (command,) = commands
+    at = command.index("--exclude-newer")
+    assert command[at + 1] == f"{told[2]}T00:00:00Z"
+    assert "--generate-hashes" in command
 
 
 def test_torch_comes_from_the_folder_that_pip_knows(

@@ -7,6 +7,7 @@ import hashlib
 import re
 import sysconfig
 import tomllib
+from datetime import UTC, date, datetime, timedelta
 from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,14 @@ def test_the_lock_satisfies_every_requirement_of_the_project() -> None:
     groups = [project()["dependencies"], *project()["optional-dependencies"].values(), dev_group()]
     wanted = [Requirement(text) for group in groups for text in group if not text.startswith("trilith[")]
     assert [str(r) for r in wanted if not r.specifier.contains(PINS.get(normal(r.name), "0"))] == []
+
+
+def test_the_lock_says_when_it_was_resolved_and_took_nothing_younger_than_a_week() -> None:
+    told = re.search(r"^# Resolved on (\S+) from what was released before (\S+)\.", LOCK, re.MULTILINE)
+    assert told is not None
+    resolved, before = map(date.fromisoformat, told.groups())
+    assert resolved - before >= timedelta(days=7)
+    assert resolved <= datetime.now(UTC).date()
 
 
 def project() -> Any:

@@ -15,8 +15,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +32,8 @@ PYTHON = (3, 11)
 FREE_GB = 6
 OLDEST_UV = (0, 6)  # --torch-backend
 HEARTBEAT_S = 15
+COOLDOWN_DAYS = 7
+"""How old a release must be before the lock takes it: malicious ones are found within days."""
 
 
 class Missing(Exception):
@@ -45,11 +48,18 @@ def main() -> int:
     parser.add_argument(
         "--lock", action="store_true", help="resolve pyproject.toml again into requirements/lock.txt"
     )
+    parser.add_argument(
+        "--fresh",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help=f"with --lock: take this package's newest release, and not one of {COOLDOWN_DAYS} days ago",
+    )
     arguments = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # imports without byte-code take 2 to 4 times as long
     try:
         if arguments.lock:
-            relock(uv_command(own=True))
+            relock(uv_command(own=True), arguments.fresh)
         elif stamp() != digest():
             TOOLS.mkdir(exist_ok=True)
             with one_at_a_time():
@@ -182,8 +192,22 @@ def configured(option: str) -> list[str]:
     return text.split()
 
 
-def relock(uv: list[str]) -> None:
+def cooldown(today: date, fresh: Sequence[str], places: Sequence[str]) -> list[str]:
+    """Return uv's options that keep releases out which are too young.
+
+    Args:
+        today: The day of the resolution.
+        fresh: Packages that need not wait: a fix that is more urgent than the wait is good.
+        places: uv's options for where wheels come from.
+    """
+    options = ["--exclude-newer", f"{today - timedelta(days=COOLDOWN_DAYS)}T00:00:00Z"]
+    free = [*fresh, *(["torch"] if "--torch-backend" in places else [])]  # its own index tells no dates
+    return options + [part for name in free for part in ("--exclude-newer-package", f"{name}=false")]
+
+
+def relock(uv: list[str], fresh: Sequence[str] = ()) -> None:
     """Resolve `pyproject.toml` with every extra into the lock, with a hash for every file."""
+    today, places = datetime.now(UTC).date(), sources()
     options = [
         "--all-extras",
         "--group",
@@ -202,15 +226,23 @@ def relock(uv: list[str]) -> None:
             "compile",
             "pyproject.toml",
             *options,
-            *sources(),
+            *places,
+            *cooldown(today, fresh, places),
             "--quiet",
             "-o",
             "requirements/lock.txt",
         ]
     )
     pins = LOCK.read_text(encoding="utf-8")
-    LOCK.write_text(LOCK_HEADER + pins, encoding="utf-8")
+    LOCK.write_text(header(today, fresh) + pins, encoding="utf-8")
     say(f"requirements/lock.txt: {len(re.findall('^[a-z0-9]', pins, re.MULTILINE))} packages")
+
+
+def header(today: date, fresh: Sequence[str]) -> str:
+    """Return the lock's opening lines, which say when it was resolved and from what."""
+    before = today - timedelta(days=COOLDOWN_DAYS)
+    waits = f" Newer for a reason: {', '.join(fresh)}." if fresh else ""
+    return f"{LOCK_HEADER}#\n# Resolved on {today} from what was released before {before}.{waits}\n"
 
 
 LOCK_HEADER = """\
