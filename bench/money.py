@@ -401,6 +401,12 @@ def _over(key: Key, spent: dict[str, int]) -> int:
     return spent.get(key.id, 0) - limit if (limit := key.terms.budget_pico_usd) is not None else -1
 
 
+def right(found: dict[str, Any]) -> bool:
+    """Say whether a run's ledger is the invoice, once and whole, and no budget was overshot."""
+    wrong = found["charged"] != found["invoiced"] or found["doubled"] or found["open"] or found["unpriced"]
+    return not wrong and found["overshoot"] <= 0
+
+
 def main() -> int:
     """Simulate and print both books."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -423,8 +429,7 @@ def main() -> int:
     print(f"  overshoot  {overshoot} pico-USD; " + ", ".join(f"{name} {found[name]:,}" for name in told))
     for name in ("statuses", "rules", "tries", "tiers", "outcomes"):
         print(f"  {name:<9}  {found[name]}")
-    right = error == 0 and overshoot == 0 and not found["doubled"] and not found["open"]
-    return 0 if right else 1
+    return 0 if right(found) else 1
 
 
 if __name__ == "__main__":

@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.gateway import behaviour, cost, fault, inference, memory, report
+from bench.gateway import behaviour, cost, fault, inference, memory, money, report
 from bench.gateway.load import Order
 from bench.gateway.ours import OURS
 from bench.gateway.peer import NGINX, PEERS
 from bench.gateway.target import Missing, Target, upstream
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "trilith-bench"
-_SECTIONS = ("cost", "behaviour", "memory", "infer", "faults")
+_SECTIONS = ("cost", "behaviour", "memory", "infer", "faults", "money")
 _FULL = "trilith full"
 
 
@@ -104,6 +104,7 @@ def main() -> int:
     parser.add_argument("--sections", default=",".join(_SECTIONS), help="what is measured (%(default)s)")
     parser.add_argument("--seconds", type=float, default=3, help="length of a point (%(default)s)")
     parser.add_argument("--million", type=int, default=100_000, help="requests for memory (%(default)s)")
+    parser.add_argument("--calls", type=int, default=20_000, help="calls for money (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="nginx and the full gateway, one second a point")
     parser.add_argument("--peers", type=Path, default=_CACHE, help="where peers are installed (%(default)s)")
     given = parser.parse_args()
@@ -117,6 +118,7 @@ def main() -> int:
         others: dict[str, Callable[[], str]] = {
             "infer": lambda: inference.run(given.peers, Path(folder), only, seconds),
             "faults": lambda: fault.run(Path(folder)),
+            "money": lambda: money.run(Path(folder), given.calls),
         }
         if {"cost", "behaviour", "memory"} & set(sections):
             with upstream() as url:
