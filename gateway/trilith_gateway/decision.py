@@ -56,7 +56,10 @@ def cause(error: APIError) -> str:
 
 def written(trail: Sequence[Decision]) -> str:
     """Return facts as the ledger keeps them: JSON of at most 2 kB."""
-    found = orjson.dumps(trail)
+    try:
+        found = orjson.dumps(trail)
+    except orjson.JSONEncodeError:  # a word that is no text must not cost the charge that it stands beside
+        return orjson.dumps([("more", len(trail))]).decode()
     if len(found) <= _MOST_BYTES:
         return found.decode()
     kept = [_cut(fact) for fact in trail]
@@ -125,4 +128,5 @@ def _replica(name: str, why: str, asked: int, out: Sequence[Sequence[str]]) -> s
         return f"replica: none may be asked{others}"
     if asked == 1:
         return f"replica: {name}, the only one that may be asked{others}"
-    return f"replica: {name} of {asked}, {_POLICIES.get(why, why)}{others}"
+    how = f", {_POLICIES.get(why, why)}" if why else ""
+    return f"replica: {name} of {asked}{how}{others}"

@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trilith.seams import Upstream
 from trilith_gateway.key import Key
+from trilith_gateway.release import Release
 from trilith_gateway.routing.routed import RoutedUpstream
 from trilith_gateway.store.journalled import JournalledStore
 from trilith_gateway.upstream.http import HttpUpstream
@@ -24,9 +23,8 @@ from trilith_gateway.upstream.renamed import served
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 """What a name may be: it becomes a part of a path."""
-_FLUSH_S = 2.0
-_LATE_S = 0.15
-"""How far the tables may be behind another worker's journal (seconds)."""
+_WAITS_S = (0.1, 0.3)
+"""An answer may have been made just now, here or elsewhere; the tables follow the journals (seconds)."""
 _MOST_KNOWN = 4096
 _FIND = """select model, asked, upstream from ledger where kept_as = ? and team = ?
     order by at desc limit 1"""
@@ -59,13 +57,19 @@ def digest(name: str) -> str:
     return hashlib.blake2b(name.encode(), digest_size=16).hexdigest() if name else ""
 
 
-def server(upstream: Upstream, kept: Kept) -> HttpUpstream | None:
-    """Return the server that keeps an answer; None when it is none of the model's any more."""
+def server(release: Release, kept: Kept) -> HttpUpstream | None:
+    """Return the server that keeps an answer; None when it is none of the release's.
+
+    Names are an upstream's own: at another one, the same name may be another team's answer.
+    """
+    upstream = release.upstream
     if isinstance(upstream, RoutedUpstream):
         endpoints = [one.upstream for one in upstream.endpoints if one.name == kept.upstream]
         if not endpoints:
             return None
         upstream = endpoints[0]
+    elif release.place != kept.upstream:
+        return None
     found = served(upstream)
     return found if isinstance(found, HttpUpstream) else None
 
@@ -84,6 +88,10 @@ class KeptAnswers:
         found = self._known.get((key.team, name))
         if found is None:
             found = await asyncio.to_thread(self._find, key.team, name)
+            for wait_s in _WAITS_S:
+                if found is None:
+                    await asyncio.sleep(wait_s)
+                    found = await asyncio.to_thread(self._find, key.team, name)
             if found is None:
                 return None
             if len(self._known) >= _MOST_KNOWN:
@@ -95,9 +103,4 @@ class KeptAnswers:
         given = (digest(name), team)
         with self._store.reading() as connection:
             row = connection.execute(_FIND, given).fetchone()
-        if row is None:  # it may have been made this very moment, here or by another worker
-            self._store.flush(_FLUSH_S)
-            time.sleep(_LATE_S)
-            with self._store.reading() as connection:
-                row = connection.execute(_FIND, given).fetchone()
         return None if row is None else Kept(row["model"], row["asked"] or row["model"], row["upstream"])

@@ -87,7 +87,10 @@ class Call:
 
 
 class Reply(Protocol):
-    """An upstream's answer whose body is still arriving."""
+    """An upstream's answer whose body is still arriving.
+
+    Where the upstream is several, it also has `upstream`: the name of the one that answers.
+    """
 
     @property
     def status(self) -> int:

@@ -10,9 +10,13 @@ from sdk.client.conftest import serve
 from support.gateway import Gateway, StartGateway
 from support.scripted_server import Scripted, ScriptedServer
 
+from trilith.seams import Upstream
 from trilith.testing import MemoryUpstream
+from trilith.types import Kind
 from trilith_gateway import kept
+from trilith_gateway.commands import explain
 from trilith_gateway.kept import Kept
+from trilith_gateway.release import Release
 from trilith_gateway.routing import policy
 from trilith_gateway.routing.endpoint import Endpoint
 from trilith_gateway.routing.routed import RoutedUpstream
@@ -59,6 +63,10 @@ def asked(server: ScriptedServer) -> list[tuple[str, str]]:
     return [(one.method, one.path) for one in server.received[1:]]
 
 
+def release(upstream: Upstream, place: str = "") -> Release:
+    return Release("m", Kind.CHAT, "d", upstream, "m", "openai", None, None, 9, None, place=place)
+
+
 def test_the_name_of_an_answer_is_its_own_field_and_no_word_of_its_caller() -> None:
     told = {"metadata": {"id": "resp_of_another"}, "id": "resp_1"}
     assert kept.named(told) == "resp_1"
@@ -70,10 +78,13 @@ def test_the_name_of_an_answer_is_its_own_field_and_no_word_of_its_caller() -> N
 
 def test_the_server_is_the_replica_that_keeps_it_and_none_when_that_is_gone() -> None:
     endpoints = [Endpoint(name, HttpUpstream(f"http://{name}/v1")) for name in ("a", "b")]
-    routed = RoutedUpstream(endpoints, policy.weighted)
+    routed = release(RoutedUpstream(endpoints, policy.weighted))
     assert kept.server(routed, Kept("m", "m", "b")) is endpoints[1].upstream
     assert kept.server(routed, Kept("m", "m", "c")) is None
-    assert kept.server(MemoryUpstream(), Kept("m", "m", "")) is None
+    one = HttpUpstream("http://a/v1")
+    assert kept.server(release(one, "a"), Kept("m", "m", "a")) is one
+    assert kept.server(release(one, "a"), Kept("m", "m", "b")) is None
+    assert kept.server(release(MemoryUpstream()), Kept("m", "m", "")) is None
 
 
 @pytest.mark.parametrize(
@@ -218,3 +229,26 @@ def test_a_conversation_whose_replica_is_away_is_not_taken_elsewhere(
     release.upstream.endpoints[1].breaker.rest(1e18)
     assert respond(gateway, previous_response_id="resp_b").status_code == 503
     assert [len(server.received) for server in servers] == [1, 1]
+
+
+def test_the_same_name_at_another_upstream_is_another_answer(start_gateway: StartGateway, serve: Any) -> None:
+    mine, theirs = serve(made("resp_1")), serve(made("resp_1"))
+    gateway = begin(start_gateway, mine, other=place(theirs))
+    respond(gateway)
+    respond(gateway, gateway.mint(team="shop"), model="other")
+    before = len(theirs.received)
+    refused = respond(gateway, model="other", previous_response_id="resp_1")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "previous_response_not_found")
+    assert ask(gateway, "resp_1").status_code == 200
+    assert len(theirs.received) == before
+
+
+def test_a_response_is_explained_by_its_own_name_of_which_the_ledger_holds_a_digest(
+    start_gateway: StartGateway, serve: Any
+) -> None:
+    gateway = begin(start_gateway, serve(made("resp_of_mine")))
+    id = respond(gateway).headers["x-request-id"]
+    (row,) = gateway.ledger()
+    assert "resp_of_mine" not in str(row)
+    found = explain.explain(gateway.platform.settings, "resp_of_mine")
+    assert [charge["request_id"] for charge in found["charges"]] == [id]

@@ -119,6 +119,10 @@ def test_a_long_way_is_kept_within_its_bounds_from_both_ends() -> None:
     assert gap[1] == 60 - (len(facts) - 1)
 
 
+def test_a_word_that_is_no_text_costs_the_row_its_reasons_and_nothing_else() -> None:
+    assert decision.read(decision.written([("retry", "\ud800", "x"), ("cache", "miss")])) == [["more", 2]]
+
+
 def test_a_fact_that_nobody_knows_is_told_as_it_is() -> None:
     assert decision.words(orjson.loads('["of a later release", 3]')) == "of a later release, 3"
 

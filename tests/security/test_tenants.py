@@ -33,6 +33,10 @@ REQUESTS: dict[str, tuple[str, str, Any]] = {
     "a message to a hidden model": ("POST", "/v1/messages", {"model": HIDDEN, "max_tokens": 5, **CHAT}),
     "a completion by a hidden model": ("POST", "/v1/completions", {"model": HIDDEN, "prompt": "x"}),
     "a response of a hidden model": ("POST", "/v1/responses", {"model": HIDDEN, "input": "x"}),
+    "a hidden response": ("GET", "/v1/responses/resp_1", None),
+    "what a hidden response answered": ("GET", "/v1/responses/resp_1/input_items", None),
+    "cancelling a hidden response": ("POST", "/v1/responses/resp_1/cancel", None),
+    "deleting a hidden response": ("DELETE", "/v1/responses/resp_1", None),
     "an answer that A has in the cache": ("POST", "/v1/chat/completions", {"model": "kept", **CHAT}),
     "a stream that A has in the cache": (
         "POST",
@@ -174,7 +178,7 @@ def test_the_table_of_requests_leaves_no_route_out(gateway: Gateway) -> None:
         for method, operation in operations.items():
             if "security" in operation and path != "/v1/feedback":
                 pattern = re.escape(path).replace(r"\{name\}", r"[\w]+").replace(r"\{version\}", "1")
-                pattern = pattern.replace(r"\{id\}", "(FILE|BATCH)")
+                pattern = pattern.replace(r"\{id\}", "(FILE|BATCH|resp_1)")
                 assert any(m == method.upper() and re.fullmatch(pattern, p) for m, p in known), path
 
 

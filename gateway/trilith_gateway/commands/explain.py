@@ -174,7 +174,7 @@ def _upstream(charge: dict[str, Any]) -> list[str]:
         return ["  upstream  none: it was answered from what is kept, or with another's call"]
     if charge["rule"] == "failed":
         return []
-    return ["  upstream  in the gateway's own process"]
+    return ["  upstream  none is named: the gateway's own process, or the row of an earlier release"]
 
 
 def _budget(charge: dict[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ from trilith_gateway.routes.page import FORWARDED, described
 _TIMEOUT_S = 60.0
 _PASSED_ON = frozenset({"after", "before", "include", "include[]", "limit", "order"})
 """Which parameters of a question go on."""
-_VALUE = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_VALUE = re.compile(r"[A-Za-z0-9_.:,-]{1,256}")
 
 
 def router(platform: Platform) -> APIRouter:
@@ -35,7 +35,7 @@ def router(platform: Platform) -> APIRouter:
             release = None if found is None else platform.releases.find(found.model)
             if found is None or release is None:
                 raise _gone()
-            server = kept.server(release.upstream, found)
+            server = kept.server(release, found)
             if server is None:
                 raise _gone()
             path = f"/v1/responses/{id}{below}{asked}"

@@ -65,7 +65,7 @@ class Prefix:
     def __call__(self, endpoints: Sequence[Endpoint], affinity: bytes | None) -> Endpoint:
         """Choose."""
         if affinity is None or len(endpoints) == 1:
-            self.why = "prefix-none"
+            self.why = "prefix-none" if affinity is None else "prefix"
             return self._otherwise(endpoints, affinity)
         names = tuple(endpoint.name for endpoint in endpoints)
         if names not in self._rings:

@@ -143,7 +143,8 @@ class Call:
 
     async def _asked(self, exchange: Exchange, upstream: Upstream, call: UpstreamCall) -> None:
         sent_at = time.perf_counter()
-        exchange.upstream = exchange.target.place
+        release = exchange.target
+        exchange.upstream = release.place
         try:
             if exchange.join is None:
                 reply = await send(exchange, upstream, call)

@@ -33,7 +33,7 @@ class Fallback:
         exchange.release = release
         exchange.answer = exchange.reply = exchange.call = None
         exchange.usage = exchange.rule = exchange.tally = exchange.first_byte_at = None
-        exchange.upstream = ""
+        exchange.upstream = exchange.kept_as = ""
         exchange.tag = exchange.only = None  # its replicas have their own
         self._admit.reserve(exchange, release)
         self._route(exchange)

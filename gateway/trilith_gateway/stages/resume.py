@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from trilith.errors import BadRequestError
+from trilith_gateway import kept
 from trilith_gateway.exchange import Exchange
 from trilith_gateway.kept import KeptAnswers
 from trilith_gateway.routing.routed import RoutedUpstream
@@ -25,19 +26,16 @@ class Resume:
 
     async def _resume(self, exchange: Exchange, name: object) -> None:
         found = await self._kept.find(exchange.caller, name)
-        if found is None:
+        if found is None or kept.server(exchange.target, found) is None:
             raise _gone()
-        upstream = exchange.target.upstream
-        if isinstance(upstream, RoutedUpstream):
-            if all(endpoint.name != found.upstream for endpoint in upstream.endpoints):
-                raise _gone()
+        if isinstance(exchange.target.upstream, RoutedUpstream):
             exchange.only = found.upstream
 
 
 def _gone() -> BadRequestError:
     return BadRequestError(
-        "The previous response is not there: no key of this team made it, or who kept it is gone. "
-        "Send the conversation itself as `input`.",
+        "The previous response is not there: no key of this team made it with this model, or who kept it is "
+        "gone. Send the conversation itself as `input`.",
         status_code=400,
         code="previous_response_not_found",
         param="previous_response_id",
