@@ -29,12 +29,19 @@ class Shield:
         return text.replace("<PERSON_1>", "Ada")
 
 
-def rag(embedder: Embedder, generator: MemoryUpstream) -> RagUpstream:
+def rag(embedder: Embedder, generator: MemoryUpstream, **options: Any) -> RagUpstream:
     index = MemoryIndex(dimension=embedder.dimension)
     index.upsert([SEA, CAT], embedder.embed([SEA.text, CAT.text]))
     retriever = Retriever("docs", index, embedder)
     return RagUpstream(
-        "library", retriever, generator, "tiny", top_k=2, max_output_tokens=32, provider_name="vllm"
+        "library",
+        retriever,
+        generator,
+        "tiny",
+        top_k=2,
+        max_output_tokens=32,
+        provider_name="vllm",
+        **options,
     )
 
 
@@ -89,6 +96,16 @@ async def test_a_question_that_nothing_speaks_of_is_not_sent_on(embedder: Embedd
     answer = await whole(rag(embedder, generator), call("quantum chromodynamics lattice"))
     assert answer["choices"][0]["message"] == {"role": "assistant", "content": NO_ANSWER, "citations": []}
     assert generator.calls == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_names_who_generated_it_where_anybody_did(embedder: Embedder, stream: bool) -> None:
+    upstream = rag(embedder, MemoryUpstream("Rivers carry salt."), place="http://gpu/v1")
+    reply: Any = await upstream.send(call("why is the sea salty", stream=stream))
+    assert reply.upstream == "http://gpu/v1"
+    await reply.aclose()
+    nobody: Any = await upstream.send(call("quantum chromodynamics lattice", stream=stream))
+    assert nobody.upstream == ""
 
 
 async def test_what_goes_on_to_the_generator_passes_the_shield(embedder: Embedder) -> None:

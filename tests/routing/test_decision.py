@@ -17,7 +17,7 @@ from trilith_gateway import deadline, decision, group
 from trilith_gateway.commands import explain
 from trilith_gateway.routing import policy
 from trilith_gateway.routing.endpoint import Endpoint
-from trilith_gateway.routing.routed import RoutedUpstream
+from trilith_gateway.routing.routed import Limits, RoutedUpstream
 from trilith_gateway.store import sqlite
 
 CALL = Call("/v1/chat/completions", b'{"messages": [{"role": "user", "content": "hi"}]}', timeout_s=30)
@@ -107,6 +107,16 @@ async def test_a_beginning_that_is_known_is_told_from_one_whose_owner_is_full() 
     assert (other != owner, trail[0][2]) == (True, "prefix-full")
     _, trail = await asked(routed)
     assert trail[0][2] == "prefix-none"
+
+
+async def test_of_two_that_were_asked_at_once_the_one_that_answered_is_named() -> None:
+    endpoints = [Endpoint("slow", MemoryUpstream(delay_s=5)), Endpoint("quick", MemoryUpstream())]
+    routed = RoutedUpstream(endpoints, policy.weighted, why="weighted", limits=Limits(hedge_share=0.5))
+    routed._heads.extend([0.01] * 20)
+    name, trail = await asked(routed)
+    assert name == "quick"
+    assert [fact[0] for fact in trail] == ["replica", "replica", "hedge", "hedged"]
+    assert decision.words(trail[3]) == "hedge: quick was the first to answer"
 
 
 def test_a_long_way_is_kept_within_its_bounds_from_both_ends() -> None:
