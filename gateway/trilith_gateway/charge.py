@@ -195,8 +195,8 @@ def row(exchange: Exchange, now: float, usage: Usage, *, estimated: bool, tried:
         found["saved_pico_usd"] = exchange.saved_pico_usd
     if exchange.upstream:
         found["upstream"] = exchange.upstream
-    if tried is None and (exchange.trail or exchange.cache is not None):
-        found["decided"] = decision.written(_decided(exchange))
+    if tried is None and (decided := _decided(exchange)):
+        found["decided"] = decision.written(decided)
     if exchange.kept_as and tried is None and exchange.body.get("store") is not False:
         found["kept_as"] = exchange.kept_as
     if exchange.tries is not None:
@@ -205,7 +205,7 @@ def row(exchange: Exchange, now: float, usage: Usage, *, estimated: bool, tried:
 
 
 def _decided(exchange: Exchange) -> list[Decision]:
-    if (word := exchange.cache) is None:
+    if (word := exchange.cache) is None or word == "bypass":  # the way itself says why it was passed by
         return exchange.trail
     told = ("cache", word, round(exchange.cache_age_s)) if exchange.recalled else ("cache", word)
     return [*exchange.trail, told]

@@ -41,7 +41,6 @@ _CACHE: Mapping[str, str] = {
     "semantic": "a kept answer to a question that means the same",
     "joined": "the answer to the same request of another caller, which was under way",
     "miss": "nothing is kept for this request",
-    "bypass": "not looked at",
 }
 
 

@@ -259,10 +259,24 @@ def test_a_kept_answer_has_no_upstream_and_says_so(start_gateway: StartGateway) 
     assert "cache: nothing is kept for this request" in told(gateway, first)[1]
 
 
-def test_a_request_that_the_cache_did_not_look_at_says_why(start_gateway: StartGateway) -> None:
+@pytest.mark.parametrize(
+    ("temperature", "control", "why"),
+    [
+        (1, "", "it may be answered differently each time"),
+        (0, "no-store", "its caller says `no-store`"),
+        (0, "no-cache", "its caller says `no-cache`; the answer is kept"),
+    ],
+)
+def test_a_request_that_the_cache_did_not_look_at_says_why(
+    start_gateway: StartGateway, temperature: int, control: str, why: str
+) -> None:
     gateway = start_gateway({"echo": MemoryUpstream()}, echo={"cache": {"ttl_s": 60}})
-    _, text = told(gateway, gateway.chat(temperature=1).headers["x-request-id"])
-    assert "cache: not asked, it may be answered differently each time" in text
+    body = {"model": "echo", "messages": [{"role": "user", "content": "x"}], "temperature": temperature}
+    with gateway.client(headers={"cache-control": control}) as client:
+        id = client.post("/v1/chat/completions", json=body).headers["x-request-id"]
+    row, text = told(gateway, id)
+    assert f"decided   cache: not asked, {why}" in text
+    assert len(row["decided"]) == 1
 
 
 def test_a_budget_that_degrades_is_explained(start_gateway: StartGateway) -> None:

@@ -23,6 +23,7 @@ from trilith_gateway.caching.semantic import Question, SemanticCache
 from trilith_gateway.exchange import Answer, Exchange
 
 _UNWANTED: Decision = ("uncached", "its caller says `no-store`")
+_FRESH: Decision = ("uncached", "its caller says `no-cache`; the answer is kept")
 _UNFIT: Decision = ("uncached", "it is of a kind that is not kept")
 _UNKNOWN: Decision = ("uncached", "what it would be answered from is not known yet")
 _UNSURE: Decision = ("uncached", "it may be answered differently each time")
@@ -95,6 +96,7 @@ class Recall:
         else:
             question = None
         if wish.fresh:
+            exchange.trail.append(_FRESH)
             return
         exchange.cache = "miss"
         if self._answers(exchange, await self._cache.get(key), wish, "hit") or question is None:
