@@ -48,19 +48,20 @@ def note(
         rule: By which rule it is charged; `FAILED` without a usage costs nothing.
         status: What was answered; 0 when nothing was.
         usage: What was used, as far as that is known.
-        upstream: Which replica it was.
+        upstream: Which replica it was; empty: who was asked last.
         by_caller: The caller pays, because the try was part of the answer (a step of a cascade). Otherwise
             the platform pays: a caller asked once.
         estimated: Whether the usage is an estimate.
         release: What was asked; None: the exchange's present release.
     """
     release = release or exchange.target
+    where = upstream or exchange.upstream
     amount: int | None = 0
     if usage is not None and rule is not Rule.FAILED:
         amount = rated(usage, release)
         if amount is None:
             rule = Rule.UNPRICED
-    found = Try(release, rule, usage or NOTHING, status, amount, upstream, by_caller, estimated)
+    found = Try(release, rule, usage or NOTHING, status, amount, where, by_caller, estimated)
     if exchange.tries is None:
         exchange.tries = []
     exchange.tries.append(found)

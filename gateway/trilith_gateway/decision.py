@@ -105,8 +105,10 @@ def words(fact: Sequence[Any]) -> str:
             return f"fallback: {model} answered with status {status}"
         case ["fallback", model, said]:
             return f"fallback: {model} did not answer ({CAUSES.get(said, said)})"
-        case ["cascade", model, said, *sure]:
-            return f"cascade: {model} {said}" + (f", sure to {sure[0]:.2f}" if sure else "")
+        case ["cascade", model, said, int() | float() as sure]:
+            return f"cascade: {model} {said}, sure to {sure:.2f}"
+        case ["cascade", model, said, *_]:  # JSON has no word for a number that is none
+            return f"cascade: {model} {said}"
         case ["unanswered", model, said]:
             return f"cascade: {model} did not answer ({CAUSES.get(said, said)})"
         case ["queue", model, ms]:

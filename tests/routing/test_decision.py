@@ -133,6 +133,11 @@ def test_a_word_that_is_no_text_costs_the_row_its_reasons_and_nothing_else() -> 
     assert decision.read(decision.written([("retry", "\ud800", "x"), ("cache", "miss")])) == [["more", 2]]
 
 
+def test_a_step_that_is_sure_to_no_number_is_told_without_it() -> None:
+    (fact,) = decision.read(decision.written([("cascade", "triage", "answered", float("nan"))]))
+    assert decision.words(fact) == "cascade: triage answered"
+
+
 def test_a_fact_that_nobody_knows_is_told_as_it_is() -> None:
     assert decision.words(orjson.loads('["of a later release", 3]')) == "of a later release, 3"
 

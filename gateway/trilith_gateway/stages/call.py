@@ -323,13 +323,11 @@ def _give_up(exchange: Exchange) -> None:
     answer = exchange.answer
     if exchange.usage is not None:  # it broke off, or withheld its answer, and had reported something before
         status = 502 if answer is None else answer.status
-        rule = exchange.rule or Rule.USAGE
-        charge.note(exchange, rule, status, usage=exchange.usage, upstream=exchange.upstream)
+        charge.note(exchange, exchange.rule or Rule.USAGE, status, usage=exchange.usage)
     elif answer is not None and b'"usage"' in answer.body:
-        charge.note_tried(exchange, Tried(exchange.upstream, answer.status, answer.body))
+        charge.note_tried(exchange, Tried("", answer.status, answer.body))
     else:
-        status = answer.status if answer is not None else 0
-        charge.note(exchange, Rule.FAILED, status, upstream=exchange.upstream)
+        charge.note(exchange, Rule.FAILED, answer.status if answer is not None else 0)
 
 
 def _ready(exchange: Exchange) -> UpstreamCall:
@@ -449,9 +447,8 @@ async def send(
                 noted.end(None, error)
             if index or not isinstance(error, APIConnectionError) or not _once_more(upstream, call, error):
                 raise
-            place = exchange.target.place if upstream is exchange.target.upstream else ""
-            charge.note(exchange, Rule.FAILED, 0, upstream=place)
-            exchange.trail.append(("retry", place, decision.cause(error)))
+            charge.note(exchange, Rule.FAILED, 0)
+            exchange.trail.append(("retry", exchange.upstream, decision.cause(error)))
             call = deadline.within(call, ends - time.perf_counter())
         else:
             if noted is not None:

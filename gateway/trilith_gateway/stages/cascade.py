@@ -63,7 +63,7 @@ class Cascade:
             if await self._step(exchange, own, step):
                 return
         if asked:
-            exchange.release = own
+            exchange.release, exchange.upstream = own, ""
             self._route(exchange)  # time has passed
         waited_s = exchange.waited_s
         error: APIError | None = None
@@ -106,7 +106,7 @@ class Cascade:
         if reason:
             exchange.trail.append(("cascade", step.release.model, f"was asked, {reason}"))
             used = usage or estimate(exchange.body_bytes, len(cascade.words(answer).encode()))
-            _charge(exchange, step.release, used, estimated=usage is None, upstream=exchange.upstream)
+            _charge(exchange, step.release, used, estimated=usage is None)
             return False
         exchange.trail.append(("cascade", step.release.model, "answered", *sure))
         self._accept(exchange, own, step, answer, usage)
@@ -154,10 +154,10 @@ class Cascade:
             try:
                 found = await self._predict(exchange, step.check, settings.check.input, text)
             except _Unanswered:
+                exchange.upstream = asked
                 return answer, usage, f"{settings.check.model} could not check it", ()
-            finally:
-                checked, exchange.upstream = exchange.upstream, asked
-            _charge(exchange, step.check, _ONE_ROW, upstream=checked)
+            _charge(exchange, step.check, _ONE_ROW)
+            exchange.upstream = asked
             reason, sure = cascade.refused_check(*found, settings.check), (round(found[1], 4),)
         if settings.mean_logprob is not None and not exchange.body.get("logprobs"):
             for choice in answer.get("choices") or ():
@@ -197,20 +197,9 @@ _Judged: TypeAlias = tuple[dict[str, Any], Usage | None, str, tuple[float, ...]]
 """An answer, what it used, why it will not do, and how sure whoever judged it was, if it says so."""
 
 
-def _charge(
-    exchange: Exchange, release: Release, usage: Usage, *, upstream: str, estimated: bool = False
-) -> None:
+def _charge(exchange: Exchange, release: Release, usage: Usage, *, estimated: bool = False) -> None:
     rule = Rule.ESTIMATE if estimated else Rule.USAGE
-    charge.note(
-        exchange,
-        rule,
-        200,
-        usage=usage,
-        upstream=upstream,
-        by_caller=True,
-        estimated=estimated,
-        release=release,
-    )
+    charge.note(exchange, rule, 200, usage=usage, by_caller=True, estimated=estimated, release=release)
 
 
 class _Unanswered(Exception):
@@ -249,7 +238,7 @@ async def _whole(exchange: Exchange, release: Release, given: UpstreamCall) -> d
 
 def _note_lost(exchange: Exchange, status: int, received: bytes) -> None:
     if b'"usage"' in received:
-        charge.note_tried(exchange, Tried(exchange.upstream, status, received))
+        charge.note_tried(exchange, Tried("", status, received))
 
 
 def _ready(exchange: Exchange) -> UpstreamCall:

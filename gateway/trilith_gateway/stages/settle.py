@@ -125,7 +125,7 @@ def _rule(exchange: Exchange) -> tuple[Rule, Usage, bool]:
         own = exchange.ticket is None or exchange.ticket.pays
         if own and answer is not None and exchange.reply is not None and b'"usage"' in answer.body:
             # An error that was billed; the caller got nothing for it.
-            charge.note_tried(exchange, Tried(exchange.upstream, answer.status, answer.body))
+            charge.note_tried(exchange, Tried("", answer.status, answer.body))
         return Rule.FAILED, charge.NOTHING, False
     if exchange.usage is not None:
         return Rule.USAGE, exchange.usage, False
