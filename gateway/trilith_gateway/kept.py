@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trilith.seams import Upstream
 from trilith_gateway.key import Key
 from trilith_gateway.release import Release
 from trilith_gateway.routing.routed import RoutedUpstream
@@ -57,20 +58,21 @@ def digest(name: str) -> str:
     return hashlib.blake2b(name.encode(), digest_size=16).hexdigest() if name else ""
 
 
-def server(release: Release, kept: Kept) -> HttpUpstream | None:
-    """Return the server that keeps an answer; None when it is none of the release's.
+def holder(release: Release, kept: Kept) -> Upstream | None:
+    """Return the upstream that keeps an answer, or the one of several; None when it is none of the release's.
 
     Names are an upstream's own: at another one, the same name may be another team's answer.
     """
     upstream = release.upstream
-    if isinstance(upstream, RoutedUpstream):
-        endpoints = [one.upstream for one in upstream.endpoints if one.name == kept.upstream]
-        if not endpoints:
-            return None
-        upstream = endpoints[0]
-    elif release.place != kept.upstream:
-        return None
-    found = served(upstream)
+    if not isinstance(upstream, RoutedUpstream):
+        return upstream if release.place == kept.upstream else None
+    return next((one.upstream for one in upstream.endpoints if one.name == kept.upstream), None)
+
+
+def server(release: Release, kept: Kept) -> HttpUpstream | None:
+    """Return the server that keeps an answer and can be asked for it; None when there is none."""
+    found = holder(release, kept)
+    found = None if found is None else served(found)
     return found if isinstance(found, HttpUpstream) else None
 
 

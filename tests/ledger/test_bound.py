@@ -76,7 +76,7 @@ def test_what_is_only_referred_to_is_seen(body: dict[str, Any], found: tuple[int
         ),
         (
             "/v1/responses",
-            {"input": "x", "previous_response_id": "resp_1", "max_output_tokens": 5},
+            {"input": "x", "conversation": "conv_1", "max_output_tokens": 5},
             (1500, 5),
         ),
         (

@@ -26,7 +26,7 @@ class Resume:
 
     async def _resume(self, exchange: Exchange, name: object) -> None:
         found = await self._kept.find(exchange.caller, name)
-        if found is None or kept.server(exchange.target, found) is None:
+        if found is None or kept.holder(exchange.target, found) is None:
             raise _gone()
         if isinstance(exchange.target.upstream, RoutedUpstream):
             exchange.only = found.upstream
