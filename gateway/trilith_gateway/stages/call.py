@@ -154,7 +154,7 @@ class Call:
             _torn(exchange, error.received)
             exchange.upstream = error.upstream or exchange.upstream
             raise
-        if exchange.target.tries_again:
+        if release.tries_again:
             exchange.upstream = getattr(reply, "upstream", "") or exchange.upstream
         await _take(exchange, reply, sent_at)
 
