@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
+import httpx
 import pytest
-from support.gateway import Gateway, StartGateway
+from support.gateway import PRICE, Gateway, StartGateway
 from support.scripted_server import Scripted, ScriptedServer, Serve
 
 from trilith_gateway.stages.call import Begun
@@ -192,3 +195,29 @@ def test_a_fault_within_a_stage_breaks_neither_the_connection_nor_the_upstreams(
     monkeypatch.undo()
     assert gateway.chat().status_code == 200
     assert server.connections == 0
+
+
+def test_an_answer_that_had_begun_when_its_caller_left_is_charged_by_what_was_asked(
+    start_gateway: StartGateway, serve: Serve, taken: list[bool | None]
+) -> None:
+    """As it is where a task waits for it."""
+    left = threading.Event()
+
+    def begun() -> Iterator[bytes]:
+        yield b'{"data": '
+        left.wait(10)
+
+    server = serve(OK, Scripted(headers=JSON, parts=begun()))
+    price = {**PRICE, "usd_per_image": "0.04"}
+    model = {"kind": "image", "upstream": {"url": f"{server.url}/v1"}, "price": price}
+    gateway = start_gateway({}, echo=model)
+    until(lambda: gateway.platform.warmed.is_set())
+    server.received.clear()
+    with gateway.client() as client:
+        assert client.post("/v1/images/generations", json={"model": "echo", "prompt": "x"}).status_code == 200
+        with contextlib.suppress(httpx.ReadTimeout):
+            client.post("/v1/images/generations", json={"model": "echo", "prompt": "x"}, timeout=0.5)
+    until(lambda: gateway.platform.metrics.open == 0)
+    left.set()
+    assert taken[-1] is None
+    assert rules(gateway)[1] == ("aborted", 499, 40_000_000_000)

@@ -195,6 +195,7 @@ class Begun:
             return False
         if exchange.first_byte_at is None:
             exchange.first_byte_at = time.perf_counter()
+            exchange.reply = reply  # who leaves now leaves an answer that has begun
         if reply.status < 400 and (exchange.operation.opaque or _streams(reply.headers)):
             return False
         if (body := reply.whole()) is None:
