@@ -69,7 +69,8 @@ class Settle:
                 written += tried.amount or 0 if tried.by_caller else 0
             self._append(charge.row(exchange, at, usage, estimated=estimated))
             written += exchange.amount or 0
-            unpriced = _unpriced(exchange, reserved, written)
+            if exchange.amount is None or exchange.tries is not None:
+                unpriced = _unpriced(exchange, reserved, written)
             if exchange.amount is None:
                 self._alarm(exchange, usage, at)
         except OSError as error:
