@@ -271,3 +271,52 @@ def test_a_reader_that_stalls_does_not_make_the_gateway_hold_the_stream(
     assert 0 < upstream.streamed < 2000
     while upstream.streamed < 4000:  # and goes on when the caller does
         assert wire.socket.recv(1 << 20)
+
+
+class TestWhatComesBehind:
+    """A request that came whole is answered, whatever comes behind it."""
+
+    @pytest.mark.parametrize("behind", [b"\0\0\0", b"GET / HTTP/9.9\r\n\r\n", b"x" * 300_000])
+    @pytest.mark.parametrize("pause_s", [0.0, 0.05])
+    def test_requests_before_one_that_cannot_be_read_are_answered_before_it_is_refused(
+        self, start_gateway: StartGateway, dial: Dial, behind: bytes, pause_s: float
+    ) -> None:
+        gateway = start_gateway({"echo": MemoryUpstream(delay_s=0.1)})
+        wire = dial(gateway)
+        wire.send(wire.post("one") + wire.post("two"))
+        time.sleep(pause_s)
+        wire.send(behind)
+        assert [wire.text(), wire.text()] == ["one", "two"]
+        assert wire.answer()[0] == 400
+        assert wire.at_end()
+        assert [row["rule"] for row in gateway.ledger()] == ["usage", "usage"]
+
+    def test_a_stream_goes_on_though_what_comes_behind_its_request_is_nothing(
+        self, start_gateway: StartGateway, dial: Dial
+    ) -> None:
+        gateway = start_gateway({"echo": MemoryUpstream("a b c d", delay_s=0.05)})
+        wire = dial(gateway)
+        wire.send(wire.post("x", stream=True))
+        time.sleep(0.1)
+        wire.send(b"\0")
+        told = b""
+        with contextlib.suppress(ConnectionResetError):
+            while data := wire.socket.recv(65536):
+                told += data
+        assert b"[DONE]" in told
+        assert told.partition(b"\r\n0\r\n\r\n")[2].startswith(b"HTTP/1.1 400 ")
+
+    def test_one_before_the_body_of_another_that_cannot_be_read_is_answered(
+        self, start_gateway: StartGateway, dial: Dial
+    ) -> None:
+        upstream = MemoryUpstream(delay_s=0.1)
+        gateway = start_gateway({"echo": upstream})
+        wire = dial(gateway)
+        broken = wire.post("two", extra="transfer-encoding: chunked\r\n").replace(
+            b"content-length", b"x-length"
+        )
+        wire.send(wire.post("one") + broken)
+        assert wire.text() == "one"
+        assert wire.answer()[0] == 400
+        assert wire.at_end()
+        assert len(upstream.calls) == 1

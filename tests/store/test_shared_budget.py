@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from store.test_contract import ask, charge
 
+from trilith.errors import BudgetExceededError
 from trilith_gateway.group import Groups, Team
 from trilith_gateway.key import Key, mint
 from trilith_gateway.shared import LeasedBudgets
@@ -113,8 +114,10 @@ def test_a_process_that_is_taken_for_dead_again_and_again_counts_every_charge_on
             try:
                 budgets.reserve(key, 3, 1_000.0)
                 open_calls.append(key)
-            except OSError:  # as a machine that others have given up; it hears of that soon
-                refused += 1
+            except (OSError, BudgetExceededError):
+                refused += (
+                    1  # as a machine that others have given up, which hears of that soon; or all is spent
+                )
             if len(open_calls) > 3:
                 key = open_calls.pop()
                 fact = charge(number, amount := rng.randrange(2))

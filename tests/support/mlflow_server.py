@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -162,7 +163,8 @@ def mlflow_server(model: Path) -> Iterator[str]:
     """Run `mlflow models serve` over a logged model; gives its address."""
     url = f"http://127.0.0.1:{(port := free_port())}"
     command = [MLFLOW, "models", "serve", "-m", str(model), "-p", str(port), "--env-manager", "local"]
-    quiet = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}
+    path = f"{Path(MLFLOW).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # it calls its server by name
+    quiet = {**os.environ, "PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}
     log = model.parent / "serve.log"
     with log.open("wb") as written:
         child = subprocess.Popen(
@@ -181,5 +183,6 @@ def mlflow_server(model: Path) -> Iterator[str]:
         until(up, seconds=180, what="`mlflow models serve` being up")
         yield url
     finally:
-        os.killpg(child.pid, 15)  # its worker as well, which is what answers
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, 15)  # its worker as well, which is what answers
         child.wait()

@@ -30,6 +30,7 @@ class Line(Protocol):
     front: Front
     headers: list[tuple[bytes, bytes]]
     expect_100_continue: bool
+    ending: bool
     active: Any
     loop: asyncio.AbstractEventLoop
     transport: Any
@@ -264,7 +265,7 @@ class ExchangeCycle:
         self._direct = None  # each knows the other
         if self.more_body:
             self._line.linger()
-        elif not self.keep_alive:
+        elif not self.keep_alive and not self._line.ending:
             self._line.transport.close()
         self._line.on_response_complete()
 

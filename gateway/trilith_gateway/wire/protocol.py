@@ -68,6 +68,10 @@ class WireProtocol(HttpToolsProtocol):
         """How many heads were remembered, and how often one came again."""
         self._due: ExchangeCycle | None = None
         """The exchange that is to begin when all that has come is read, and its body, if that is small."""
+        self.ending = False
+        """Nothing more is read, and when all that came before is answered, the connection ends."""
+        self._last = b""
+        """What is written then."""
         self._left = 0
         """What is still to come of the body of a request that the parser knows nothing of (bytes)."""
         self._limits = limits
@@ -118,10 +122,7 @@ class WireProtocol(HttpToolsProtocol):
         due = self._due
         if due is None:
             return
-        if self._phase == _GONE:
-            self._due = None
-            return
-        if phase in _BETWEEN and self.cycle is due:
+        if phase in _BETWEEN and self.cycle is due and self._phase != _GONE:
             self._remember(due, data)
         if not (due.more_body and due.small):
             self._due = None
@@ -244,11 +245,15 @@ class WireProtocol(HttpToolsProtocol):
         if not self.url.startswith(b"/"):
             self.refuse(400, "The request's target is not a path.")
             return
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            self.refuse(400, f"HTTP/{version} is not spoken here, expected HTTP/1.1.")
+            return
         found = route.find(self.url) if self.parser.get_method() == b"POST" else None
         if found is None:
             self._to_asgi()
             return
-        chunked = self.parser.get_http_version() != "1.0"
+        chunked = version != "1.0"
         keep_alive = chunked and self.parser.should_keep_alive()
         before = self.cycle
         self.cycle = cycle = ExchangeCycle(self, found, None, keep_alive=keep_alive, chunked=chunked)
@@ -300,6 +305,10 @@ class WireProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
+        if self.ending and not self.pipeline:
+            self.transport.write(self._last)
+            self.linger()
+            return
         if not self.pipeline:
             self.flow.resume_reading()
             if self._phase == _ANSWER:
@@ -330,41 +339,57 @@ class WireProtocol(HttpToolsProtocol):
             self.refuse(408, "The request's head did not come in time.")
         elif phase == _BODY and waited >= limits.body_s:
             self.refuse(408, "The request's body did not come in time.")
-        elif phase == _GONE and waited >= _LINGER_S:
+        elif phase == _GONE and waited >= _LINGER_S and not self.ending:
             self.transport.abort()
 
     def refuse(self, status: int, message: str) -> None:
-        """Answer a request that cannot be read, and close: what follows cannot be trusted."""
+        """Answer a request that cannot be read, and close: what follows cannot be trusted.
+
+        What came whole before it is answered first: so the same requests are run however the bytes were cut
+        on their way.
+        """
         if self._phase == _GONE:
             return
-        due, self._due = self._due, None
-        if due is not None and not due.more_body:  # as it would have been, had the rest come a little later
-            due.begin()
-        if self.transport.is_closing():
-            self._phase = _GONE
-            return
-        cycle = self.cycle
-        if self.active is not None and self.active.response_started:
-            self.transport.abort()  # no word of ours fits into what another request is being answered
-            return
-        if cycle is not None and not cycle.response_complete:
-            if cycle.response_started:
-                self.transport.abort()
-                return
-            cycle.disconnected = cycle.response_complete = True  # what it would still say is not sent
-        if self.active is not None:
-            self.active.leave()
-            self.active = None
-        self.pipeline.clear()
+        in_body = self._phase == _BODY
+        if in_body and self.pipeline:
+            self.pipeline.popleft()  # the newest, which this is about
+            self._end(self._refusal(status, message))
+        elif not in_body and self.cycle is not None and not self.cycle.response_complete:
+            self._end(self._refusal(status, message) if self.cycle.keep_alive else b"")
+        elif in_body and not self._taken_back(self.cycle):
+            self.transport.abort()  # no word of ours fits into what it is being answered
+        else:
+            self._due = None
+            self.transport.write(self._refusal(status, message))
+            self.linger()
+
+    def _refusal(self, status: int, message: str) -> bytes:
         error = APIStatusError(message, status_code=status, code="bad_request", type="invalid_request_error")
         body = sse.dump(edge.told(self.url.decode("latin-1"), error))
         head = f"{STATUS_LINES[status]}content-type: application/json\r\nconnection: close\r\n"
         head += f"x-request-id: {new_id(time.time_ns())}\r\ncontent-length: {len(body)}\r\n\r\n"
-        self.transport.write(head.encode() + body)
-        self.linger()
+        return head.encode() + body
+
+    def _end(self, last: bytes) -> None:
+        """Read no more; after the last answer, `on_response_complete` writes these bytes and hangs up."""
+        self.ending, self._last = True, last
+        self._phase = _GONE
+        self._since = self.loop.time()
+
+    def _taken_back(self, cycle: Any) -> bool:
+        """Stop the work for a request that is not answered yet; false when its answer has begun."""
+        if cycle is not None and not cycle.response_complete:
+            if cycle.response_started:
+                return False
+            cycle.disconnected = cycle.response_complete = True  # what it would still say is not sent
+        active, self.active = self.active, None
+        if active is not None:
+            active.leave()
+        return True
 
     def linger(self) -> None:
         """Close the sending side and throw away what still comes: a reset would overtake the answer."""
+        self.ending = False
         self._phase = _GONE
         self._since = self.loop.time()
         self.flow.resume_reading()
