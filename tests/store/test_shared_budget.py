@@ -115,9 +115,7 @@ def test_a_process_that_is_taken_for_dead_again_and_again_counts_every_charge_on
                 budgets.reserve(key, 3, 1_000.0)
                 open_calls.append(key)
             except (OSError, BudgetExceededError):
-                refused += (
-                    1  # as a machine that others have given up, which hears of that soon; or all is spent
-                )
+                refused += 1  # given up by others, of which it hears soon; or all is spent
             if len(open_calls) > 3:
                 key = open_calls.pop()
                 fact = charge(number, amount := rng.randrange(2))
