@@ -176,6 +176,7 @@ def _ours() -> Target:
         done = subprocess.run(_alone(sys.executable, program), cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
             raise Missing(f"cannot train: {done.stderr[-200:]}")
+        shutil.rmtree(place.folder / "home", ignore_errors=True)  # of another table's row
         shutil.move(done.stdout.split()[-1], place.folder / "home")
         (place.folder / "trilith.yaml").write_text(
             f"home: home\ngateway: {{port: {place.port}}}\ntelemetry: {{store_spans: false}}\n"

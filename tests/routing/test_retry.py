@@ -45,8 +45,8 @@ def test_nothing_is_said_after_the_end_of_a_stream_though_its_connection_breaks(
     assert [row["rule"] for row in gateway.ledger()] != ["broken"]
 
 
-@pytest.mark.parametrize(("attempts", "sends"), [(2, 2), (3, 3)])
-async def test_replicas_send_a_request_as_often_as_it_may_be_tried(
+@pytest.mark.parametrize(("attempts", "sends"), [(2, 3), (3, 4)])
+async def test_replicas_send_a_request_as_often_as_it_may_be_tried_and_once_more_for_a_connection_gone_stale(
     serve: Serve, attempts: int, sends: int
 ) -> None:
     servers = [serve(ANSWER, ANSWER, Scripted(hangs_up=True)) for _ in range(2)]

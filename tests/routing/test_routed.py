@@ -245,3 +245,29 @@ def test_an_engine_where_requests_wait_counts_as_busy() -> None:
     assert pressure(idle) == 1
     assert pressure(busy) == pytest.approx(6.5)
     assert pressure(b"") == 1
+
+
+async def test_a_request_that_may_not_be_hedged_yet_is_as_soon_as_others_have_filled_the_share() -> None:
+    """A replica that falls silent must not keep what came to it."""
+    silent, well = MemoryUpstream(), MemoryUpstream()
+    routed = fleet(silent, well, hedge_share=0.5, retry_share=0)
+    for _ in range(40):
+        assert await ask(routed) == 200
+    silent.delay_s = 3600
+    held = [asyncio.create_task(ask(routed)) for _ in range(16)]  # more than may be hedged at once
+    others = [asyncio.create_task(ask(routed)) for _ in range(40)]
+    async with asyncio.timeout(20):
+        assert await asyncio.gather(*held, *others) == [200] * 56
+
+
+async def test_what_cannot_be_sent_is_asked_elsewhere_however_little_may_be_retried() -> None:
+    away = APIConnectionError("refused", sent=False)
+    routed = fleet(MemoryUpstream(fail_with=[away] * 1000), MemoryUpstream(), retry_share=0)
+    assert [await ask(routed) for _ in range(50)] == [200] * 50
+
+
+async def test_what_may_have_been_sent_is_not_tried_beyond_the_share() -> None:
+    broken = APIConnectionError("broke off")
+    routed = fleet(MemoryUpstream(fail_with=[broken] * 1000), MemoryUpstream(), retry_share=0)
+    with pytest.raises(APIConnectionError):
+        await ask(routed)

@@ -27,6 +27,8 @@ from trilith_gateway.routing.policy import Choose, Prefix
 
 _SEEN = 200
 _REST_S = 0.1
+_HEDGE_AGAIN_S = 0.05
+"""How soon a request that may not be hedged now asks again whether it may (seconds)."""
 """How long an answer that nobody gets is waited for, once its head is there (seconds)."""
 _REST_BYTES = 256 * 1024
 _OWN_WORD = frozenset({"x-should-retry", "retry-after", "retry-after-ms"})
@@ -157,7 +159,8 @@ class RoutedUpstream:
                 again_sent += max(0, error.sends - 1)
             except APIStatusError as error:  # from what runs in this process, or cannot be opened
                 outcome, again = error, cause.after_status(error.status_code, repeatable=call.repeatable)
-            if again is Again.NOWHERE or not self._once_more(call, tried, again, again_sent):
+            unsent = isinstance(outcome, APIConnectionError) and not outcome.sent
+            if again is Again.NOWHERE or not self._once_more(call, tried, again, again_sent, unsent=unsent):
                 if isinstance(outcome, APIConnectionError):
                     outcome.upstream = outcome.upstream or endpoint.name
                 return _given(outcome, final=len(tried) > 1)
@@ -175,12 +178,15 @@ class RoutedUpstream:
         call = within(call, left)
         return replace(call, repeatable=False) if sends >= self._limits.attempts else call
 
-    def _once_more(self, call: Call, tried: Sequence[Endpoint], again: Again, again_sent: int = 0) -> bool:
-        if len(tried) + again_sent >= self._limits.attempts:
+    def _once_more(
+        self, call: Call, tried: Sequence[Endpoint], again: Again, again_sent: int, *, unsent: bool
+    ) -> bool:
+        if len(tried) >= self._limits.attempts or len(tried) + again_sent > self._limits.attempts:
             return False
         if not self._others(call, tried) and (again is Again.ELSEWHERE or not self._may(call)):
             return False
-        return self._retries.spend()
+        # What was never sent is no extra work for anybody.
+        return (unsent and self._others(call, tried)) or self._retries.spend()
 
     async def _pause(self, call: Call, tried: Sequence[Endpoint], ends: float) -> None:
         if not self._others(call, tried):  # the same one again: give it a moment
@@ -252,14 +258,14 @@ class RoutedUpstream:
 
     async def _hedged(self, endpoint: Endpoint, call: Call, tried: list[Endpoint]) -> Reply:
         after = self._patience()
-        if after is None or after >= call.timeout_s or not call.repeatable or not self._others(call, tried):
+        if after is None or after >= call.timeout_s or not call.repeatable or len(self._meant(call)) < 2:
             return await self._ask(endpoint, call)
         first = asyncio.create_task(self._ask(endpoint, call), name=endpoint.name)
         tasks = {first}
         chosen: Reply | None = None
         try:
             await asyncio.wait(tasks, timeout=after)
-            if not first.done() and self._others(call, tried) and self._hedges.spend():
+            if await self._may_hedge(first, call, tried, after):
                 other = self._next(call, tried)
                 tried.append(other)
                 if call.trail is not None:
@@ -285,6 +291,20 @@ class RoutedUpstream:
                     await outcome.aclose()
                 elif outcome is not chosen:
                     _tell(call, Tried(name, outcome.status, await _rest(outcome)))
+
+    async def _may_hedge(
+        self, first: asyncio.Task[Reply], call: Call, tried: Sequence[Endpoint], after: float
+    ) -> bool:
+        """Say whether another replica is to be asked as well; false when `first` is done before.
+
+        While the share for that is used up, the request waits for it: others fill it, and a replica that has
+        fallen silent must not keep what came to it.
+        """
+        while not first.done():
+            if self._others(call, tried) and self._hedges.spend():
+                return True
+            await asyncio.wait((first,), timeout=max(after, _HEDGE_AGAIN_S))
+        return False
 
     def _patience(self) -> float | None:
         """Return the 95th percentile of the times to head; None while it is unknown, or nothing is hedged."""
