@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trilith.errors import APIConnectionError, APITimeoutError, InternalServerError
-from trilith.seams import Call
+from trilith.seams import Call, Tried
 from trilith.testing import MemoryUpstream
 from trilith_gateway.routing import policy
 from trilith_gateway.routing.endpoint import Breaker, Endpoint
@@ -247,17 +247,29 @@ def test_an_engine_where_requests_wait_counts_as_busy() -> None:
     assert pressure(b"") == 1
 
 
+class Slow(MemoryUpstream):
+    """Waits before it answers."""
+
+    wait_s = 0.0
+
+    async def send(self, call: Call) -> Any:
+        await asyncio.sleep(self.wait_s)
+        return await super().send(call)
+
+
 async def test_a_request_that_may_not_be_hedged_yet_is_as_soon_as_others_have_filled_the_share() -> None:
     """A replica that falls silent must not keep what came to it."""
-    silent, well = MemoryUpstream(), MemoryUpstream()
-    routed = fleet(silent, well, hedge_share=0.5, retry_share=0)
+    silent, well = Slow(), MemoryUpstream()
+    routed = fleet(silent, well, choose=policy.least_outstanding, hedge_share=0.5, retry_share=0)
     for _ in range(40):
         assert await ask(routed) == 200
-    silent.delay_s = 3600
+    silent.wait_s = 3600
     held = [asyncio.create_task(ask(routed)) for _ in range(16)]  # more than may be hedged at once
-    others = [asyncio.create_task(ask(routed)) for _ in range(40)]
     async with asyncio.timeout(20):
-        assert await asyncio.gather(*held, *others) == [200] * 56
+        while not all(task.done() for task in held):
+            assert await ask(routed) == 200  # as others come, and the well replica has the fewest
+            await asyncio.sleep(0.01)
+    assert [task.result() for task in held] == [200] * 16
 
 
 async def test_what_cannot_be_sent_is_asked_elsewhere_however_little_may_be_retried() -> None:
@@ -271,3 +283,40 @@ async def test_what_may_have_been_sent_is_not_tried_beyond_the_share() -> None:
     routed = fleet(MemoryUpstream(fail_with=[broken] * 1000), MemoryUpstream(), retry_share=0)
     with pytest.raises(APIConnectionError):
         await ask(routed)
+
+
+class Broken(MemoryUpstream):
+    """Breaks off after it has said something."""
+
+    def __init__(self, received: bytes, delay_s: float = 0.0) -> None:
+        super().__init__()
+        self._received, self._wait_s = received, delay_s
+
+    async def send(self, call: Call) -> Any:
+        self.calls.append(call)
+        await asyncio.sleep(self._wait_s)
+        error = APIConnectionError("broke off")
+        error.received = self._received
+        raise error
+
+
+async def test_of_two_that_were_asked_at_once_and_both_failed_each_is_told() -> None:
+    """What one of them had used by then is charged, though the request goes on with the other's failure."""
+    told: list[Tried] = []
+    routed = fleet(Broken(b"one", 0.05), Broken(b"two", 0.05), hedge_share=0.5, attempts=2)
+    routed._heads.extend([0.01] * 50)
+    with pytest.raises(APIConnectionError) as caught:
+        await ask(routed, replace(CALL, tried=told.append))
+    assert sorted([caught.value.received, *(one.body for one in told)]) == [b"one", b"two"]
+    assert {caught.value.upstream, *(one.upstream for one in told)} == {"0", "1"}
+
+
+async def test_an_error_that_was_billed_is_told_though_the_other_of_two_broke_off_last() -> None:
+    told: list[Tried] = []
+    billed = Slow(fail_with=[500])
+    billed.wait_s = 0.03
+    routed = fleet(billed, Broken(b"", 0.1), hedge_share=0.5, attempts=2)
+    routed._heads.extend([0.01] * 50)
+    with pytest.raises(APIConnectionError):
+        await ask(routed, replace(CALL, tried=told.append))
+    assert [(one.upstream, one.status) for one in told] == [("0", 500)]

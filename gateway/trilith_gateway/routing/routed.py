@@ -166,12 +166,13 @@ class RoutedUpstream:
                 return _given(outcome, final=len(tried) > 1)
             _note(call, endpoint, outcome)
             if isinstance(outcome, APIConnectionError):
-                _tell(call, Tried(endpoint.name, 0, outcome.received))
+                _tell(call, Tried(outcome.upstream or endpoint.name, 0, outcome.received))
                 await self._pause(call, tried, ends)
             elif isinstance(outcome, APIStatusError):
                 _tell(call, Tried(endpoint.name, outcome.status_code, b""))
             else:
-                _tell(call, Tried(endpoint.name, outcome.status, await _rest(outcome)))
+                name = getattr(outcome, "upstream", "") or endpoint.name
+                _tell(call, Tried(name, outcome.status, await _rest(outcome)))
 
     def _later(self, call: Call, left: float, sends: int) -> Call:
         """Return the call for a further try; the last one goes over no connection that may be closed."""
@@ -262,7 +263,8 @@ class RoutedUpstream:
             return await self._ask(endpoint, call)
         first = asyncio.create_task(self._ask(endpoint, call), name=endpoint.name)
         tasks = {first}
-        chosen: Reply | None = None
+        given: Reply | APIError | None = None
+        """What the request goes on with; None: the caller has left."""
         try:
             await asyncio.wait(tasks, timeout=after)
             if await self._may_hedge(first, call, tried, after):
@@ -272,25 +274,35 @@ class RoutedUpstream:
                     call.trail.append(("hedge", endpoint.name, other.name))
                 hedge = self._ask(other, within(call, call.timeout_s - after))
                 tasks.add(asyncio.create_task(hedge, name=other.name))
-            chosen = await _first_good(tasks)
+            given = await _first_good(tasks)
             if len(tasks) > 1 and call.trail is not None:
-                call.trail.append(("hedged", getattr(chosen, "upstream", "")))
-            return chosen
+                call.trail.append(("hedged", getattr(given, "upstream", "")))
+            return given
+        except APIError as error:
+            given = error
+            raise
         finally:
             for task in tasks:
                 task.cancel()
-            for task, outcome in zip(
-                tasks, await asyncio.gather(*tasks, return_exceptions=True), strict=True
-            ):
-                name = task.get_name()
-                if isinstance(outcome, BaseException):
-                    if chosen is not None:
-                        told = outcome.received if isinstance(outcome, APIConnectionError) else b""
-                        _tell(call, Tried(name, 0, told))
-                elif chosen is None:  # the caller has left
-                    await outcome.aclose()
-                elif outcome is not chosen:
-                    _tell(call, Tried(name, outcome.status, await _rest(outcome)))
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for task in tasks:
+                await self._tell_other(call, task, given)
+
+    async def _tell_other(
+        self, call: Call, task: asyncio.Task[Reply], given: Reply | APIError | None
+    ) -> None:
+        """Tell what came of one of two that were asked at once, unless the request goes on with it."""
+        name = task.get_name()
+        error = None if task.cancelled() else task.exception()
+        if error is not None and error is given and isinstance(error, APIConnectionError):
+            error.upstream = error.upstream or name
+        elif isinstance(error, APIConnectionError):
+            _tell(call, Tried(name, 0, error.received))
+        elif task.cancelled() or error is not None:
+            if given is not None and error is not given:
+                _tell(call, Tried(name, error.status_code if isinstance(error, APIStatusError) else 0, b""))
+        elif (reply := task.result()) is not given:
+            _tell(call, Tried(name, reply.status, await _rest(reply)))
 
     async def _may_hedge(
         self, first: asyncio.Task[Reply], call: Call, tried: Sequence[Endpoint], after: float
