@@ -39,21 +39,81 @@ def mean(values: Sequence[float], clusters: Sequence[Hashable] | None = None) ->
 
     Scores that are all 0 or 1 take Wilson's interval (a t interval around 12 of 12 has no width);
     with clusters, Wilson on the number of independent cases that the clustered variance is worth.
-    Other scores take a t interval, with clusters on the cluster-robust variance (CR1, G - 1 degrees).
+    Other scores take a t interval, with clusters on the cluster-robust variance (`spread`).
     """
     n = len(values)
     centre = math.fsum(values) / n
-    groups = _groups(values, clusters)
+    groups = grouped(values, clusters)
     robust = len(groups) < n
-    variance = _variance_of_mean(groups, centre, n)
+    found = spread(list(groups.values()), centre)
     if all(value in (0, 1) for value in values):
-        low, high = wilson(centre, _effective(centre, variance, n, len(groups)) if robust else n)
+        low, high = wilson(centre, _effective(centre, found, n, len(groups)) if robust else n)
         return Estimate(centre, low, high, n, len(groups), "wilson on clusters" if robust else "wilson")
     method = "cluster t" if robust else "t"
-    if variance is None:
+    if found is None:
         return Estimate(centre, None, None, n, len(groups), method)
-    reach = _t_quantile(len(groups) - 1) * math.sqrt(variance)
+    reach = _t_quantile(found.degrees) * math.sqrt(found.variance)
     return Estimate(centre, centre - reach, centre + reach, n, len(groups), method)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How well a mean is known."""
+
+    variance: float
+    """Of the mean."""
+    degrees: float
+    """Of freedom, for Student's t."""
+
+
+def spread(groups: Sequence[Sequence[float]], centre: float) -> Spread | None:
+    """Return the cluster-robust variance of a mean, and its degrees of freedom; None for one cluster.
+
+    Few clusters of different sizes know their variance badly, and the usual sandwich (CR1 with G - 1
+    degrees) is then too narrow. This is CR2 with Satterthwaite's degrees (Bell and McCaffrey 2002,
+    Pustejovsky and Tipton 2018) for a regression on a constant, where matrices become sums. The working
+    model is that scores of a cluster correlate as much as they are seen to.
+
+    Args:
+        groups: The scores of each cluster.
+        centre: The mean of all scores.
+    """
+    if len(groups) < 2:
+        return None
+    n = sum(map(len, groups))
+    share = correlation(groups, centre)
+    a = b = c = diagonal = squared = crossed = 0.0
+    rows = [(len(group), 1 / (1 - len(group) / n)) for group in groups]
+    spreads = [size * (1 - share) + share * size * size for size, _ in rows]
+    total = math.fsum(spreads)
+    for (size, weight), v in zip(rows, spreads, strict=True):
+        a += weight * v * v
+        b += weight * size * size
+        c += weight * v * size
+        own = 2 * v * size / n - total * size * size / (n * n)
+        diagonal += weight * (v - own)
+        squared += weight * weight * v * v
+        crossed += weight * weight * v * own
+    shared = 2 * (a * b + c * c) / n**2 - 4 * total * c * b / n**3 + (total * b) ** 2 / n**4
+    degrees = diagonal * diagonal / (squared - 2 * crossed + shared)
+    sums = (math.fsum(value - centre for value in group) for group in groups)
+    variance = math.fsum(weight * s * s for s, (_, weight) in zip(sums, rows, strict=True)) / (n * n)
+    return Spread(variance, degrees)
+
+
+def correlation(groups: Sequence[Sequence[float]], centre: float) -> float:
+    """Return how much scores of one cluster correlate (the analysis of variance's estimate), from 0 to 1."""
+    n, count = sum(map(len, groups)), len(groups)
+    if n == count or count < 2:
+        return 0.0
+    means = [math.fsum(group) / len(group) for group in groups]
+    between = math.fsum(len(g) * (m - centre) ** 2 for g, m in zip(groups, means, strict=True)) / (count - 1)
+    within = math.fsum((value - m) ** 2 for g, m in zip(groups, means, strict=True) for value in g) / (
+        n - count
+    )
+    size = (n - sum(len(group) ** 2 for group in groups) / n) / (count - 1)
+    scale = between + (size - 1) * within
+    return min(1.0, max(0.0, (between - within) / scale)) if scale > 0 else 0.0
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:
@@ -83,7 +143,7 @@ def bootstrap(
     """
     numpy = need("numpy", extra="evals")
     value = figure(truths, predictions)
-    groups = list(_groups(range(len(truths)), clusters).values())
+    groups = list(grouped(range(len(truths)), clusters).values())
     method = "cluster bootstrap" if len(groups) < len(truths) else "bootstrap"
     generator = numpy.random.default_rng(seed)
     drawn: list[float] = []
@@ -99,32 +159,25 @@ def bootstrap(
     return Estimate(value, low, high, len(truths), len(groups), method)
 
 
-def _groups(values: Sequence[Any], clusters: Sequence[Hashable] | None) -> dict[Hashable, list[Any]]:
+def grouped(values: Sequence[Any], clusters: Sequence[Hashable] | None) -> dict[Hashable, list[Any]]:
+    """Return values by cluster; without clusters, each alone."""
     groups: dict[Hashable, list[Any]] = {}
     for key, value in zip(range(len(values)) if clusters is None else clusters, values, strict=True):
         groups.setdefault(key, []).append(value)
     return groups
 
 
-def _variance_of_mean(groups: dict[Hashable, list[Any]], centre: float, n: int) -> float | None:
-    count = len(groups)
-    if count < 2:
-        return None
-    sums = (math.fsum(value - centre for value in group) for group in groups.values())
-    return count / (count - 1) * math.fsum(s * s for s in sums) / (n * n)
-
-
-def _effective(share: float, variance: float | None, n: int, groups: int) -> float:
+def _effective(share: float, found: Spread | None, n: int, groups: int) -> float:
     """How many independent 0/1 cases would have this variance; the number of groups where it says nothing.
 
     The t quantile's surplus over the normal one is taken off, as a few groups know their variance badly.
     """
-    if groups < 2 or not variance or share in (0, 1):
+    if found is None or not found.variance or share in (0, 1):
         return groups
     normal = NormalDist().inv_cdf(0.5 + LEVEL / 2)
-    worth = share * (1 - share) / variance * (normal / _t_quantile(groups - 1)) ** 2
+    worth = share * (1 - share) / found.variance * (normal / _t_quantile(found.degrees)) ** 2
     return min(float(n), worth)
 
 
-def _t_quantile(degrees: int) -> float:
+def _t_quantile(degrees: float) -> float:
     return float(need("scipy.special", extra="evals").stdtrit(degrees, 0.5 + LEVEL / 2))

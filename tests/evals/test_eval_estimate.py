@@ -48,16 +48,34 @@ def test_repeating_every_case_does_not_narrow_the_interval() -> None:
     assert thrice.clusters == 5
 
 
-def test_the_clustered_error_is_the_sandwich_formula() -> None:
-    numpy = importlib.import_module("numpy")
-    values, clusters = [0.1, 0.2, 0.9, 0.8, 0.85, 0.4], [0, 0, 1, 1, 1, 2]
+@pytest.mark.parametrize("seed", range(6))
+def test_the_clustered_error_is_cr2_with_satterthwaites_degrees(seed: int) -> None:
+    """As their papers define both, with matrices, for a regression on a constant."""
+    numpy, stats = importlib.import_module("numpy"), importlib.import_module("scipy.stats")
+    generator = random.Random(seed)
+    sizes = [generator.randint(1, 6) for _ in range(generator.randint(3, 9))]
+    clusters = [at for at, size in enumerate(sizes) for _ in range(size)]
+    values = [clusters[at] * 0.1 + generator.gauss(0, 0.2) for at in range(len(clusters))]
+    n = len(values)
+    x, y = numpy.ones((n, 1)), numpy.array(values)
+    hat = x @ x.T / n
+    residuals = y - hat @ y
+    groups = [[v for v, c in zip(values, clusters, strict=True) if c == one] for one in range(len(sizes))]
+    share = estimate.correlation(groups, sum(values) / n)
+    same = numpy.equal.outer(clusters, clusters)
+    working = numpy.where(same, share, 0.0) + numpy.eye(n) * (1 - share)
+    columns, variance = [], 0.0
+    for one in range(len(sizes)):
+        rows = numpy.flatnonzero(numpy.array(clusters) == one)
+        eigenvalues, vectors = numpy.linalg.eigh(numpy.eye(len(rows)) - hat[numpy.ix_(rows, rows)])
+        adjust = vectors @ numpy.diag(eigenvalues**-0.5) @ vectors.T
+        variance += float((x[rows].T @ adjust @ residuals[rows])[0] ** 2) / n**2
+        columns.append(((numpy.eye(n) - hat)[:, rows] @ adjust @ x[rows] / n)[:, 0])
+    inner = numpy.array(columns) @ working @ numpy.array(columns).T
+    degrees = numpy.trace(inner) ** 2 / (inner**2).sum()
     found = estimate.mean(values, clusters)
-    # The regression of the scores on a constant, written out: bread 1/n, meat summed by cluster, CR1.
-    residuals = numpy.array(values) - numpy.mean(values)
-    meat = sum(residuals[numpy.array(clusters) == c].sum() ** 2 for c in range(3))
-    error = math.sqrt(3 / 2 * meat) / 6
     assert found.high is not None
-    assert found.high - found.value == pytest.approx(4.302652729911275 * error)  # t, 2 degrees, 97.5 %
+    assert found.high - found.value == pytest.approx(stats.t.ppf(0.975, degrees) * math.sqrt(variance))
 
 
 def _clustered(generator: random.Random, *, binary: bool) -> Suite:

@@ -1,0 +1,1 @@
+"""Measures the evals: what their statistics promise, and what they cost."""

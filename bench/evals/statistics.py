@@ -1,0 +1,129 @@
+"""Do the intervals cover the truth as often as they say, and how often does a comparison cry wolf?
+
+`python -m bench.evals.statistics [--suites 2000] [--seed 1]` simulates suites whose truth is known: 10 to 60
+documents with one to 30 questions each, the questions of a document more or less alike. Beside our rule stand
+the ones in use: an interval that takes every question for a case of its own, and the bare difference of two
+means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from bench.gateway.report import table
+
+from trilith_evals import estimate
+from trilith_evals.comparison import Verdict, compare
+
+_CUT = -0.6
+"""Above it a hidden quality counts as a success."""
+_NORMAL = NormalDist()
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """One suite of two runs; the second is better by a known amount of hidden quality."""
+
+    first: list[float]
+    second: list[float]
+    documents: list[int]
+
+
+Scale = Callable[[float], float]
+SCALES: dict[str, tuple[Scale, float]] = {
+    "graded": (lambda quality: 1 / (1 + math.exp(-quality)), 0.5),
+    "right or wrong": (lambda quality: float(quality > _CUT), _NORMAL.cdf(-_CUT)),
+}
+"""From hidden quality to a score; and the true mean."""
+
+
+def simulate(rng: random.Random, scale: Scale, better: float = 0.0) -> Simulated:
+    """Return one suite.
+
+    Args:
+        rng: The source of chance.
+        scale: From hidden quality to a score.
+        better: By how much the second run's hidden quality is higher (standard deviations).
+    """
+    count, alike = rng.randint(10, 60), rng.uniform(0, 0.8)
+    wide = rng.random() < 0.5
+    first, second, documents = [], [], []
+    for document in range(count):
+        common = rng.gauss(0, math.sqrt(alike))
+        fits = rng.gauss(0, 0.3)  # how the change suits this document
+        size = min(30, 1 + int(rng.expovariate(0.3))) if wide else rng.randint(1, 8)
+        for _ in range(size):
+            quality = common + rng.gauss(0, math.sqrt(1 - alike))
+            first.append(scale(quality + rng.gauss(0, 0.3)))
+            second.append(scale(quality + rng.gauss(0, 0.3) + fits + better))
+            documents.append(document)
+    return Simulated(first, second, documents)
+
+
+def coverage(suites: int, seed: int) -> str:
+    """Return how often the 95 % intervals hold the true mean."""
+    rows = []
+    for name, (scale, _) in SCALES.items():
+        truth = _truth(scale)
+        rng, ours, alone = random.Random(seed), 0, 0
+        for _ in range(suites):
+            made = simulate(rng, scale)
+            ours += _holds(estimate.mean(made.first, made.documents), truth)
+            alone += _holds(estimate.mean(made.first), truth)
+        rows.append((name, f"{ours / suites:.3f}", f"{alone / suites:.3f}"))
+    return table(("scores", "ours, by document", "every question alone"), rows)
+
+
+def alarms(suites: int, seed: int) -> str:
+    """Return how often two runs are told apart, where they are alike and where they are not."""
+    rows = []
+    for name, (scale, _) in SCALES.items():
+        for better in (0.0, -0.1, -0.2, -0.4):
+            rng, ours, alone, bare = random.Random(seed), 0, 0, 0
+            for _ in range(suites):
+                made = simulate(rng, scale, better)
+                cases = [str(at) for at in range(len(made.first))]
+                pairs = dict(zip(cases, made.first, strict=True)), dict(zip(cases, made.second, strict=True))
+                of = dict(zip(cases, made.documents, strict=True))
+                ours += compare(*pairs, of).verdict is Verdict.WORSE
+                alone += compare(*pairs).verdict is Verdict.WORSE
+                bare += sum(made.second) < sum(made.first)
+            rates = (f"{count / suites:.3f}" for count in (ours, alone, bare))
+            rows.append((name, f"{better:+.1f}", *rates))
+    return table(
+        ("scores", "change (sd)", "worse: ours", "worse: every question alone", "worse: bare difference"),
+        rows,
+    )
+
+
+def _truth(scale: Scale) -> float:
+    """Return the mean score over all that hidden quality may be, noise included."""
+    spread = math.sqrt(1 + 0.3**2)
+    steps = 20_000
+    return math.fsum(scale(spread * _NORMAL.inv_cdf((step + 0.5) / steps)) for step in range(steps)) / steps
+
+
+def _holds(found: estimate.Estimate, truth: float) -> bool:
+    return found.low is not None and found.high is not None and found.low <= truth <= found.high
+
+
+def main() -> int:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--suites", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    print(f"{given.suites:,} suites, seed {given.seed}\n\nThe 95 % interval holds the true mean:\n")
+    print(coverage(given.suites, given.seed))
+    print("\nThe second run is called worse (two-sided 5 %, so 2.5 % where nothing has changed):\n")
+    print(alarms(given.suites, given.seed))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
