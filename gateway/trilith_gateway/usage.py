@@ -130,35 +130,53 @@ def read_tier(told: object) -> str:
 
 
 class Tally:
-    """Counts what passes of a stream whose usage stands at its end only, in case that end does not come."""
+    """Counts what passes of a stream whose usage stands at its end only, in case that end does not come.
 
-    __slots__ = ("_bytes", "_lines", "_sample")
+    Its beginning is counted event by event, as events without a word and of other lengths stand there; the
+    rest by its bytes and lines, each event taken to be framed as the last one of the beginning.
+    """
+
+    __slots__ = ("_begun", "_bytes", "_events", "_lines", "_open", "_sample", "_text")
 
     def __init__(self) -> None:
-        self._bytes = self._lines = 0
+        self._begun = False
+        self._open = _BEGINNING
+        self._events = self._text = self._bytes = self._lines = 0
         self._sample = b""
 
     def add(self, block: bytes) -> None:
         """Count one block of events; the first of all is a head if no word stands in it."""
-        if not self._sample and _WORD.search(block) is None:
-            self._sample = b"\n"
+        if self._open <= 0:
+            self._bytes += len(block)
+            self._lines += block.count(b"\n")  # a third of what it costs to look for events
             return
-        self._bytes += len(block)
-        self._lines += block.count(b"\n")  # a third of what it costs to look for events
-        if self._lines < 8 or len(self._sample) < 2:  # the first event seldom holds text
-            self._sample = block
+        words = [found for found in _TEXT.finditer(block) if found[1]]
+        if words or self._begun:
+            self._events += block.count(b"data:")
+            self._text += sum(len(found[1]) for found in words)
+        if words:
+            self._open -= len(words)
+            start, end = block.rfind(b"\n\n", 0, words[-1].start()), block.find(b"\n\n", words[-1].end())
+            self._sample = block[start + 2 if start >= 0 else 0 : end + 2 if end >= 0 else len(block)]
+        self._open -= 1
+        self._begun = True
 
     def tokens(self) -> int:
         """Return an upper estimate of its tokens: a third of its text's bytes, at least one an event."""
-        sampled = self._sample.count(b"data:")
-        if not sampled:
-            return bool(self._sample)  # a head: what was asked is read, and a token is on its way
-        events = -(-self._lines * sampled // max(1, self._sample.count(b"\n")))
-        frame = len(self._sample) - sum(len(text) for text in _TEXT.findall(self._sample))
-        text = self._bytes - events * (frame // sampled)
-        return max(events, -(-text // 3))
+        events, text = self._events, self._text
+        if self._lines:
+            more = -(-self._lines // max(2, self._sample.count(b"\n")))
+            events += more
+            if self._sample:
+                frame = len(self._sample) - sum(len(said) for said in _TEXT.findall(self._sample))
+                text += max(0, self._bytes - more * frame)
+        return max(
+            events, -(-text // 3), int(self._begun)
+        )  # begun: what was asked is read, a token is on its way
 
 
+_BEGINNING = 16
+"""So many blocks and events with words, together, are the beginning of a stream."""
 _TEXT = re.compile(
     rb'"(?:content|text|arguments|reasoning_content|delta|thinking|partial_json)":\s*"((?:[^"\\]|\\.)*)"'
 )
