@@ -25,6 +25,8 @@ class Case:
     """The whole row of the dataset, for scorers that need more than `expected`."""
     line: int | None = None
     """Line in the dataset's file, from 1."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """What the case belongs to, such as a language or a tenant; figures are also given by slice."""
 
     @property
     def golds(self) -> list[str]:
@@ -51,6 +53,10 @@ class Output:
     """From the call to the complete answer, retries included (seconds)."""
     request_id: str | None = None
     """The gateway's id of the request."""
+    cost_pico_usd: int | None = None
+    """What the call cost, as the gateway says (10^-12 USD); None when nobody says."""
+    cached: bool = False
+    """Whether the answer was kept from an earlier run and nothing was asked."""
 
     @property
     def value(self) -> Json:

@@ -22,6 +22,8 @@ class Line:
     check: Check
     changed: bool
     """Whether the dataset is not the same any more; what is compared are the cases of both."""
+    slice: str = ""
+    """Which cases it is about, such as `language=de`; empty for all of them."""
 
 
 def against(

@@ -33,6 +33,8 @@ class Columns:
     """None takes `id` where the data has it, else the row's number."""
     cluster: str | None = None
     """What the case came from; None: all cases are independent."""
+    tags: tuple[str, ...] = ()
+    """What the case belongs to: figures are given for every value of these too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,10 @@ class Dataset:
     """sha256, hexadecimal: of the file's bytes, or of the rows as JSON where there is no file."""
     path: Path | None = None
     """The file; None for rows in memory."""
+    split: str = ""
+    """Name of the part that these cases are; empty for the whole."""
+    held_out: bool = False
+    """Whether nobody was to tune on these cases; reports say so."""
 
     @property
     def label(self) -> str:
@@ -111,7 +117,11 @@ def from_rows(
 
 def _cases(rows: _Rows, columns: Columns, place: str) -> tuple[Case, ...]:
     inputs = (columns.input,) if isinstance(columns.input, str) else columns.input
-    named = [name for name in (*inputs, columns.expected, columns.id, columns.cluster) if name is not None]
+    named = [
+        name
+        for name in (*inputs, columns.expected, columns.id, columns.cluster, *columns.tags)
+        if name is not None
+    ]
     cases = []
     for line, row in rows:
         missing = [name for name in named if name not in row]
@@ -135,6 +145,7 @@ def _case(row: dict[str, Json], columns: Columns, line: int) -> Case:
         cluster=None if cluster is None else str(cluster),
         fields=row,
         line=line,
+        tags={tag: str(row[tag]) for tag in columns.tags if row[tag] is not None},
     )
 
 

@@ -25,6 +25,8 @@ class Figure:
     higher_is_better: bool = True
     over_suite: bool = False
     """Whether it is one figure over all pairs; the rows' scores are then losses, larger is worse."""
+    slice: str = ""
+    """Which cases it is of, such as `language=de`; empty for all of them."""
     problem: str = ""
     """Why there is no estimate although rows were scored."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from trilith.types import Usage
 from trilith_evals.case import Case, Output
+from trilith_evals.contest import Line
 from trilith_evals.figure import Figure
 from trilith_evals.gate import Check, Outcome, Threshold, worst
 from trilith_evals.score import Score, State
@@ -60,6 +61,42 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Spend:
+    """What a run cost, and what it was allowed to."""
+
+    cap_pico_usd: int | None = None
+    """Most that it might cost (10^-12 USD); None: no limit."""
+    target_pico_usd: int = 0
+    """Spent on the target's answers."""
+    scorers_pico_usd: int = 0
+    """Spent on judges."""
+    calls: int = 0
+    """Calls that were made, repeated ones included."""
+    kept: int = 0
+    """Answers and judgements that were kept from earlier, and cost nothing."""
+    unpriced: int = 0
+    """Calls whose price nobody told."""
+
+    @property
+    def total_pico_usd(self) -> int:
+        """All of it."""
+        return self.target_pico_usd + self.scorers_pico_usd
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeMark:
+    """What is known of the judge behind a metric."""
+
+    metric: str
+    judge: str
+    """The judge's fingerprint: model, rubric, parameters."""
+    calibrated: bool
+    """Whether it was held against people's verdicts, and the same judge is still in use."""
+    agreement: str = ""
+    """What came of that, in one line."""
+
+
+@dataclass(frozen=True, slots=True)
 class SuiteReport:
     """One suite's run."""
 
@@ -82,6 +119,20 @@ class SuiteReport:
     stopped: Failure | None = None
     """Why the run was given up before its end; None when it was not."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    slices: tuple[Figure, ...] = ()
+    """The same figures for parts of the cases."""
+    baseline: str = ""
+    """The run that this one was held against; empty for none."""
+    lines: tuple[Line, ...] = ()
+    """The comparison with it, metric by metric."""
+    judges: tuple[JudgeMark, ...] = ()
+    """What is known of the judges that scored."""
+    spend: Spend | None = None
+    """What it cost; None when nothing kept count."""
+    split: str = ""
+    """Name of the part of the dataset; empty for the whole."""
+    held_out: bool = False
+    """Whether nobody was to tune on these cases."""
 
     @property
     def outcome(self) -> Outcome:
@@ -146,6 +197,13 @@ def suite_json(suite: SuiteReport, *, content: bool) -> dict[str, Any]:
         "duration_s": round(suite.duration_s, 3),
         "stopped": _failure_json(suite.stopped, content=content),
         "usage": asdict(suite.usage),
+        "spend": asdict(suite.spend) if suite.spend else None,
+        "split": suite.split,
+        "held_out": suite.held_out,
+        "judges": [asdict(judge) for judge in suite.judges],
+        "slices": [{**asdict(f), "coverage": f.coverage} for f in suite.slices],
+        "baseline": suite.baseline,
+        "lines": [_line_json(line) for line in suite.lines],
         "figures": [{**asdict(f), "coverage": f.coverage} for f in suite.figures],
         "checks": [{**asdict(c), "outcome": c.outcome.value} for c in suite.checks],
         "rows": [_row_json(row, content=content) for row in suite.rows],
@@ -154,6 +212,8 @@ def suite_json(suite: SuiteReport, *, content: bool) -> dict[str, Any]:
 
 def _row_json(row: Row, *, content: bool) -> dict[str, Any]:
     told: dict[str, Any] = {"id": row.case.id, "repeat": row.repeat, "cluster": row.case.cluster}
+    if row.case.tags:
+        told["tags"] = dict(row.case.tags)
     if row.failure:
         told["failure"] = _failure_json(row.failure, content=content)
     if row.output:
@@ -168,6 +228,13 @@ def _row_json(row: Row, *, content: bool) -> dict[str, Any]:
     if row.output:
         told["output"] = dict(row.output.values) or row.output.text
         told["citations"] = [f"{c.path}:{c.start}-{c.end}" for c in row.output.citations]
+    return told
+
+
+def _line_json(line: Line) -> dict[str, Any]:
+    told = asdict(line)
+    told["comparison"]["verdict"] = line.comparison.verdict.value
+    told["check"]["outcome"] = line.check.outcome.value
     return told
 
 

@@ -115,6 +115,8 @@ async def run_suite(suite: Suite, progress: Progress | None = None) -> SuiteRepo
         duration_s=time.perf_counter() - started,
         stopped=stopped,
         parameters=suite.parameters,
+        split=suite.data.split,
+        held_out=suite.data.held_out,
     )
 
 

@@ -30,6 +30,8 @@ class Score:
     """More about it; may quote the case, so reports without content leave it out."""
     infrastructure: bool = False
     """Whether the network, the gateway or an engine was at fault, and not the target's answer."""
+    cost_pico_usd: int = 0
+    """What scoring it cost (10^-12 USD), as a judge's calls do."""
 
     def __post_init__(self) -> None:
         finite = self.value is not None and math.isfinite(self.value)

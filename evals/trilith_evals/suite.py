@@ -46,6 +46,8 @@ class FieldSettings(_Section):
     """The right answer or a list of right ones; None takes `expected` where the data has it."""
     cluster: str | None = None
     """What the case came from; intervals count cases with one cluster as dependent."""
+    tags: tuple[str, ...] = ()
+    """What the case belongs to; figures are given for every value of these columns too."""
 
 
 class ScorerSettings(_Section):
@@ -236,7 +238,7 @@ def _data(suite: SuiteSettings, path: Path, fault: Any) -> Dataset:
     try:
         return load(
             file,
-            Columns(fields.input, fields.expected, fields.id, fields.cluster),
+            Columns(fields.input, fields.expected, fields.id, fields.cluster, fields.tags),
             limit=suite.limit,
             shuffle_seed=suite.seed if suite.shuffle else None,
         )

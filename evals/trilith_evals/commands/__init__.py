@@ -1,0 +1,1 @@
+"""The actions of `trilith eval`: each module adds its arguments and does its work."""

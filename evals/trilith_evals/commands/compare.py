@@ -1,0 +1,63 @@
+"""`trilith eval compare`: compares two runs of the same cases."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def configure(actions: Any) -> None:
+    """Add the action and its arguments."""
+    compare = actions.add_parser(
+        "compare",
+        help="compare two runs of the same cases",
+        description="Compare two runs that --json has written, case by case. Exit code: 0 nothing is "
+        "worse, 1 something is, 2 no evidence either way, 3 could not be compared.",
+    )
+    compare.add_argument("baseline", type=Path, help="JSON of the run that is the measure")
+    compare.add_argument("candidate", type=Path, help="JSON of the run in question")
+    compare.add_argument(
+        "--margin",
+        type=_share,
+        default=0.0,
+        metavar="X",
+        help="so much worse is no harm, in the metric's own unit (%(default)s)",
+    )
+    compare.add_argument(
+        "--alpha",
+        type=_chance,
+        default=0.05,
+        metavar="X",
+        help="chance of a false alarm, over all metrics together (%(default)s)",
+    )
+    compare.set_defaults(act=act)
+
+
+def act(arguments: argparse.Namespace) -> int:
+    """Compare the runs; the exit code is the verdict."""
+    from trilith_evals import contest, recorded
+    from trilith_evals.gate import worst
+
+    lines = contest.against(
+        recorded.read(arguments.baseline),
+        recorded.read(arguments.candidate),
+        margin=arguments.margin,
+        alpha=arguments.alpha,
+    )
+    print(contest.table(lines))
+    return worst(line.check.outcome for line in lines).exit_code
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to below 1")
+    return value
+
+
+def _chance(text: str) -> float:
+    value = _share(text)
+    if not value:
+        raise argparse.ArgumentTypeError("0 is not a number above 0 and below 1")
+    return value
