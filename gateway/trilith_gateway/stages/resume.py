@@ -37,8 +37,8 @@ class Resume:
 def _closed() -> BadRequestError:
     return BadRequestError(
         "`conversation` is not taken by this model: the provider keeps it for all callers alike, and whose "
-        "it is cannot be checked. Go on with `previous_response_id`, or have the model's `conversations: true` "
-        "set.",
+        "it is cannot be checked. Go on with `previous_response_id`, or have `conversations: true` set for "
+        "the model.",
         status_code=400,
         code="conversation_not_allowed",
         param="conversation",
