@@ -16,6 +16,7 @@ from trilith_evals.gate import Threshold
 from trilith_evals.report import Report
 from trilith_evals.runner import Suite, run_suite
 from trilith_evals.scorer import AnyScorer, build, metric_name
+from trilith_evals.split import Split
 from trilith_evals.target import CallableTarget, ModelTarget, Target, Task
 
 
@@ -27,6 +28,7 @@ async def arun(
     name: str = "suite",
     columns: Columns | None = None,
     limit: int | None = None,
+    split: str | Split | None = None,
     thresholds: Sequence[Threshold] = (),
     min_coverage: float = 0.95,
     max_abstained: float = 0.2,
@@ -49,6 +51,7 @@ async def arun(
         name: Of the suite, in reports and spans.
         columns: Which column of the data is what.
         limit: Run the first so many cases only.
+        split: Run this part only: a name that `NAME.schema.yaml` beside the data knows, or a part.
         thresholds: Conditions on the metrics.
         min_coverage: Smallest share of rows that every metric must be able to judge.
         max_abstained: Largest share of rows on which a scorer may abstain.
@@ -76,7 +79,7 @@ async def arun(
         if threshold.metric not in built:
             expected = ", ".join(built)
             raise ValueError(f"a threshold names the metric {threshold.metric!r}, expected one of {expected}")
-    cases = _dataset(data, columns, limit)
+    cases = _dataset(data, columns, limit, split)
     opened = _target(target, task, system, parameters, base_url, api_key, timeout_s)
     suite = Suite(
         name=name,
@@ -126,13 +129,18 @@ def _by_metric(scorers: Sequence[str | AnyScorer]) -> dict[str, AnyScorer]:
 
 
 def _dataset(
-    data: str | Path | Iterable[Case | Mapping[str, Any]], columns: Columns | None, limit: int | None
+    data: str | Path | Iterable[Case | Mapping[str, Any]],
+    columns: Columns | None,
+    limit: int | None,
+    split: str | Split | None,
 ) -> Dataset:
     if isinstance(data, str | Path):
-        return load(Path(data), columns, limit=limit)
+        return load(Path(data), columns, limit=limit, split=split)
+    if isinstance(split, str):
+        raise DataError(f"split is the name {split!r}, expected a Split for rows in memory")
     if isinstance(data, Mapping):
         raise DataError("data is one mapping, expected a path, or a list of cases or rows")
-    return from_rows(data, columns, limit=limit)
+    return from_rows(data, columns, limit=limit, split=split)
 
 
 def _target(

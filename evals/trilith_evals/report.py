@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from trilith.types import Usage
@@ -133,6 +134,12 @@ class SuiteReport:
     """Name of the part of the dataset; empty for the whole."""
     held_out: bool = False
     """Whether nobody was to tune on these cases."""
+    content_digest: str = ""
+    """sha256 of what the dataset's rows say, whatever their order and format; hexadecimal."""
+    looks: int = 0
+    """How often runs saw these held-out cases, this one included; 0 when nobody counts."""
+    source: Path | None = None
+    """The dataset's file; None for rows in memory. In no output but MLflow."""
 
     @property
     def outcome(self) -> Outcome:
@@ -200,6 +207,8 @@ def suite_json(suite: SuiteReport, *, content: bool) -> dict[str, Any]:
         "spend": asdict(suite.spend) if suite.spend else None,
         "split": suite.split,
         "held_out": suite.held_out,
+        "content_digest": suite.content_digest,
+        "looks": suite.looks,
         "judges": [asdict(judge) for judge in suite.judges],
         "slices": [{**asdict(f), "coverage": f.coverage} for f in suite.slices],
         "baseline": suite.baseline,

@@ -27,7 +27,7 @@ from trilith.errors import (
     TrilithError,
 )
 from trilith.telemetry import names, span
-from trilith_evals import estimate
+from trilith_evals import estimate, look
 from trilith_evals.case import Case, Output
 from trilith_evals.dataset import Dataset
 from trilith_evals.figure import Figure
@@ -117,6 +117,9 @@ async def run_suite(suite: Suite, progress: Progress | None = None) -> SuiteRepo
         parameters=suite.parameters,
         split=suite.data.split,
         held_out=suite.data.held_out,
+        content_digest=suite.data.content_digest,
+        looks=look.note(suite.data, suite.name, suite.target.name) if not stopped else look.seen(suite.data),
+        source=suite.data.path,
     )
 
 

@@ -5,22 +5,24 @@ A wrong file is refused before anything is called; the message names file, line,
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from trilith.errors import DataError, SettingsError
-from trilith.settings.document import Document, read_document
-from trilith.settings.fault import Fault, Origin, refusal
+from trilith.settings.document import Document
+from trilith.settings.fault import refusal
 from trilith_evals.dataset import Columns, Dataset, load
+from trilith_evals.document import fault as _fault
+from trilith_evals.document import read
 from trilith_evals.gate import Threshold
 from trilith_evals.runner import Suite
+from trilith_evals.schema import SchemaSettings
 from trilith_evals.scorer import AnyScorer, build, metric_name
+from trilith_evals.sidecar import SplitSettings
 from trilith_evals.target import Target, Task, known_parameters
 
 
@@ -91,6 +93,10 @@ class SuiteSettings(_Section):
     """How it is asked."""
     data: str
     """JSONL, CSV or Parquet file, relative to the suite file."""
+    promised: SchemaSettings | None = Field(None, alias="schema")
+    """What its columns hold, in place of the schema beside the file."""
+    split: str | SplitSettings | None = None
+    """The part of it to run: a name that NAME.schema.yaml beside the file knows, or a part of its own."""
     fields: FieldSettings = FieldSettings()
     """Which column is what."""
     system: str | None = None
@@ -182,13 +188,7 @@ def read_plans(path: Path, only: Sequence[str] = ()) -> list[Plan]:
         DataError: a dataset is wrong.
         MissingExtra: a scorer or a reader needs a library that is not installed.
     """
-    document = read_document(path, os.environ, extra="evals")
-    try:
-        file = SuiteFile.model_validate(_plain(document.data))
-    except ValidationError as error:
-        raise refusal([*document.faults, *_faults(error, document, path)]) from None
-    if document.faults:
-        raise refusal(document.faults)
+    file, document = read(path, SuiteFile)
     names = [suite.name for suite in file.suites]
     for name in only:
         if name not in names:
@@ -241,41 +241,8 @@ def _data(suite: SuiteSettings, path: Path, fault: Any) -> Dataset:
             Columns(fields.input, fields.expected, fields.id, fields.cluster, fields.tags),
             limit=suite.limit,
             shuffle_seed=suite.seed if suite.shuffle else None,
+            schema=suite.promised,
+            split=suite.split.made() if isinstance(suite.split, SplitSettings) else suite.split,
         )
     except DataError as error:
         raise DataError(f"suite {suite.name}: {error}") from None
-
-
-def _faults(error: ValidationError, document: Document, path: Path) -> list[Fault]:
-    return [_fault(fault["loc"], _words(fault), document, path) for fault in error.errors(include_url=False)]
-
-
-def _fault(loc: Sequence[str | int], message: str, document: Document, path: Path) -> Fault:
-    at = tuple(str(step) for step in loc)
-    known = next((at[:n] for n in range(len(at), 0, -1) if at[:n] in document.origins), None)
-    origin = document.origins[known] if known is not None else Origin(str(path))
-    return Fault(origin, ".".join(at), message)
-
-
-def _words(fault: Any) -> str:
-    """Say what pydantic found in the form that all of Trilith's errors have."""
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    if fault["type"] == "missing":
-        return "is missing"
-    if fault["type"] == "extra_forbidden":
-        return "is not a key that may stand here"
-    if fault["type"] == "value_error":
-        return message
-    shown = "a mapping" if isinstance(fault["input"], dict) else repr(fault["input"])
-    return f"found {shown}, expected {message.removeprefix('Input should be ')}"
-
-
-def _plain(value: Any) -> Any:
-    """Turn the file's decimals into floats: nothing here is money."""
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    return value
