@@ -73,6 +73,7 @@ def load(
     shuffle_seed: int | None = None,
     schema: SchemaSettings | None = None,
     split: str | Split | None = None,
+    may_be_empty: bool = False,
 ) -> Dataset:
     """Read a dataset by its ending: `.jsonl`, `.csv` or `.parquet`, the first two also with `.gz`.
 
@@ -86,6 +87,7 @@ def load(
         shuffle_seed: Draw them at random by this seed; None takes the first.
         schema: What is promised, in place of the schema beside the file.
         split: The part to take: a name that the file beside the data knows, or a part of its own.
+        may_be_empty: Let a part without any case pass.
 
     Raises:
         DataError: the file cannot be read, is empty, lacks a column, breaks its schema, or has two rows with
@@ -96,7 +98,7 @@ def load(
     part = _part(split, sidecar, path)
     reading = _Reading(path, columns or Columns(), schema or sidecar, part)
     cases = _kept(reading.cases(), limit, shuffle_seed)
-    reading.finish(cases)
+    reading.finish(cases or [None] * may_be_empty)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     name = part.name if part else ""
