@@ -55,6 +55,8 @@ class Output:
     """The gateway's id of the request."""
     cost_pico_usd: int | None = None
     """What the call cost, as the gateway says (10^-12 USD); None when nobody says."""
+    release: str = ""
+    """Digest of the release that answered, as the gateway says; empty when nobody says."""
     cached: bool = False
     """Whether the answer was kept from an earlier run and nothing was asked."""
 

@@ -36,6 +36,7 @@ async def arun(
     timeout_s: float = 120.0,
     repeats: int = 1,
     seed: int = 0,
+    several_releases: bool = False,
     task: Task = "chat",
     system: str | None = None,
     parameters: Mapping[str, Any] | None = None,
@@ -45,7 +46,8 @@ async def arun(
     """Run every case through a target and judge what comes out.
 
     Args:
-        target: A function of a case's input (plain or async), a `Target`, or the name of a model.
+        target: A function of a case's input (plain or async), a `Target`, or the name of a model, or of one
+            release of it: `model@DIGEST`.
         data: A dataset's path, or cases, or rows that `columns` reads.
         scorers: Names of scorers, or scorers: callables of (case, output), batch scorers, suite metrics.
         name: Of the suite, in reports and spans.
@@ -59,6 +61,7 @@ async def arun(
         timeout_s: Longest time for one case (seconds).
         repeats: How often every case is run.
         seed: Of the bootstrap.
+        several_releases: Add up rows that different releases answered; else the run could not be made.
         task: How a model is asked; only with a model's name.
         system: System message; only with a model's name and the task chat.
         parameters: Sent with every call; only with a model's name.
@@ -95,6 +98,7 @@ async def arun(
         task=task if isinstance(target, str) else "callable",
         parameters=dict(parameters or {}),
         seed=seed,
+        several_releases=several_releases,
     )
     started, clock = datetime.now(UTC), time.perf_counter()
     try:

@@ -138,6 +138,8 @@ class SuiteReport:
     """sha256 of what the dataset's rows say, whatever their order and format; hexadecimal."""
     looks: int = 0
     """How often runs saw these held-out cases, this one included; 0 when nobody counts."""
+    releases: tuple[str, ...] = ()
+    """Digests of the releases that answered, as the gateway says."""
     source: Path | None = None
     """The dataset's file; None for rows in memory. In no output but MLflow."""
 
@@ -208,6 +210,7 @@ def suite_json(suite: SuiteReport, *, content: bool) -> dict[str, Any]:
         "split": suite.split,
         "held_out": suite.held_out,
         "content_digest": suite.content_digest,
+        "releases": list(suite.releases),
         "looks": suite.looks,
         "judges": [asdict(judge) for judge in suite.judges],
         "slices": [{**asdict(f), "coverage": f.coverage} for f in suite.slices],
@@ -227,6 +230,7 @@ def _row_json(row: Row, *, content: bool) -> dict[str, Any]:
         told["failure"] = _failure_json(row.failure, content=content)
     if row.output:
         told |= {"latency_s": round(row.output.latency_s, 4), "request_id": row.output.request_id}
+        told |= {"release": row.output.release} if row.output.release else {}
     told["scores"] = {
         metric: {"state": s.state.value, "value": s.value, "reason": s.reason}
         for metric, s in row.scores.items()

@@ -31,7 +31,7 @@ from trilith_evals import estimate, look
 from trilith_evals.case import Case, Output
 from trilith_evals.dataset import Dataset
 from trilith_evals.figure import Figure
-from trilith_evals.gate import Threshold, judge
+from trilith_evals.gate import Check, Outcome, Threshold, judge
 from trilith_evals.report import Cause, Failure, Row, SuiteReport, worst_first
 from trilith_evals.score import Score, State, scored, unscored
 from trilith_evals.scorer import AnyScorer, BatchScorer, Scorer, SuiteMetric, higher_is_better
@@ -72,6 +72,8 @@ class Suite:
     """Shown in the report."""
     seed: int = 0
     """Of the bootstrap."""
+    several_releases: bool = False
+    """Whether rows that different releases answered may be added up."""
 
     def __post_init__(self) -> None:
         if not self.data.cases:
@@ -100,6 +102,9 @@ async def run_suite(suite: Suite, progress: Progress | None = None) -> SuiteRepo
         max_abstained=suite.max_abstained,
         stopped=stopped.reason if stopped else "",
     )
+    releases = sorted({row.output.release for row in rows if row.output and row.output.release})
+    if len(releases) > 1 and not suite.several_releases:
+        checks = (*checks, _several(releases))
     return SuiteReport(
         name=suite.name,
         target=suite.target.name,
@@ -120,7 +125,16 @@ async def run_suite(suite: Suite, progress: Progress | None = None) -> SuiteRepo
         content_digest=suite.data.content_digest,
         looks=look.note(suite.data, suite.name, suite.target.name) if not stopped else look.seen(suite.data),
         source=suite.data.path,
+        releases=tuple(releases),
     )
+
+
+def _several(releases: Sequence[str]) -> Check:
+    """Return the check that fails where a figure would speak of no release in particular."""
+    found = (
+        f"{', '.join(releases)} answered, expected one; name one in target.release, or allow several_releases"
+    )
+    return Check("one release", "", Outcome.COULD_NOT_RUN, found)
 
 
 class _Asking:

@@ -23,7 +23,7 @@ from trilith_evals.runner import Suite
 from trilith_evals.schema import SchemaSettings
 from trilith_evals.scorer import AnyScorer, build, metric_name
 from trilith_evals.sidecar import SplitSettings
-from trilith_evals.target import Target, Task, known_parameters
+from trilith_evals.target import DIGEST, Target, Task, known_parameters
 
 
 class _Section(BaseModel):
@@ -35,6 +35,8 @@ class TargetSettings(_Section):
 
     model: str = Field(min_length=1)
     """A public model name behind the gateway."""
+    release: str | None = Field(None, pattern=DIGEST)
+    """Digest of the release that must answer, also one without traffic; None: whichever the gateway takes."""
 
 
 class FieldSettings(_Section):
@@ -117,6 +119,8 @@ class SuiteSettings(_Section):
     """What is measured."""
     thresholds: tuple[ThresholdSettings, ...] = ()
     """What must hold."""
+    several_releases: bool = False
+    """Whether rows that different releases answered may be added up."""
     min_coverage: float = Field(0.95, ge=0, le=1)
     """Smallest share of rows that every metric must be able to judge."""
     max_abstained: float = Field(0.2, ge=0, le=1)
@@ -173,6 +177,7 @@ class Plan:
             task=s.task,
             parameters=s.parameters,
             seed=s.seed,
+            several_releases=s.several_releases,
         )
 
 

@@ -6,16 +6,28 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
+import re
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
+from trilith.errors import SettingsError
 from trilith.types import Json, Usage
 from trilith_evals.case import Case, Output, as_output
 
 if TYPE_CHECKING:
     from trilith import AsyncClient
+    from trilith.client.raw import RawResponse
     from trilith.client.schema import CompletionUsage
+
+ASKED_HEADER = "trilith-release"
+"""Of a request: the digest of the release that must answer."""
+ANSWERED_HEADER = "x-trilith-release"
+"""Of an answer: the digest of the release that answered."""
+CASCADE_HEADER = "x-trilith-cascade"
+"""Of an answer: the model in a cascade that gave it; its release is then no sign of another one."""
+DIGEST = r"^(sha256:)?[0-9a-f]{12,64}$"
 
 Task: TypeAlias = Literal["chat", "rag", "predictor"]
 """How a model is asked: as a conversation, for an answer with citations, or for a prediction."""
@@ -85,6 +97,7 @@ class ModelTarget:
         task: Task = "chat",
         system: str | None = None,
         parameters: Mapping[str, Any] | None = None,
+        release: str | None = None,
     ) -> None:
         """Take a client, which is closed with the target.
 
@@ -94,6 +107,8 @@ class ModelTarget:
             task: How it is asked.
             system: System message before every conversation (chat only).
             parameters: Sent with every call, such as `max_tokens` and `temperature`.
+            release: Digest of the release that must answer, also one without traffic; `model` may end in
+                `@DIGEST` instead. None: whichever the gateway takes.
 
         Raises:
             ValueError: the SDK's call knows no such parameter.
@@ -105,27 +120,58 @@ class ModelTarget:
                 f"a {task} model takes no parameter {unknown[0]!r}, expected one of {expected}; "
                 "what only the server knows goes into extra_body"
             )
-        self.name = model
+        named = re.fullmatch(r"(.+)@((?:sha256:)?[0-9a-f]{12,64})", model)
+        if named is not None and release is None:
+            model, release = named[1], named[2]
+        if release is not None and not re.fullmatch(DIGEST, release):
+            raise ValueError(f"release is {release!r}, expected a digest such as sha256:0123456789ab")
+        self.release = release.removeprefix("sha256:") if release else None
+        self.model = model
+        self.name = f"{model}@{self.release}" if self.release else model
         self._client = client
+        self._raw = client.with_raw_response
         self._task = task
         self._system = system
         self._parameters = dict(parameters or {})
+        if self.release:
+            headers = self._parameters.get("extra_headers") or {}
+            self._parameters["extra_headers"] = {**headers, ASKED_HEADER: self.release}
 
     async def answer(self, case: Case) -> Output:
-        """Ask the model."""
+        """Ask the model.
+
+        Raises:
+            SettingsError: the release that was asked for is not what answered.
+        """
+        said: RawResponse[Any]
         if self._task == "predictor":
-            prediction = await self._client.predict(self.name, [_features(case.input)], **self._parameters)
-            return as_output(prediction)
-        if self._task == "rag":
-            return as_output(await self._client.ask(self.name, _question(case.input), **self._parameters))
-        reply = await self._client.chat.completions.create(
-            model=self.name, messages=self._messages(case.input), **self._parameters
-        )
-        return Output(
-            text=reply.choices[0].message.content or "",
-            usage=_usage(reply.usage),
-            request_id=reply.request_id or reply.id,
-        )
+            said = await self._raw.predict(self.model, [_features(case.input)], **self._parameters)
+            output = as_output(said.parse())
+        elif self._task == "rag":
+            said = await self._raw.ask(self.model, _question(case.input), **self._parameters)
+            output = as_output(said.parse())
+        else:
+            said = await self._raw.chat.completions.create(
+                model=self.model, messages=self._messages(case.input), **self._parameters
+            )
+            reply = said.parse()
+            output = Output(
+                text=reply.choices[0].message.content or "",
+                usage=_usage(reply.usage),
+                request_id=reply.request_id or reply.id,
+            )
+        return replace(output, release=self._answered(said.headers))
+
+    def _answered(self, headers: Mapping[str, str]) -> str:
+        """Return who answered; a server that cannot be asked for a release must not pass for one that was."""
+        release = headers.get(ANSWERED_HEADER, "")
+        if self.release and release != self.release:
+            found = f"the release {release} answered" if release else "the server names no release"
+            raise SettingsError(
+                f"{found}, expected {self.release}: releases are asked for behind a Trilith gateway only; "
+                "leave target.release out for other servers"
+            )
+        return "" if CASCADE_HEADER in headers and not self.release else release
 
     async def aclose(self) -> None:
         """Close the client."""

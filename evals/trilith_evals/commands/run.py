@@ -69,6 +69,7 @@ async def _judged(arguments: argparse.Namespace) -> Report:
             task=settings.task,
             system=settings.system,
             parameters=settings.parameters,
+            release=settings.target.release,
         )
         try:
             with Meter(settings.name) as progress:
