@@ -14,7 +14,7 @@ import json, sys
 import trilith_evals, trilith_evals.command
 heavy = {"ragas", "torch", "langchain", "langchain_core", "numpy", "scipy", "sklearn", "mlflow", "jinja2",
          "yaml", "sentence_transformers", "pyarrow", "pandas", "fastapi", "uvicorn", "aiohttp", "orjson",
-         "presidio_analyzer", "spacy", "jsonschema", "langchain_community", "opentelemetry.sdk", "trilith_gateway"}
+         "presidio_analyzer", "spacy", "jsonschema", "langchain_community", "opentelemetry.sdk"}
 print(json.dumps({"modules": len(sys.modules), "heavy": sorted(heavy & set(sys.modules))}))
 """
 
