@@ -149,6 +149,16 @@ class SuiteReport:
         return worst(check.outcome for check in self.checks)
 
     @property
+    def rests_on(self) -> str:
+        """What part of which data was run and which release answered, in one line; empty when nobody says."""
+        told = [f"split {self.split}"] if self.split else []
+        if self.held_out:
+            told.append(f"held out, looked at {self.looks} times" if self.looks else "held out")
+        if self.releases:
+            told.append(f"{'release' if len(self.releases) == 1 else 'releases'} {', '.join(self.releases)}")
+        return "; ".join(told)
+
+    @property
     def complete_rows(self) -> int:
         """Rows on which every scorer came to a result."""
         return sum(row.complete for row in self.rows)

@@ -88,7 +88,9 @@ def test_a_suite_file_names_the_release(
     options = ["--base-url", gateway.url, "--api-key", gateway.token, "--json", str(out)]
     assert main(["eval", "run", str(tmp_path / "e.yaml"), *options]) == 0
     assert json.loads(out.read_text(encoding="utf-8"))["suites"][0]["releases"] == [digest(gateway, "next")]
-    assert f"support@{digest(gateway, 'next')}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"support@{digest(gateway, 'next')}" in told
+    assert f"\n  release {digest(gateway, 'next')}\n" in told
     (tmp_path / "e.yaml").write_text(suite % "newest", encoding="utf-8")
     with pytest.raises(SettingsError, match=r"e\.yaml:1: suites\.0\.target\.release: found 'newest'"):
         read_plans(tmp_path / "e.yaml")

@@ -11,6 +11,7 @@ from trilith.errors import DataError, SettingsError
 from trilith_evals import run
 from trilith_evals.dataset import Columns, from_rows, load
 from trilith_evals.look import counted
+from trilith_evals.output.console import table
 from trilith_evals.report import suite_json
 from trilith_evals.split import Split, parts
 from trilith_evals.suite import read_plans
@@ -97,8 +98,10 @@ def test_every_run_on_held_out_cases_is_counted(tmp_path: Path) -> None:
     (tmp_path / "d.schema.yaml").write_text(SIDECAR, encoding="utf-8")
 
     def looks(split: str) -> int:
-        (suite,) = run(len, path, [lambda case, output: 1.0], split=split).suites
+        report = run(len, path, [lambda case, output: 1.0], split=split)
+        (suite,) = report.suites
         assert suite_json(suite, content=False)["looks"] == suite.looks
+        assert (f"held out, looked at {suite.looks} times" in table(report)) == (split == "test")
         return suite.looks
 
     assert [looks("test"), looks("test"), looks("train"), looks("test")] == [1, 2, 0, 3]

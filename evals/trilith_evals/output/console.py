@@ -55,6 +55,8 @@ def _suite(suite: SuiteReport, *, content: bool) -> str:
         f"{suite.name}: {suite.target} ({suite.task}), {suite.cases} cases{times} of {suite.data}, "
         f"{suite.duration_s:.1f} s"
     )
+    if suite.rests_on:
+        head += f"\n  {suite.rests_on}"
     if suite.stopped:
         return f"{head}\n  {_MARKS[suite.outcome]}: {suite.stopped.told(content=content)}"
     rows = [("metric", "figure", "95 % interval", "rows", "unscored", ""), *(_row(f) for f in suite.figures)]
