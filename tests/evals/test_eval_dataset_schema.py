@@ -61,9 +61,12 @@ def test_all_faults_are_told_in_one_go_and_alike_ones_once(tmp_path: Path) -> No
     assert "d.jsonl:3: column 'x': found 'z'" in told
 
 
-def test_a_file_full_of_faults_is_not_read_to_its_end(tmp_path: Path) -> None:
+def test_a_file_full_of_faults_is_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "LONGEST_LINE", 10)  # so that its last line would be another fault
     path = tmp_path / "d.jsonl"
-    path.write_text("{}\n" * 50 + "no json\n", encoding="utf-8")
+    path.write_text("{}\n" * 50 + "x" * 20 + "\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"d\.jsonl:1: no column 'input'.*and in 19 other rows, or more"):
         load(path)
 

@@ -212,6 +212,11 @@ def call(id: str, text: str, *, day: int = 1, **fields: Any) -> Call:
     return Call(id, f"t{id}", fields.pop("model", "m"), at, said, "answer", **fields)
 
 
+def test_a_call_without_an_answer_is_no_case() -> None:
+    assert Wanted().lacks(call("1", "x", failed=True)) == "without an answer"
+    assert Wanted().lacks(call("1", "x")) == ""
+
+
 def ids(calls: list[Call], **wanted: Any) -> list[str]:
     from collections import Counter
 
