@@ -56,7 +56,9 @@ class Output:
     cost_pico_usd: int | None = None
     """What the call cost, as the gateway says (10^-12 USD); None when nobody says."""
     release: str = ""
-    """Digest of the release that answered, as the gateway says; empty when nobody says."""
+    """Digest of the release that answered, as the gateway says, with a predictor's version; empty when nobody
+    says.
+    """
     cached: bool = False
     """Whether the answer was kept from an earlier run and nothing was asked."""
 

@@ -37,6 +37,8 @@ class TargetSettings(_Section):
     """A public model name behind the gateway."""
     release: str | None = Field(None, pattern=DIGEST)
     """Digest of the release that must answer, also one without traffic; None: whichever the gateway takes."""
+    version: str | None = Field(None, min_length=1)
+    """A predictor's version, as its registry numbers it; None: whichever is live."""
 
 
 class FieldSettings(_Section):
@@ -127,6 +129,12 @@ class SuiteSettings(_Section):
     """Largest share of rows on which a scorer may abstain."""
     seed: int = 0
     """Of the bootstrap and of `shuffle`."""
+
+    @model_validator(mode="after")
+    def _version_is_for_predictors(self) -> SuiteSettings:
+        if self.target.version is not None and self.task != "predictor":
+            raise ValueError(f"target.version is for the task predictor, found the task {self.task}")
+        return self
 
     @model_validator(mode="after")
     def _system_is_for_chat(self) -> SuiteSettings:

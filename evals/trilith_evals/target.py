@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from trilith.errors import SettingsError
-from trilith.types import Json, Usage
+from trilith.types import Json, Prediction, Usage
 from trilith_evals.case import Case, Output, as_output
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ class ModelTarget:
         system: str | None = None,
         parameters: Mapping[str, Any] | None = None,
         release: str | None = None,
+        version: str | None = None,
     ) -> None:
         """Take a client, which is closed with the target.
 
@@ -109,6 +110,7 @@ class ModelTarget:
             parameters: Sent with every call, such as `max_tokens` and `temperature`.
             release: Digest of the release that must answer, also one without traffic; `model` may end in
                 `@DIGEST` instead. None: whichever the gateway takes.
+            version: A predictor's version, as its registry numbers it; None: whichever is live.
 
         Raises:
             ValueError: the SDK's call knows no such parameter.
@@ -127,7 +129,10 @@ class ModelTarget:
             raise ValueError(f"release is {release!r}, expected a digest such as sha256:0123456789ab")
         self.release = release.removeprefix("sha256:") if release else None
         self.model = model
+        self.version = version
         self.name = f"{model}@{self.release}" if self.release else model
+        if version is not None:
+            self.name += f" version {version}"
         self._client = client
         self._raw = client.with_raw_response
         self._task = task
@@ -145,9 +150,12 @@ class ModelTarget:
         """
         said: RawResponse[Any]
         if self._task == "predictor":
-            said = await self._raw.predict(self.model, [_features(case.input)], **self._parameters)
-            output = as_output(said.parse())
-        elif self._task == "rag":
+            features = [_features(case.input)]
+            said = await self._raw.predict(self.model, features, version=self.version, **self._parameters)
+            prediction: Prediction = said.parse()
+            release = self._answered(said.headers, prediction.version)
+            return replace(as_output(prediction), release=release)
+        if self._task == "rag":
             said = await self._raw.ask(self.model, _question(case.input), **self._parameters)
             output = as_output(said.parse())
         else:
@@ -162,7 +170,7 @@ class ModelTarget:
             )
         return replace(output, release=self._answered(said.headers))
 
-    def _answered(self, headers: Mapping[str, str]) -> str:
+    def _answered(self, headers: Mapping[str, str], version: str = "") -> str:
         """Return who answered; a server that cannot be asked for a release must not pass for one that was."""
         release = headers.get(ANSWERED_HEADER, "")
         if self.release and release != self.release:
@@ -171,7 +179,12 @@ class ModelTarget:
                 f"{found}, expected {self.release}: releases are asked for behind a Trilith gateway only; "
                 "leave target.release out for other servers"
             )
-        return "" if CASCADE_HEADER in headers and not self.release else release
+        if self.version is not None and version != self.version:
+            raise SettingsError(f"version {version or 'unknown'} answered, expected version {self.version}")
+        if CASCADE_HEADER in headers and not self.release:
+            return ""
+        # An alias may move to another version, and the release that declares it stays the same.
+        return " ".join(part for part in (release, version and f"version {version}") if part)
 
     async def aclose(self) -> None:
         """Close the client."""

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.gateway import Gateway, Running
+from support.scripted_server import Scripted, ScriptedServer
 
+from trilith import AsyncClient
 from trilith.cli import main
 from trilith.errors import SettingsError
 from trilith.settings.schema import Settings
 from trilith.testing import MemoryPredictor, MemoryUpstream
-from trilith_evals import Outcome, run
+from trilith_evals import Outcome, arun, run
 from trilith_evals.suite import read_plans
+from trilith_evals.target import ModelTarget
 
 if TYPE_CHECKING:
     from evals.conftest import LanguageServer
@@ -122,3 +125,38 @@ def test_a_predictors_release_is_asked_for_in_the_same_way(tmp_path: Path) -> No
             for target in ("demand", f"demand@{digest(gateway, 'demand-next')}")
         ]
     assert [report.suites[0].figures[0].estimate.value for report in found] == [0.0, 1.0]  # type: ignore[union-attr]
+
+
+def prediction(version: str) -> dict[str, Any]:
+    output = {"name": "y", "datatype": "FP64", "shape": [1], "data": [2.0]}
+    return {"model_name": "demand", "model_version": version, "outputs": [output]}
+
+
+async def of_version(server: ScriptedServer, version: str | None) -> Any:
+    rows = [{"id": i, "input": {"hr": i}, "expected": 2.0} for i in range(3)]
+    target = ModelTarget(AsyncClient(server.url, "k"), "demand", task="predictor", version=version)
+    try:
+        return (await arun(target, rows, ["number"])).suites[0]
+    finally:
+        await target.aclose()
+
+
+async def test_a_predictors_version_is_asked_for_and_named() -> None:
+    with ScriptedServer([Scripted(body=prediction("3"))]) as server:
+        suite = await of_version(server, "3")
+        assert {one.path for one in server.received} == {"/v2/models/demand/versions/3/infer"}
+    assert (suite.target, suite.releases) == ("demand version 3", ("version 3",))
+    assert suite.figures[0].estimate.value == 1.0
+
+
+async def test_a_version_that_moves_in_a_run_is_told() -> None:
+    with ScriptedServer([Scripted(body=prediction("3")), Scripted(body=prediction("4"))]) as server:
+        suite = await of_version(server, None)
+    assert suite.releases == ("version 3", "version 4")
+    assert suite.outcome is Outcome.COULD_NOT_RUN
+
+
+async def test_another_version_than_the_one_asked_for_is_refused() -> None:
+    with ScriptedServer([Scripted(body=prediction("4"))]) as server:
+        suite = await of_version(server, "3")
+    assert "version 4 answered, expected version 3" in suite.stopped.told(content=True)

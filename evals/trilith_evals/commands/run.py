@@ -70,6 +70,7 @@ async def _judged(arguments: argparse.Namespace) -> Report:
             system=settings.system,
             parameters=settings.parameters,
             release=settings.target.release,
+            version=settings.target.version,
         )
         try:
             with Meter(settings.name) as progress:

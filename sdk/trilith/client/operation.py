@@ -112,14 +112,19 @@ def embed(
     return Operation("POST", "/v1/embeddings", body, _answered(schema.EmbeddingList), options)
 
 
-def predict(model: str, rows: tensor.Rows, options: CallOptions) -> Operation[Prediction]:
+def predict(
+    model: str, rows: tensor.Rows, options: CallOptions, version: str | None = None
+) -> Operation[Prediction]:
     """Describe a prediction for a batch of rows."""
     _known(options, CallOptions)
 
     def read(value: Any, request_id: str | None) -> Prediction:
         return tensor.prediction(value, model, request_id or "")
 
-    path = f"/v2/models/{quote(model, safe='')}/infer"
+    path = f"/v2/models/{quote(model, safe='')}"
+    if version is not None:
+        path += f"/versions/{quote(version, safe='')}"
+    path += "/infer"
     return Operation("POST", path, {"inputs": tensor.tensors(rows)}, read, options)
 
 
