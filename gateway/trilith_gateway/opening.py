@@ -104,6 +104,8 @@ def _release(settings: Settings, name: str, upstream: Upstream) -> Release:
     )
     if isinstance(model, ChatModel | ImageModel):
         made = replace(made, reference_tokens=model.reference_tokens)
+    if isinstance(model, ChatModel):
+        made = replace(made, conversations=model.conversations)
     if model.price is None or model.price.batch_factor is None:
         return made
     return replace(made, batched=replace(made, price=price_of(settings, name, batched=True)))

@@ -49,6 +49,8 @@ class Release:
     reference_tokens: int = 8192
     """The most that a picture, a sound or a file comes to."""
 
+    conversations: bool = False
+    """Callers may name conversations that the upstream keeps, whosever they are."""
     place: str = ""
     """Where its only upstream is, by address, engine or provider; empty where it is in this process, or
     several."""
@@ -143,6 +145,7 @@ def _answering(model: ModelSettings) -> dict[str, object]:
         exclude={
             "price": True,
             "reference_tokens": True,
+            "conversations": True,
             "policy": True,
             "cache": True,
             "max_concurrency": True,

@@ -25,23 +25,22 @@ async def blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     Raises:
         APIConnectionError: an event does not end.
     """
-    held = b""
+    held = bytearray()
     async for chunk in chunks:
-        if held:
-            chunk = held + chunk
-        if chunk.endswith(b"\n\n"):  # how nearly every read ends
-            held = b""
+        if not held and chunk.endswith(b"\n\n"):  # how nearly every read ends
             yield chunk
             continue
-        ends_at = [at + len(mark) for mark in _MARKS if (at := chunk.rfind(mark)) >= 0]
-        cut = max(ends_at, default=0)
-        held = chunk[cut:]
-        if cut:
-            yield chunk[:cut]
+        seen = max(0, len(held) - 3)  # the longest mark may have begun with what is held
+        held += chunk
+        ends_at = [at + len(mark) for mark in _MARKS if (at := held.rfind(mark, seen)) >= 0]
+        if cut := max(ends_at, default=0):
+            block = bytes(held[:cut])
+            del held[:cut]
+            yield block
         if len(held) > _MOST_BYTES:
             raise APIConnectionError(f"the upstream sent an event of more than {_MOST_BYTES:,} bytes")
     if held.strip():
-        yield held
+        yield bytes(held)
 
 
 def events(block: bytes) -> list[bytes]:

@@ -97,7 +97,7 @@ def test_a_budget_that_does_not_have_the_most_refuses(
         else ("prompt_tokens", "completion_tokens")
     )
     told = answer(dict(zip(names, used, strict=True)))
-    gateway = start_gateway({"echo": TellingUpstream(told)}, echo={"price": PRICE})
+    gateway = start_gateway({"echo": TellingUpstream(told)}, echo={"price": PRICE, "conversations": True})
     cost = used[0] * IN + used[1] * OUT
     poor, rich = gateway.mint(budget_pico_usd=cost - 1), gateway.mint(budget_pico_usd=1000 * cost)
     for token, status in ((poor, 429), (rich, 200)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from trilith_gateway.usage import Tally
 
 
 def message_events(*pieces: str) -> list[bytes]:
-    values = [
+    values: list[dict[str, Any]] = [
         {"type": "message_start", "message": {"id": "msg_1", "content": [], "usage": {"input_tokens": 123}}},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
         {"type": "ping"},

@@ -252,3 +252,18 @@ def test_a_response_is_explained_by_its_own_name_of_which_the_ledger_holds_a_dig
     assert "resp_of_mine" not in str(row)
     found = explain.explain(gateway.platform.settings, "resp_of_mine")
     assert [charge["request_id"] for charge in found["charges"]] == [id]
+
+
+def test_a_conversation_whose_owner_cannot_be_checked_is_refused_unless_the_model_allows_it(
+    start_gateway: StartGateway, serve: Any
+) -> None:
+    server = serve(made("resp_1"), made("resp_2"))
+    gateway = begin(start_gateway, server, open=place(server, conversations=True))
+    got = respond(gateway, conversation="conv_of_another")
+    assert (got.status_code, got.json()["error"]["code"]) == (400, "conversation_not_allowed")
+    assert server.received == []
+    with gateway.client() as client:
+        body = {"model": "open", "input": "hi", "conversation": "conv_1"}
+        assert client.post("/v1/responses", json=body).status_code == 200
+    (sent,) = server.received
+    assert json.loads(sent.body)["conversation"] == "conv_1"

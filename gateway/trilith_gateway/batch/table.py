@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trilith.errors import NotFoundError
-from trilith_gateway import request
-from trilith_gateway.batch.shelf import Connect
+from trilith_gateway.batch.shelf import Connect, page_end
 from trilith_gateway.key import Key
 
 OPEN = ("validating", "in_progress", "finalizing", "cancelling")
@@ -139,10 +138,7 @@ class Batches:
         """
         at, id = float("inf"), ""
         if after is not None:
-            try:
-                found = self.find(after, team)
-            except NotFoundError:
-                request.refuse(f"`after` is {after[:80]!r}, which is not in the list.", "after")
+            found = page_end(self.find, after, team)
             at, id = found.at, found.id
         with self._connect() as connection:
             rows = connection.execute(

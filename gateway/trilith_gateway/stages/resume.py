@@ -21,6 +21,8 @@ class Resume:
         """Set `exchange.only`; does nothing for all other requests."""
         if not exchange.operation.keeps or exchange.answer is not None:
             return None
+        if exchange.body.get("conversation") is not None and not exchange.target.conversations:
+            raise _closed()
         name = exchange.body.get("previous_response_id")
         return None if name is None else self._resume(exchange, name)
 
@@ -30,6 +32,18 @@ class Resume:
             raise _gone()
         if isinstance(exchange.target.upstream, RoutedUpstream):
             exchange.only = found.upstream
+
+
+def _closed() -> BadRequestError:
+    return BadRequestError(
+        "`conversation` is not taken by this model: the provider keeps it for all callers alike, and whose "
+        "it is cannot be checked. Go on with `previous_response_id`, or have `conversations: true` set for "
+        "the model.",
+        status_code=400,
+        code="conversation_not_allowed",
+        param="conversation",
+        type="invalid_request_error",
+    )
 
 
 def _gone() -> BadRequestError:

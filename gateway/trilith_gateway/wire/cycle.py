@@ -55,6 +55,7 @@ class ExchangeCycle:
         "_direct",
         "_expects",
         "_headers",
+        "_id",
         "_limit",
         "_parts",
         "_line",
@@ -94,6 +95,7 @@ class ExchangeCycle:
         self._task: asyncio.Task[None] | None = None
         self._direct: Direct | None = None
         self._begun = False
+        self._id = ""
         self.message_event = _SILENT
         self.keep_alive = keep_alive
         self._chunked = chunked
@@ -124,7 +126,11 @@ class ExchangeCycle:
         api, path, model = self.found
         if (headers := self._headers) is None:
             headers = readable(self._raw_headers)
-        return Exchange(api, path, headers, self._read, model)
+        exchange = Exchange(api, path, headers, self._read, model)
+        self._id = (
+            exchange.id
+        )  # not the exchange, which knows us: what refers to itself waits for the collector
+        return exchange
 
     def go_on(self, rest: Coroutine[Any, Any, None]) -> None:
         """Do the rest of the work in a task."""
@@ -150,7 +156,7 @@ class ExchangeCycle:
         """Break the answer off; an `APIError` is one that had no place for the word."""
         self._direct = None
         if not isinstance(error, APIError):
-            _log.error("a request could not be finished", exc_info=error)
+            _log.error("request %s could not be finished", self._id, exc_info=error)
         self._line.transport.abort()
 
     def leave(self) -> None:

@@ -140,6 +140,10 @@ class ChatModel(_Served, _Replaced):
     reference_tokens: int = Field(8192, ge=0)
     """The most that one picture, sound or file comes to (tokens); reserved from the budget for each, and for
     each use of a tool of the provider's own. Raise it for long recordings and files."""
+    conversations: bool = False
+    """Whether callers may name a `conversation` that the provider keeps (responses only). The gateway cannot
+    know whose it is: everyone who may call this model can read what stands in every conversation of the
+    upstream's key. To go on from an answer (`previous_response_id`) needs no leave: its team is checked."""
 
 
 class EmbeddingModel(_Served):
