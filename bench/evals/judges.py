@@ -1,11 +1,13 @@
 """What are judges worth against people, and do corrected figures hold what people would say?
 
 `python -m bench.evals.judges --data DIR [--draws 2000] [--seed 1]` reads recorded verdicts of real judges
-(`DIR/llmbar`, from princeton-nlp/LLMBar, MIT) and people's ratings (`DIR/mtrag_human`, from IBM/mt-rag-benchmark,
-Apache-2.0). It prints each figure beside the one published for the same files, and then draws labelled and
-unlabelled rows many times: how often does an interval hold the mean of all of people's labels?
+(`DIR/llmbar`, from princeton-nlp/LLMBar, MIT) and people's ratings (`DIR/mtrag_human`, from
+IBM/mt-rag-benchmark, Apache-2.0). It prints each figure beside the one published for the same files, and then
+draws labelled and unlabelled rows many times: how often does an interval hold the mean of all of people's
+labels?
 
-Accuracy is the mean over both orders, and over all pairs of a set. A verdict that could not be read is not right.
+Accuracy is the mean over both orders, and over all pairs of a set. A verdict that could not be read is not
+right.
 """
 
 from __future__ import annotations
@@ -41,9 +43,9 @@ _KNOWN: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("ChatGPT", ("mt_bench",), "consistency", ".575"),
     ("ChatGPT", ("mt_bench",), "picks_first", ".70"),
 )
-"""Judge, sets, figure, and the value in the guide to the data. Its adversarial figures (.712, .893; .277, .589) are
-over four sets, of which two have their verdicts here; its LLaMA2 figures (.333, 83 %) are of FairEval, which has
-none."""
+"""Judge, sets, figure, and the value in the guide to the data. Its adversarial figures (.712, .893; .277,
+.589) are over four sets, of which two have their verdicts here; its LLaMA2 figures (.333, 83 %) are of
+FairEval, which has none."""
 
 
 def pairs(folder: Path, judge: str, sets: Sequence[str]) -> list[JudgedPair]:

@@ -7,6 +7,7 @@ import random
 from itertools import combinations
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,13 +25,17 @@ RECORDED = [
 ]
 
 
+def choice(verdict: str | None) -> Any:
+    return None if verdict is None else int(verdict)
+
+
 def recorded(judge: str) -> list[JudgedPair]:
     return [
         JudgedPair(
             id=str(row["id"]),
             gold=row["gold"],
-            forward=row["ab"] and int(row["ab"]),
-            backward=row["ba"] and int(row["ba"]),
+            forward=choice(row["ab"]),
+            backward=choice(row["ba"]),
             lengths=tuple(row["lengths"]),
             cluster=str(row["question"]),
         )

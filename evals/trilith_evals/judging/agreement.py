@@ -1,4 +1,4 @@
-"""How far two sets of verdicts agree beyond chance: kappa, alpha, rank correlation; with clustered intervals."""
+"""How far two sets of verdicts agree beyond chance: kappa, alpha, rank correlation, by cluster."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def kappa(
         truths: What people said.
         verdicts: What the judge said of the same.
         clusters: What each came from.
-        weights: none: any difference counts the same. quadratic: numbers that lie near count as nearly agreed.
+        weights: none: any difference counts the same. quadratic: numbers that lie near count as nearly
+        agreed.
 
     Returns:
         The estimate; None where chance alone agrees everywhere (both always say the same one thing).
@@ -118,7 +119,7 @@ def alpha(
 def spearman(
     truths: Sequence[float], verdicts: Sequence[float], clusters: Sequence[Hashable] | None = None
 ) -> Estimate | None:
-    """Return the correlation of the ranks, with a bootstrap over whole clusters; None where one never varies."""
+    """Return the correlation of the ranks, by a bootstrap over clusters; None where one never varies."""
     if len(set(truths)) < 2 or len(set(verdicts)) < 2:
         return None
     return estimate.bootstrap(rank_correlation, truths, verdicts, clusters)

@@ -1,4 +1,4 @@
-"""Calibrates a judge of single answers: its verdicts held against people's, with what it is biased towards."""
+"""Calibrates a judge of single answers: its verdicts held against people's, and its biases."""
 
 from __future__ import annotations
 

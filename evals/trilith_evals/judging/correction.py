@@ -1,9 +1,9 @@
 """Estimates of what people would say, from many verdicts of a judge and a few of people's own.
 
-A judge that errs makes a mean that is wrong however many rows it is over. Where people labelled some of the rows,
-the error is measured there and taken off, and the interval knows how well it was measured: prediction-powered
-inference (Angelopoulos and others, Science 2023; with a tuned weight, PPI++: Angelopoulos, Duchi and Zrnic 2023),
-and for judges that say yes or no, Rogan and Gladen's estimate (1978).
+A judge that errs makes a mean that is wrong however many rows it is over. Where people labelled some of the
+rows, the error is measured there and taken off, and the interval knows how well it was measured:
+prediction-powered inference (Angelopoulos and others, Science 2023; with a tuned weight, PPI++: Angelopoulos,
+Duchi and Zrnic 2023), and for judges that say yes or no, Rogan and Gladen's estimate (1978).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Corrected:
 
     @property
     def worth(self) -> float | None:
-        """How many labels without a judge would say as much as these did with it; None when it is not known."""
+        """How many labels without a judge would say as much as these with it; None when it is not known."""
         mine, theirs = self.estimate, self.people
         if None in (mine.low, mine.high, theirs.low, theirs.high):
             return None
@@ -56,13 +56,14 @@ def ppi_mean(
 ) -> Corrected:
     """Return the mean that people's labels would have over rows like these.
 
-    `mean(labels) + w (mean(verdicts elsewhere) - mean(verdicts on the labelled))`, with the weight `w` for the
-    smallest variance, from 0 to 1. Rows of one cluster may be on both sides; the two parts' covariance is
-    counted. The interval is Student's, with the degrees of freedom that both parts' variances have (Welch 1947).
+    `mean(labels) + w (mean(verdicts elsewhere) - mean(verdicts on the labelled))`, with the weight `w` for
+    the smallest variance, from 0 to 1. Rows of one cluster may be on both sides; the two parts' covariance is
+    counted. The interval is Student's, with the degrees of freedom that both parts' variances have (Welch
+    1947).
 
     A handful of labels that all agree with the judge say nothing of how often it errs, and the sandwich would
-    be 0. With bounded scores two made-up rows that disagree, one each way, stand in for that (as in Agresti and
-    Coull 1998); they count in the variance and in the weight, and not in the mean.
+    be 0. With bounded scores two made-up rows that disagree, one each way, stand in for that (as in Agresti
+    and Coull 1998); they count in the variance and in the weight, and not in the mean.
 
     Args:
         labels: People's, None where there is none; at least two must be there.
@@ -114,8 +115,8 @@ def ppi_difference(
 ) -> Corrected:
     """Return the mean of second less first that people's labels would have, over the same cases twice.
 
-    A case counts as labelled where people labelled both sides. Errors that the judge makes on both sides alike
-    drop out before the correction, so few labels go far.
+    A case counts as labelled where people labelled both sides. Errors that the judge makes on both sides
+    alike drop out before the correction, so few labels go far.
 
     Args:
         labels: People's, of the first and the second run, case by case.
@@ -220,9 +221,10 @@ def rogan_gladen(
 ) -> Estimate | None:
     """Return the share of yes that people would give, from a judge's share and its error rates.
 
-    `(share + specificity - 1) / (sensitivity + specificity - 1)`, with the interval of Lang and Reiczigel (2014)
-    on the numbers of independent rows that clusters leave. `ppi_mean` is the better figure where the labelled
-    rows are drawn as the others are; this one also holds where yes is rarer or more frequent among them.
+    `(share + specificity - 1) / (sensitivity + specificity - 1)`, with the interval of Lang and Reiczigel
+    (2014) on the numbers of independent rows that clusters leave. `ppi_mean` is the better figure where the
+    labelled rows are drawn as the others are; this one also holds where yes is rarer or more frequent among
+    them.
 
     Args:
         labels: People's, None where there is none.

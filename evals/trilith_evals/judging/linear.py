@@ -1,7 +1,7 @@
 """Intervals of figures that are no plain mean, through what each row adds to them.
 
-A kappa, a difference of two shares or a corrected mean is nearly linear in its rows. With every row's influence
-on the figure (Hampel 1974) its variance is that of a mean, so clusters count here as in `estimate`.
+A kappa, a difference of two shares or a corrected mean is nearly linear in its rows. With every row's
+influence on the figure (Hampel 1974) its variance is that of a mean, so clusters count here as in `estimate`.
 """
 
 from __future__ import annotations

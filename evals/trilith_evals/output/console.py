@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from trilith_evals.figure import Figure
+from trilith_evals.figure import Figure, brief
 from trilith_evals.gate import Outcome
 from trilith_evals.report import Report, SuiteReport
 
@@ -59,12 +59,19 @@ def _suite(suite: SuiteReport, *, content: bool) -> str:
         return f"{head}\n  {_MARKS[suite.outcome]}: {suite.stopped.told(content=content)}"
     rows = [("metric", "figure", "95 % interval", "rows", "unscored", ""), *(_row(f) for f in suite.figures)]
     checks = [f"  {_MARKS[check.outcome]:<13} {check.name}: {check.message}" for check in suite.checks]
-    return "\n".join([head, *_aligned(rows), *checks])
+    judges = [
+        f"  {'calibrated' if mark.calibrated else 'NOT CALIBRATED'} judge of {mark.metric}: {mark.agreement}"
+        for mark in suite.judges
+    ]
+    return "\n".join([head, *_aligned(rows), *judges, *checks])
 
 
 def _row(figure: Figure) -> tuple[str, ...]:
     value, _, interval = figure.text.partition(" ")
-    aside = f"abstained {figure.abstained}" if figure.abstained else ""
+    asides = [f"abstained {figure.abstained}"] if figure.abstained else []
+    if figure.uncorrected is not None:
+        asides.append(f"corrected by people's labels, without {brief(figure.uncorrected.value)}")
+    aside = ", ".join(asides)
     return (figure.metric, value, interval, f"{figure.scored}/{figure.total}", str(figure.unscored), aside)
 
 
