@@ -13,22 +13,28 @@ right.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gzip
 import json
 import random
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from bench.gateway.report import table
 
+from trilith import AsyncClient
+from trilith_evals import Case, Output
 from trilith_evals.estimate import Estimate
 from trilith_evals.figure import brief
 from trilith_evals.judging import agreement, pairwise
 from trilith_evals.judging.correction import ppi_difference, ppi_mean, rogan_gladen
 from trilith_evals.judging.pairwise import JudgedPair
+from trilith_evals.judging.scorer import JudgeScorer
 
 _PROMPT = "Vanilla_NoRules"
 _SETS = ("llmbar_natural", "llmbar_neighbor", "llmbar_gptinst", "mt_bench")
@@ -237,6 +243,59 @@ def _found(name: str, drawn: Sequence[Any], answers: Any, of: Any) -> Any:
     return ppi_difference((labels, more), ([r[1] for r in first], [r[1] for r in second]), of, bounds=(0, 1))
 
 
+def overhead(calls: int) -> str:
+    """Return the CPU that a judge call takes on our side, over real HTTP on loopback."""
+    body = {"choices": [{"index": 0, "message": {"role": "assistant", "content": _REPLY}}], "id": "1"}
+    raw = json.dumps(body).encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-length", str(len(raw)))
+            self.send_header("x-trilith-cost-usd", "0.002")
+            self.end_headers()
+            self.wfile.write(raw)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    async def measured(url: str) -> tuple[float, float]:
+        async with AsyncClient(url, "k") as client:
+            scorer = JudgeScorer("judge", "The answer is right.", passages="evidence", client=client)
+            passages: list[Any] = ["word " * 200] * 3
+            cases = [Case(str(at), "?", "Paris", fields={"evidence": passages}) for at in range(calls)]
+            for case in cases[:50]:
+                await scorer(case, Output("Paris"))
+            began = time.thread_time()
+            for case in cases:
+                await scorer(case, Output("Paris"))
+            judged = time.thread_time() - began
+            began = time.thread_time()
+            for _ in cases:
+                turns = [{"role": "user", "content": "word " * 600}]
+                await client.chat.completions.create(model="judge", messages=turns)
+            return judged, time.thread_time() - began
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    judged, called = asyncio.run(measured(f"http://127.0.0.1:{server.server_address[1]}"))
+    server.shutdown()
+    rows = [
+        ("judge, all of it", f"{judged / calls * 1000:.2f}"),
+        ("the call alone", f"{called / calls * 1000:.2f}"),
+    ]
+    return table(("per verdict", "CPU ms"), rows)
+
+
+_REPLY = json.dumps({"reasons": "because " * 30, "verdict": "yes"})
+
+
 def _cell(found: Estimate | None) -> str:
     if found is None:
         return "-"
@@ -266,6 +325,7 @@ def main() -> int:
     print(coverage(verdicts, given.draws, given.seed), "\n")
     print("The same by conversation, 20 of 60 conversations labelled:\n")
     print(by_conversation(ratings, given.draws, given.seed))
+    print(f"\nWhat a verdict costs here (thread CPU, 2,000 calls):\n\n{overhead(2000)}")
     print(f"\n{time.process_time() - began:.0f} s of CPU, seed {given.seed}")
     return 0
 
