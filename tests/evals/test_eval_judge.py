@@ -75,13 +75,6 @@ async def test_an_answer_cannot_change_or_leave_its_frame(attack: str) -> None:
     assert asked["response_format"] == plain["response_format"]
 
 
-def test_a_text_that_knows_its_own_mark_gets_another() -> None:
-    first = prompt.messages("", {"answer": "x"})[1]["content"]
-    mark = first.split()[1]
-    again = prompt.messages("", {"answer": "x", "other": mark})[1]["content"]
-    assert again.count(again.split()[1]) == 4
-
-
 @pytest.mark.parametrize(
     "first",
     [
@@ -243,6 +236,57 @@ async def test_a_run_marks_its_judge_as_not_calibrated_and_adds_up_every_row() -
     assert [(f.scored, f.unscored) for f in suite.figures] == [(3, 3)]
     assert [(mark.metric, mark.calibrated) for mark in suite.judges] == [("judge", False)]
     assert suite.outcome is evals.Outcome.FAIL  # half of the rows has no verdict
+
+
+def test_a_judge_without_a_client_finds_its_server_and_serves_one_run_after_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ScriptedServer([verdict("yes")]) as server:
+        monkeypatch.setenv("TRILITH_BASE_URL", server.url)
+        monkeypatch.setenv("TRILITH_API_KEY", "k")
+        scorer = JudgeScorer("judge", RUBRIC)
+        for _ in range(2):
+            (suite,) = evals.run(lambda given: "x", [{"input": "?"}], [scorer]).suites
+            assert suite.figures[0].scored == 1
+        assert {received.headers["authorization"] for received in server.received} == {"Bearer k"}
+
+
+async def test_with_faults_of_every_kind_each_row_has_a_value_or_a_reason_and_no_cost_is_lost() -> None:
+    broken = reply('{"reasons": "be', finish="length")
+    kinds = [
+        *[verdict("yes")] * 4,
+        broken,
+        verdict("no"),
+        Scripted(500, {"error": {"message": "no"}}),
+        Scripted(429, {"error": {"message": "slow down"}}),
+        verdict("yes", usd=None),
+        Scripted(200, b"not json at all", {"x-trilith-cost-usd": "0.002"}),
+        Scripted(hangs_up=True),
+        *[broken] * 2,
+        reply(None, refusal="no"),
+        Scripted(200, b"", delay_s=0.5),
+    ]
+    rows = [{"id": str(n), "input": "?", "expected": "x"} for n in range(39)]
+    with ScriptedServer(kinds * 4) as server:
+        async with AsyncClient(server.url, "k", max_retries=0) as client:
+            scorer = JudgeScorer("judge", RUBRIC, client=client, timeout_s=0.3)
+            (suite,) = (await evals.arun(lambda given: "x", rows, [scorer], concurrency=1)).suites
+        priced = sum("x-trilith-cost-usd" in kinds[at % 15].headers for at in range(len(server.received)))
+    scores = [row.scores["judge"] for row in suite.rows]
+    assert all(score.reason for score in scores if score.state is not State.SCORED)
+    assert sum(score.cost_pico_usd for score in scores) == priced * USD // 500
+    (figure,) = suite.figures
+    assert (figure.scored, figure.unscored, figure.total) == (18, 21, 39)
+    assert set(figure.reasons) == {
+        "the judge's call failed: InternalServerError 500",
+        "the judge's call failed: RateLimitError 429",
+        "the judge's call failed: APIConnectionError",
+        "the judge's server sent no completion",
+        "the judge's reply was cut off",
+        "the judge refused",
+        "the judge gave no answer within 0.3 s",
+    }
+    assert suite.outcome is not evals.Outcome.PASS
 
 
 async def test_a_figure_over_labelled_rows_is_what_people_would_say() -> None:

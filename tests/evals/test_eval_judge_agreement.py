@@ -89,6 +89,16 @@ def test_kappas_interval_is_about_the_bootstraps() -> None:
     assert found.high == pytest.approx(drawn.high, abs=0.06)
 
 
+def test_kappas_interval_is_about_the_bootstraps_where_one_answer_is_rare() -> None:
+    rng = random.Random(7)
+    truths = [rng.random() < 0.1 for _ in range(300)]
+    said = [truth if rng.random() < 0.9 else not truth for truth in truths]
+    found, drawn = agreement.kappa(truths, said), estimate.bootstrap(cohen_kappa_score, truths, said)
+    assert found is not None
+    assert found.low == pytest.approx(drawn.low, abs=0.02)
+    assert found.high == pytest.approx(drawn.high, abs=0.02)
+
+
 def test_kappa_of_one_single_answer_is_undefined() -> None:
     assert agreement.kappa([1, 1, 1], [1, 1, 1]) is None
 
@@ -129,7 +139,7 @@ def test_alpha_is_the_published_one_and_that_of_its_definition(level: str, publi
 
 def test_alphas_interval_is_about_the_bootstraps() -> None:
     rng = random.Random(5)
-    units = [[float(rng.random() < 0.2 + 0.6 * q) for _ in range(3)] for q in (0, 1) for _ in range(100)]
+    units = [[float(rng.random() < chance) for _ in range(3)] for chance in [0.02] * 150 + [0.8] * 20]
     found = agreement.alpha(units)
     drawn = estimate.bootstrap(
         lambda rows, _: by_hand(list(rows), squared=False), units, units, resamples=200

@@ -74,8 +74,8 @@ def test_rows_of_one_cluster_on_both_sides_are_not_taken_for_independent() -> No
 
 
 def test_few_labels_that_all_agree_do_not_make_the_judge_infallible() -> None:
-    verdicts = [1.0, 0.0] * 50
-    found = ppi_mean([*verdicts[:12], *[None] * 88], verdicts, bounds=(0, 1))
+    verdicts = [1.0, 0.0] * 2000
+    found = ppi_mean([*verdicts[:12], *[None] * 3988], verdicts, bounds=(0, 1))
     assert found.estimate.low is not None
     assert found.estimate.high is not None
     assert found.estimate.high - found.estimate.low > 0.2
@@ -131,6 +131,21 @@ def test_rogan_and_gladen_find_the_share_also_where_labelled_rows_are_not_like_t
         assert found.high is not None
         held += found.low <= (0.3 * 600 + 40) / 680 <= found.high
     assert held / 200 >= 0.93
+
+
+def test_an_error_rate_that_few_rows_tell_of_widens_the_interval_where_it_matters() -> None:
+    # One answer in ten is good, so what counts is how often the judge passes a bad one.
+    def width(good: int, bad: int) -> float:
+        labels = [True] * good + [False] * bad
+        verdicts = [at % 10 != 0 for at in range(good)] + [at % 10 == 0 for at in range(bad)]
+        rest = [at % 100 < 18 for at in range(5000)]
+        found = rogan_gladen([*labels, *[None] * 5000], [*verdicts, *rest])
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        return found.high - found.low
+
+    assert width(good=400, bad=20) > 2 * width(good=20, bad=400)
 
 
 def test_a_judge_no_better_than_a_coin_has_no_such_estimate() -> None:

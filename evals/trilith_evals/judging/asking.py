@@ -22,6 +22,7 @@ from trilith_evals.judging.rubric import Scale
 
 if TYPE_CHECKING:
     from trilith import AsyncClient
+    from trilith.client.raw import RawResponse
     from trilith.client.schema import ChatCompletion
 
 _PASSING = (APIConnectionError, InternalServerError, RateLimitError, EngineError)
@@ -65,15 +66,13 @@ class Asker:
 
     async def send(
         self, model: str, messages: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
-    ) -> tuple[ChatCompletion, int | None]:
-        """Make one paid call. The only place in this package that does.
-
-        Returns:
-            The reply, and what it cost (10^-12 USD); None when the server does not say.
-        """
+    ) -> RawResponse[ChatCompletion]:
+        """Make one paid call. The only place in this package that does."""
         async with asyncio.timeout(self._timeout_s):
-            answer = await self._raw.chat.completions.create(model=model, messages=messages, **options)
-        return answer.parse(), _told(answer.headers)
+            answer: RawResponse[ChatCompletion] = await self._raw.chat.completions.create(
+                model=model, messages=messages, **options
+            )
+        return answer
 
     async def sample(
         self,
@@ -93,7 +92,7 @@ class Asker:
             asked = [*messages, {"role": "user", "content": prompt.AGAIN}] if again else messages
             calls += 1
             try:
-                reply, price = await self.send(model, asked, options)
+                answer = await self.send(model, asked, options)
             except TimeoutError:
                 problem = f"the judge gave no answer within {self._timeout_s:g} s"
                 return Sample(model, None, problem, "", "", True, cost, calls, again, unpriced + 1)
@@ -102,9 +101,14 @@ class Asker:
                 problem = f"the judge's call failed: {type(error).__name__}{status}"
                 blameless = isinstance(error, _PASSING)
                 return Sample(model, None, problem, "", str(error), blameless, cost, calls, again, unpriced)
+            price = _told(answer.headers)
             cost += price or 0
             unpriced += price is None
-            found = read(reply, scale)
+            try:
+                found = read(answer.parse(), scale)
+            except APIError as error:  # paid for, and still no completion
+                problem = "the judge's server sent no completion"
+                return Sample(model, None, problem, "", str(error), True, cost, calls, again, unpriced)
             if found.value is not None or found.hopeless:
                 break
         again = calls > 1

@@ -72,8 +72,4 @@ def text(value: Json) -> str:
 
 
 def _mark(texts: Sequence[str]) -> str:
-    whole = "\0".join(texts)
-    mark = hashlib.sha256(whole.encode()).hexdigest()[:16]
-    while mark in whole:
-        mark = hashlib.sha256(mark.encode()).hexdigest()[:16]
-    return mark
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
