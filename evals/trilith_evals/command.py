@@ -1,4 +1,4 @@
-"""`trilith eval`: runs a suite file and more; what came of it is the exit code."""
+"""`trilith eval`: runs a suite file, or compares two runs, and leaves with the verdict as exit code."""
 
 from __future__ import annotations
 

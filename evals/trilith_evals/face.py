@@ -76,9 +76,6 @@ async def arun(
         if threshold.metric not in built:
             expected = ", ".join(built)
             raise ValueError(f"a threshold names the metric {threshold.metric!r}, expected one of {expected}")
-    for scorer in built.values():
-        if isinstance(target, str) and (connect := getattr(scorer, "connect", None)) is not None:
-            connect(base_url, api_key)
     cases = _dataset(data, columns, limit)
     opened = _target(target, task, system, parameters, base_url, api_key, timeout_s)
     suite = Suite(
@@ -97,6 +94,9 @@ async def arun(
         seed=seed,
     )
     started, clock = datetime.now(UTC), time.perf_counter()
+    for scorer in built.values():
+        if isinstance(target, str) and (connect := getattr(scorer, "connect", None)) is not None:
+            connect(base_url, api_key)
     try:
         found = await run_suite(suite)
     finally:

@@ -111,6 +111,9 @@ async def run_suite(suite: Suite, progress: Progress | None = None) -> SuiteRepo
         task=suite.task,
         data=suite.data.label,
         digest=suite.data.digest,
+        judges=tuple(
+            mark(name) for name, scorer in suite.scorers.items() if (mark := getattr(scorer, "mark", None))
+        ),
         cases=len(suite.data.cases),
         repeats=suite.repeats,
         thresholds=suite.thresholds,
@@ -120,9 +123,6 @@ async def run_suite(suite: Suite, progress: Progress | None = None) -> SuiteRepo
         duration_s=time.perf_counter() - started,
         stopped=stopped,
         parameters=suite.parameters,
-        judges=tuple(
-            mark(name) for name, scorer in suite.scorers.items() if (mark := getattr(scorer, "mark", None))
-        ),
         split=suite.data.split,
         held_out=suite.data.held_out,
     )

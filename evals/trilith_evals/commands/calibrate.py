@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trilith.errors import TrilithError
 
 if TYPE_CHECKING:
-    from trilith_evals.judging.trial import Trial
+    from trilith_evals.judging.hearing import Hearing
 
 
 def configure(actions: Any) -> None:
@@ -38,23 +38,23 @@ def act(arguments: argparse.Namespace) -> int:
     """Calibrate the judge."""
     from trilith_evals.judging.statement import agreement, statement
 
-    trial = asyncio.run(_held(arguments))
-    print(statement(trial))
-    path: Path = arguments.certificate or trial.file.certificate
+    hearing = asyncio.run(_held(arguments))
+    print(statement(hearing))
+    path: Path = arguments.certificate or hearing.file.certificate
     try:
-        trial.certificate(agreement(trial)).write(path)
+        hearing.certificate(agreement(hearing)).write(path)
     except OSError as error:
         raise TrilithError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
     print(f"certificate: {path}")
     return 0
 
 
-async def _held(arguments: argparse.Namespace) -> Trial:
+async def _held(arguments: argparse.Namespace) -> Hearing:
     from trilith import AsyncClient
     from trilith_evals.judging.asking import Asker
     from trilith_evals.judging.document import read_judge
     from trilith_evals.judging.judge import Judge
-    from trilith_evals.judging.trial import hold, labelled
+    from trilith_evals.judging.hearing import hold, labelled
 
     file = read_judge(arguments.file)
     data = labelled(file, limit=arguments.limit)

@@ -9,44 +9,44 @@ from trilith_evals.estimate import Estimate
 from trilith_evals.figure import brief
 from trilith_evals.judging.calibration import Calibration
 from trilith_evals.judging.pairwise import PairwiseCalibration
-from trilith_evals.judging.trial import Trial
+from trilith_evals.judging.hearing import Hearing
 
 
-def agreement(trial: Trial) -> str:
-    """Return what came of a trial in one line, as reports quote it."""
-    found = trial.found
+def agreement(hearing: Hearing) -> str:
+    """Return what came of a hearing in one line, as reports quote it."""
+    found = hearing.found
     if isinstance(found, PairwiseCalibration):
         parts = [
             ("kappa", found.kappa),
             ("accuracy", found.accuracy),
             ("both orders alike", found.consistency),
         ]
-        over = f"{found.pairs} pairs of {trial.data.label}"
+        over = f"{found.pairs} pairs of {hearing.data.label}"
     else:
         parts = [("kappa", found.kappa), ("precision", found.precision), ("recall", found.recall)]
         if found.spearman is not None:
             parts.append(("rank correlation", found.spearman))
-        over = f"{found.labelled} labelled answers of {trial.data.label}"
+        over = f"{found.labelled} labelled answers of {hearing.data.label}"
     told = ", ".join(f"{name} {cell(figure)}" for name, figure in parts if figure is not None)
     return f"{told or 'no figure is defined'} over {over}"
 
 
-def statement(trial: Trial) -> str:
+def statement(hearing: Hearing) -> str:
     """Return everything, as a table for a terminal."""
-    settings, found = trial.file.settings, trial.found
+    settings, found = hearing.file.settings, hearing.found
     what = "pairs" if isinstance(found, PairwiseCalibration) else "answers"
-    head = f"{', '.join(settings.models)} as a judge of {what}, {trial.data.label}"
+    head = f"{', '.join(settings.models)} as a judge of {what}, {hearing.data.label}"
     rows = _pairwise(found) if isinstance(found, PairwiseCalibration) else _pointwise(found)
     lines = [head, *_aligned(rows)]
     for name, part in found.slices.items():
         inner = _pairwise(part) if isinstance(part, PairwiseCalibration) else _pointwise(part)
         lines += [f"{name}", *_aligned(inner)]
-    for reason, count in trial.problems.items():
+    for reason, count in hearing.problems.items():
         lines.append(f"  no verdict on {count} rows: {reason}")
-    if trial.aside:
-        lines.append(f"  {trial.aside}")
-    if trial.cost_pico_usd:
-        lines.append(f"  the verdicts cost {format_usd(trial.cost_pico_usd)} USD")
+    if hearing.aside:
+        lines.append(f"  {hearing.aside}")
+    if hearing.cost_pico_usd:
+        lines.append(f"  the verdicts cost {format_usd(hearing.cost_pico_usd)} USD")
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ from typing import TextIO
 
 from trilith_evals.figure import Figure, brief
 from trilith_evals.gate import Outcome
-from trilith_evals.report import Report, SuiteReport
+from trilith_evals.report import JudgeMark, Report, SuiteReport
 
 _MARKS = {
     Outcome.PASS: "pass",
@@ -57,13 +57,10 @@ def _suite(suite: SuiteReport, *, content: bool) -> str:
     )
     if suite.stopped:
         return f"{head}\n  {_MARKS[suite.outcome]}: {suite.stopped.told(content=content)}"
+    head = "\n".join([head, *map(_judge, suite.judges)])
     rows = [("metric", "figure", "95 % interval", "rows", "unscored", ""), *(_row(f) for f in suite.figures)]
     checks = [f"  {_MARKS[check.outcome]:<13} {check.name}: {check.message}" for check in suite.checks]
-    judges = [
-        f"  {'calibrated' if mark.calibrated else 'NOT CALIBRATED'} judge of {mark.metric}: {mark.agreement}"
-        for mark in suite.judges
-    ]
-    return "\n".join([head, *_aligned(rows), *judges, *checks])
+    return "\n".join([head, *_aligned(rows), *checks])
 
 
 def _row(figure: Figure) -> tuple[str, ...]:
@@ -81,3 +78,8 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+
+
+def _judge(mark: JudgeMark) -> str:
+    known = "calibrated" if mark.calibrated else "NOT CALIBRATED"
+    return f"  {known} judge of {mark.metric}: {mark.agreement}"

@@ -25,7 +25,7 @@ from trilith_evals.judging.prompt import text
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class Hearing:
     """What came of it."""
 
     file: JudgeFile
@@ -87,7 +87,7 @@ def labelled(file: JudgeFile, *, limit: int | None = None) -> Dataset:
     return data
 
 
-async def hold(file: JudgeFile, data: Dataset, judge: Judge | None, *, concurrency: int = 8) -> Trial:
+async def hold(file: JudgeFile, data: Dataset, judge: Judge | None, *, concurrency: int = 8) -> Hearing:
     """Hold a judge against people.
 
     Args:
@@ -112,7 +112,7 @@ async def hold(file: JudgeFile, data: Dataset, judge: Judge | None, *, concurren
         found: Calibration | PairwiseCalibration = _pairs(file, data, said)
     else:
         found = _answers(file, data, said)
-    return Trial(
+    return Hearing(
         file,
         data,
         found,
