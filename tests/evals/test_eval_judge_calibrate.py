@@ -203,6 +203,24 @@ def test_pairs_are_calibrated_with_their_position(folder: Path, capsys: pytest.C
     assert "both orders alike" in capsys.readouterr().out
 
 
+def test_a_pair_that_people_have_not_decided_is_not_paid_for(
+    folder: Path, language_server: LanguageServer
+) -> None:
+    votes = [["1", "1", "2"], ["1", "2"], [], ["2"], ["tie"]]
+    lines(folder / "labelled.jsonl", [{"input": "?", "a": "one", "b": "two", "best": v} for v in votes])
+    path = folder / "pairs.yaml"
+    path.write_text(
+        "judge: {model: big, rubric: the better one, kind: pair}\n"
+        "data: {file: labelled.jsonl, output: [a, b], human: best}\n",
+        encoding="utf-8",
+    )
+    language_server.answer = lambda asked: json.dumps({"reasons": "", "verdict": "first"})
+    assert main(["eval", "calibrate", str(path), "--base-url", language_server.url, "--api-key", "k"]) == 0
+    assert len(language_server.requests) == 4  # two pairs in both orders
+    told = json.loads((folder / "pairs.certificate.json").read_text("utf-8"))
+    assert (told["labelled"], told["figures"]["picks_first"]["value"]) == (2, 1)
+
+
 @pytest.mark.parametrize(
     ("change", "found"),
     [

@@ -53,8 +53,8 @@ async def _held(arguments: argparse.Namespace) -> Hearing:
     from trilith import AsyncClient
     from trilith_evals.judging.asking import Asker
     from trilith_evals.judging.document import read_judge
-    from trilith_evals.judging.judge import Judge
     from trilith_evals.judging.hearing import hold, labelled
+    from trilith_evals.judging.judge import Judge
 
     file = read_judge(arguments.file)
     data = labelled(file, limit=arguments.limit)

@@ -103,15 +103,18 @@ async def hold(file: JudgeFile, data: Dataset, judge: Judge | None, *, concurren
     told = _told(file)
     if told.verdict is None and judge is None:
         raise SettingsError(f"{file.path}: data.verdict is missing, and no judge is there to be asked")
+    place, cases = file.path.parent / told.file, data.cases
+    if file.settings.kind == "pair":  # no figure uses a pair that people have not decided
+        cases = tuple(case for case in cases if _gold(case, told, place) is not None)
     if told.verdict is None and judge is not None:
-        said = await _asked(file, data.cases, judge, concurrency)
+        said = await _asked(file, cases, judge, concurrency)
     else:
-        said = [_recorded(case, told, file) for case in data.cases]
+        said = [_recorded(case, told, file) for case in cases]
     problems = Counter(one.problem for one in said if one.problem)
     if file.settings.kind == "pair":
-        found: Calibration | PairwiseCalibration = _pairs(file, data, said)
+        found: Calibration | PairwiseCalibration = _pairs(file, cases, said)
     else:
-        found = _answers(file, data, said)
+        found = _answers(file, cases, said)
     return Hearing(
         file,
         data,
@@ -182,10 +185,10 @@ _CHOICES = {"1": 1.0, "2": 0.0, "tie": 0.5}
 """How well answer 1 did, by the recorded choice."""
 
 
-def _answers(file: JudgeFile, data: Dataset, said: Sequence[_Said]) -> Calibration:
+def _answers(file: JudgeFile, cases: Sequence[Case], said: Sequence[_Said]) -> Calibration:
     told, scale = _told(file), file.settings.made().scale
     rows = []
-    for case, one in zip(data.cases, said, strict=True):
+    for case, one in zip(cases, said, strict=True):
         try:
             people = human(case.fields, _names(told.human), scale)
         except ValueError as error:
@@ -201,11 +204,11 @@ def _answers(file: JudgeFile, data: Dataset, said: Sequence[_Said]) -> Calibrati
     return found
 
 
-def _pairs(file: JudgeFile, data: Dataset, said: Sequence[_Said]) -> PairwiseCalibration:
+def _pairs(file: JudgeFile, cases: Sequence[Case], said: Sequence[_Said]) -> PairwiseCalibration:
     told = _told(file)
     one, other = _names(told.output)
     rows = []
-    for case, verdicts in zip(data.cases, said, strict=True):
+    for case, verdicts in zip(cases, said, strict=True):
         gold = _gold(case, told, file.path.parent / told.file)
         if gold is None:
             continue

@@ -8,8 +8,8 @@ from trilith.money import format_usd
 from trilith_evals.estimate import Estimate
 from trilith_evals.figure import brief
 from trilith_evals.judging.calibration import Calibration
-from trilith_evals.judging.pairwise import PairwiseCalibration
 from trilith_evals.judging.hearing import Hearing
+from trilith_evals.judging.pairwise import PairwiseCalibration
 
 
 def agreement(hearing: Hearing) -> str:
