@@ -320,9 +320,7 @@ def main() -> int:
     began = time.process_time()
     print(f"Recorded verdicts, prompt {_PROMPT}; beside the published figures:\n\n{published(verdicts)}\n")
     print(f"Every judge and set, 95 % intervals by question:\n\n{calibrations(verdicts)}\n")
-    print(
-        f"People and scores over all answers (the guide names no rows):\n\n{people(ratings)}\n"
-    )
+    print(f"People and scores over all answers (the guide names no rows):\n\n{people(ratings)}\n")
     print(f"Share of {given.draws:,} draws whose 95 % interval holds people's truth:\n")
     print(coverage(verdicts, given.draws, given.seed), "\n")
     print("The same by conversation, 20 of 60 conversations labelled:\n")

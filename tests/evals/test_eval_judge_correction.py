@@ -81,6 +81,18 @@ def test_few_labels_that_all_agree_do_not_make_the_judge_infallible() -> None:
     assert found.estimate.high - found.estimate.low > 0.2
 
 
+def test_made_up_disagreement_does_not_drown_a_judge_of_many_steps() -> None:
+    rng = random.Random(4)
+    truth = [float(rng.randint(1, 5)) for _ in range(620)]
+    verdicts = [min(5.0, max(1.0, value + rng.choice((-1, 0, 0, 1)))) for value in truth]
+    found = ppi_mean([*truth[:20], *[None] * 600], verdicts, bounds=(1, 5))
+    assert found.weight > 0.7
+    agreed = ppi_mean([*verdicts[:20], *[None] * 600], verdicts, bounds=(1, 5))
+    assert agreed.estimate.low is not None
+    assert agreed.estimate.high is not None
+    assert agreed.estimate.high - agreed.estimate.low > 0.5
+
+
 def test_a_judge_worth_nothing_leaves_peoples_labels_as_they_are() -> None:
     rng = random.Random(3)
     labels, _ = drawn(rng, 400, 100)

@@ -61,9 +61,10 @@ def ppi_mean(
     counted. The interval is Student's, with the degrees of freedom that both parts' variances have (Welch
     1947).
 
-    A handful of labels that all agree with the judge say nothing of how often it errs, and the sandwich would
-    be 0. With bounded scores two made-up rows that disagree, one each way, stand in for that (as in Agresti
-    and Coull 1998); they count in the variance and in the weight, and not in the mean.
+    A handful of labels that all agree with the judge say nothing of how often it errs, and the variance would
+    be next to 0. Where scores are yes or no, or all labels agree, two made-up rows that disagree, one each
+    way, stand in for that (as in Agresti and Coull 1998). They count in the variance and in the weight, and
+    not in the mean.
 
     Args:
         labels: People's, None where there is none; at least two must be there.
@@ -81,7 +82,8 @@ def ppi_mean(
     truth = [float(label) for label in labels if label is not None]
     said = [verdicts[at] for at in on]
     keys = list(range(len(verdicts))) if clusters is None else list(clusters)
-    here = _Part(truth, said, [keys[at] for at in on], bounds)
+    doubtful = bounds is not None and (truth == said or {*truth, *verdicts} <= {*bounds})
+    here = _Part(truth, said, [keys[at] for at in on], bounds if doubtful else None)
     rest = _Rest([verdicts[at] for at in off], [keys[at] for at in off])
     weight = _weight(here, rest)
     value = _mean(truth)
