@@ -91,6 +91,8 @@ def ppi_mean(
         value += weight * (_mean(rest.said) - _mean(said))
     robust = len(set(keys)) < len(keys)
     found = _joined(here, rest, weight)
+    if found is not None and rest.said and weight:
+        found = _fitted(found, here, weight)
     low = high = None
     if found is not None and found.variance > 0:
         away = reach(found)
@@ -194,6 +196,25 @@ def _joined(here: _Part, rest: _Rest, weight: float) -> Spread | None:
     squares = first.variance**2 / first.degrees + second.variance**2 / second.degrees
     degrees = parts**2 / squares if squares else first.degrees
     return Spread(total, degrees)
+
+
+def _fitted(found: Spread, here: _Part, weight: float) -> Spread:
+    """Add what it costs that the weight was tuned on the same rows.
+
+    A cluster that pulls the weight towards itself looks better fitted than it is; its residual is raised by
+    its leverage on the slope, as in HC3 (MacKinnon and White 1985), and one degree of freedom is gone.
+    """
+    first = _spread(here.left(weight), here.keys)
+    residuals, pulls = _sums(here.left(weight), here.keys), _sums(here.said, here.keys)
+    pulled = math.fsum(pull * pull for pull in pulls.values())
+    plain = math.fsum(residual * residual for residual in residuals.values())
+    if first is None or not pulled or not plain:
+        return found
+    raised = math.fsum(
+        (residual / (1 - min(0.9, pulls[key] ** 2 / pulled))) ** 2 for key, residual in residuals.items()
+    )
+    added = first.variance * (raised / plain - 1)
+    return Spread(found.variance + added, max(1.0, found.degrees - 1))
 
 
 def _spread(values: Sequence[float], keys: Sequence[Hashable]) -> Spread | None:
