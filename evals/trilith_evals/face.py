@@ -101,6 +101,9 @@ async def arun(
         several_releases=several_releases,
     )
     started, clock = datetime.now(UTC), time.perf_counter()
+    for scorer in built.values():
+        if isinstance(target, str) and (connect := getattr(scorer, "connect", None)) is not None:
+            connect(base_url, api_key)
     try:
         found = await run_suite(suite)
     finally:

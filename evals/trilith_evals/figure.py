@@ -29,6 +29,8 @@ class Figure:
     """Which cases it is of, such as `language=de`; empty for all of them."""
     problem: str = ""
     """Why there is no estimate although rows were scored."""
+    uncorrected: Estimate | None = None
+    """The judge's own mean, where `estimate` is corrected by people's labels; None where nothing was."""
 
     @property
     def total(self) -> int:

@@ -89,9 +89,14 @@ class Suite:
 
 
 async def run_suite(suite: Suite, progress: Progress | None = None) -> SuiteReport:
-    """Run a suite to its end; closes nothing."""
+    """Run a suite to its end; of what was handed in, closes only what scorers opened themselves."""
     started = time.perf_counter()
-    rows, stopped = await _Asking(suite, progress).rows()
+    try:
+        rows, stopped = await _Asking(suite, progress).rows()
+    finally:
+        for scorer in suite.scorers.values():
+            if (close := getattr(scorer, "aclose", None)) is not None:
+                await close()
     rows = await _with_batches(rows, suite.scorers)
     rows = [_with_losses(row, suite.scorers) for row in rows]
     figures = await asyncio.to_thread(_figures, suite, rows)
@@ -111,6 +116,9 @@ async def run_suite(suite: Suite, progress: Progress | None = None) -> SuiteRepo
         task=suite.task,
         data=suite.data.label,
         digest=suite.data.digest,
+        judges=tuple(
+            mark(name) for name, scorer in suite.scorers.items() if (mark := getattr(scorer, "mark", None))
+        ),
         cases=len(suite.data.cases),
         repeats=suite.repeats,
         thresholds=suite.thresholds,
@@ -301,7 +309,7 @@ def _figure(suite: Suite, name: str, rows: Sequence[Row], *, clustered: bool) ->
     judged = [row for row in rows if row.scores[name].state is State.SCORED]
     # A case without a cluster of its own stands alone; its repeats do not.
     clusters = [_cluster(row.case) for row in judged] if clustered else None
-    found, problem = None, ""
+    found, bare, problem = None, None, ""
     if judged and isinstance(scorer, SuiteMetric):
         pairs = [scorer.pair(row.case, row.output) for row in judged if row.output is not None]
         truths, predictions = [t for t, _ in pairs], [p for _, p in pairs]
@@ -312,6 +320,14 @@ def _figure(suite: Suite, name: str, rows: Sequence[Row], *, clustered: bool) ->
     elif judged:
         values = [score.value for row in judged if (score := row.scores[name]).value is not None]
         found = estimate.mean(values, clusters)
+        # A judge that knows people's labels of some rows says what people would say of all of them.
+        if (correct := getattr(scorer, "corrected", None)) is not None:
+            try:
+                told = correct([(row.case, v) for row, v in zip(judged, values, strict=True)], clusters)
+            except ValueError as error:
+                found, problem = None, str(error)
+            else:
+                found, bare = (found, None) if told is None else (told.estimate, found)
     missing = [row.scores[name] for row in rows if row.scores[name].state is State.UNSCORED]
     return Figure(
         metric=name,
@@ -324,6 +340,7 @@ def _figure(suite: Suite, name: str, rows: Sequence[Row], *, clustered: bool) ->
         higher_is_better=higher_is_better(scorer),
         over_suite=isinstance(scorer, SuiteMetric),
         problem=problem,
+        uncorrected=bare,
     )
 
 

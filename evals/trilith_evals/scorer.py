@@ -13,6 +13,7 @@ import inspect
 import typing
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from trilith.errors import MissingExtra, SettingsError
@@ -91,6 +92,7 @@ _BUILT_IN: Mapping[str, str] = {
     "cited": "trilith_evals.scorers.retrieval:Cited",
     "supported": "trilith_evals.scorers.retrieval:Supported",
     "ragas": "trilith_evals.scorers.ragas_metric:Ragas",
+    "judge": "trilith_evals.judging.scorer:JudgeScorer",
     "mae": "trilith_evals.scorers.predictor:Mae",
     "rmse": "trilith_evals.scorers.predictor:Rmse",
     "r2": "trilith_evals.scorers.predictor:R2",
@@ -121,8 +123,14 @@ def require(*modules: str) -> None:
             raise MissingExtra(f"{module} is not installed; it comes with: pip install 'trilith[evals]'")
 
 
-def build(name: str, params: Mapping[str, Any]) -> AnyScorer:
+def build(name: str, params: Mapping[str, Any], folder: Path | None = None) -> AnyScorer:
     """Make a scorer by name, built in or of another distribution.
+
+    Args:
+        name: Its name.
+        params: What it takes.
+        folder: What the params that are files count from (a factory names those in `paths`); None: as they
+        are.
 
     Raises:
         SettingsError: no such scorer, or it does not take these params.
@@ -137,6 +145,8 @@ def build(name: str, params: Mapping[str, Any]) -> AnyScorer:
             takes = ", ".join(accepted) or "no params"
             raise SettingsError(f"params.{key}: the scorer {name!r} does not take it, expected {takes}")
         checked[key] = _of_type(f"params.{key}", value, hints[key]) if key in hints else value
+        if folder is not None and key in getattr(factory, "paths", ()) and checked[key] is not None:
+            checked[key] = str(folder / checked[key])
     try:
         scorer: AnyScorer = factory(**checked)
     except (TypeError, ValueError) as error:

@@ -226,8 +226,8 @@ def _plan(suite: SuiteSettings, number: int, document: Document, path: Path) -> 
     scorers: dict[str, AnyScorer] = {}
     for place, given in enumerate(suite.scorers):
         try:
-            scorer = build(given.scorer, given.params)
-        except SettingsError as error:
+            scorer = build(given.scorer, given.params, path.parent)
+        except (SettingsError, DataError) as error:
             raise fault(("scorers", place), str(error)) from None
         metric = given.name or metric_name(scorer)
         if metric in scorers:

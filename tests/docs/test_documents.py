@@ -17,6 +17,8 @@ import pytest
 from trilith.cli import Command
 from trilith.settings import load_settings
 from trilith.settings.reference import json_schema, reference_page, settings_table
+from trilith_evals.judging.certificate import Certificate
+from trilith_evals.judging.document import read_judge
 from trilith_evals.suite import read_plans
 
 ROOT = Path(__file__).parents[2]
@@ -126,6 +128,10 @@ def test_every_settings_file_in_a_document_is_accepted(document: Path, tmp_path:
         if text.startswith("suites:"):
             (tmp_path / "cases.jsonl").write_text('{"question": "q", "answers": ["a"]}\n', encoding="utf-8")
             read_plans(file)
+        elif text.startswith("judge:"):
+            (tmp_path / "judge.yaml").write_text(text, encoding="utf-8")
+            read = read_judge(tmp_path / "judge.yaml")
+            Certificate(read.settings.fingerprint(), "m", 2, "", "", "", "").write(read.certificate)
         else:
             load_settings(file, environ=dict.fromkeys(re.findall(r"\$\{(\w+)", text), "x"))
 

@@ -62,6 +62,9 @@ async def _judged(arguments: argparse.Namespace) -> Report:
     found = []
     for plan in plans:
         settings = plan.settings
+        for scorer in plan.scorers.values():
+            if (connect := getattr(scorer, "connect", None)) is not None:
+                connect(arguments.base_url, arguments.api_key)
         client = AsyncClient(arguments.base_url, arguments.api_key, timeout_s=settings.timeout_s)
         target = ModelTarget(
             client,

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from trilith_evals.figure import Figure
+from trilith_evals.figure import Figure, brief
 from trilith_evals.gate import Outcome
-from trilith_evals.report import Report, SuiteReport
+from trilith_evals.report import JudgeMark, Report, SuiteReport
 
 _MARKS = {
     Outcome.PASS: "pass",
@@ -59,6 +59,7 @@ def _suite(suite: SuiteReport, *, content: bool) -> str:
         head += f"\n  {suite.rests_on}"
     if suite.stopped:
         return f"{head}\n  {_MARKS[suite.outcome]}: {suite.stopped.told(content=content)}"
+    head = "\n".join([head, *map(_judge, suite.judges)])
     rows = [("metric", "figure", "95 % interval", "rows", "unscored", ""), *(_row(f) for f in suite.figures)]
     checks = [f"  {_MARKS[check.outcome]:<13} {check.name}: {check.message}" for check in suite.checks]
     return "\n".join([head, *_aligned(rows), *checks])
@@ -66,7 +67,10 @@ def _suite(suite: SuiteReport, *, content: bool) -> str:
 
 def _row(figure: Figure) -> tuple[str, ...]:
     value, _, interval = figure.text.partition(" ")
-    aside = f"abstained {figure.abstained}" if figure.abstained else ""
+    asides = [f"abstained {figure.abstained}"] if figure.abstained else []
+    if figure.uncorrected is not None:
+        asides.append(f"corrected by people's labels, without {brief(figure.uncorrected.value)}")
+    aside = ", ".join(asides)
     return (figure.metric, value, interval, f"{figure.scored}/{figure.total}", str(figure.unscored), aside)
 
 
@@ -76,3 +80,8 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+
+
+def _judge(mark: JudgeMark) -> str:
+    known = "calibrated" if mark.calibrated else "NOT CALIBRATED"
+    return f"  {known} judge of {mark.metric}: {mark.agreement}"
