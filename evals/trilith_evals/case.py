@@ -34,7 +34,7 @@ class Case:
         if self.expected is None:
             return []
         accepted = self.expected if isinstance(self.expected, list) else [self.expected]
-        return [str(answer) for answer in accepted if answer is not None]
+        return [str(answer) for answer in accepted if answer is not None and answer == answer]  # NaN is none
 
 
 @dataclass(frozen=True, slots=True)
