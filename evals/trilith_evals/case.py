@@ -38,6 +38,16 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One tool that a chat model wants called."""
+
+    name: str
+    """The tool's name."""
+    arguments: Json = None
+    """By name; the model's own text where that is not JSON."""
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
     """What a target said about one case."""
 
@@ -47,6 +57,8 @@ class Output:
     """A predictor's outputs by name, one row."""
     citations: tuple[Citation, ...] = ()
     """The places that a rag model's answer rests on, in the order in which it gives them."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """The tools that a chat model wants called, in its order."""
     usage: Usage | None = None
     """What the call used; None when the target does not say."""
     latency_s: float = 0.0

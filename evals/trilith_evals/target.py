@@ -6,16 +6,17 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
+import json
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from trilith.types import Json, Usage
-from trilith_evals.case import Case, Output, as_output
+from trilith_evals.case import Case, Output, ToolCall, as_output
 
 if TYPE_CHECKING:
     from trilith import AsyncClient
-    from trilith.client.schema import CompletionUsage
+    from trilith.client.schema import CompletionUsage, Function
 
 Task: TypeAlias = Literal["chat", "rag", "predictor"]
 """How a model is asked: as a conversation, for an answer with citations, or for a prediction."""
@@ -121,8 +122,10 @@ class ModelTarget:
         reply = await self._client.chat.completions.create(
             model=self.name, messages=self._messages(case.input), **self._parameters
         )
+        message = reply.choices[0].message
         return Output(
-            text=reply.choices[0].message.content or "",
+            text=message.content or message.refusal or "",
+            tool_calls=tuple(_tool_call(call.function) for call in message.tool_calls if call.function),
             usage=_usage(reply.usage),
             request_id=reply.request_id or reply.id,
         )
@@ -154,6 +157,15 @@ def _features(given: Json) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise TypeError(f"the case's input is a {type(given).__name__}, expected features by name")
     return given
+
+
+def _tool_call(wanted: Function) -> ToolCall:
+    text = wanted.arguments or "{}"
+    try:
+        arguments = json.loads(text)
+    except ValueError:  # a model's slip is the answer to judge, and no failure
+        arguments = text
+    return ToolCall(wanted.name or "", arguments)
 
 
 def _usage(reported: CompletionUsage | None) -> Usage | None:
