@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import gzip
 import importlib
 import json
@@ -51,10 +52,9 @@ def rows_of(data: Path, name: str) -> Iterator[dict[str, Any]]:
     file = data / name
     if not file.is_file():
         raise SystemExit(f"{file} is missing; --data wants the folder that holds {name}")
-    opened = gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8")
-    with opened as lines:
-        for line in lines:
-            yield json.loads(line)
+    raw = file.read_bytes()
+    for line in (gzip.decompress(raw) if file.suffix == ".gz" else raw).decode().splitlines():
+        yield json.loads(line)
 
 
 def answers(data: Path, count: int) -> list[tuple[str, str]]:
@@ -89,9 +89,13 @@ def strings(data: Path, peers: Path, count: int) -> str:
     pairs = [(Case(str(at), "q", gold), Output(text=said)) for at, (said, gold) in enumerate(rows)]
     for scorer in _STRINGS.values():
         scorer(*pairs[0])  # numpy and rapidfuzz are imported
+
+    def values_of(scorer: Scorer) -> list[float]:
+        return [float(scorer(*pair).value) for pair in pairs]  # type: ignore[union-attr, arg-type]
+
     lines, total = [], dict.fromkeys(("ours", "reference", "ragas"), 0.0)
     for name, scorer in _STRINGS.items():
-        spent, values = _timed(lambda scorer=scorer: [float(scorer(*pair).value) for pair in pairs])
+        spent, values = _timed(functools.partial(values_of, scorer))
         cells = [name, f"{spent:.3f}"]
         total["ours"] += spent
         for peer in ("reference", "ragas"):
@@ -135,7 +139,13 @@ def semantic(data: Path, count: int = 60) -> str:
     theirs_spent, theirs = _timed(lambda: asyncio.run(every()))
     off = max(abs(a - max(0.0, b)) for a, b in zip(ours, theirs, strict=True))
     head = ("rows", "ours (CPU s)", "ragas (CPU s)", "ratio", "difference, at most")
-    cells = (str(len(rows)), f"{spent:.2f}", f"{theirs_spent:.2f}", f"{theirs_spent / spent:.1f}", f"{off:.0e}")
+    cells = (
+        str(len(rows)),
+        f"{spent:.2f}",
+        f"{theirs_spent:.2f}",
+        f"{theirs_spent / spent:.1f}",
+        f"{off:.0e}",
+    )
     return table(head, [cells])
 
 
@@ -147,7 +157,9 @@ def _timed(work: Callable[[], list[float]]) -> tuple[float, list[float]]:
 
 def main() -> int:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--peers", type=Path, default=Path.home() / ".cache" / "trilith-bench")
     parser.add_argument("--rows", type=int, default=1000)

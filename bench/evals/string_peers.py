@@ -1,12 +1,13 @@
-"""The reference implementations and ragas on rows from standard input; run by `bench.evals.scorers` in a peer's venv.
+"""The reference implementations and ragas on rows from standard input, for `bench.evals.scorers`.
 
-Knows nothing of Trilith. Reads a JSON list of [answer, expected]; writes, by peer and metric, the CPU seconds and
-the values.
+Runs in the peers' venv and knows nothing of Trilith. Reads a JSON list of [answer, expected]; writes, by peer
+and metric, the CPU seconds and the values.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
 import json
 import sys
@@ -27,10 +28,12 @@ def reference(rows: Rows) -> dict[str, Any]:
         "bleu": _timed(lambda: [bleu.sentence_score(said, [gold]).score / 100 for said, gold in rows]),
         "chrf": _timed(lambda: [chrf.sentence_score(said, [gold]).score / 100 for said, gold in rows]),
     }
-    for kind, scorer in scorers.items():
-        found[kind] = _timed(
-            lambda scorer=scorer, kind=kind: [scorer.score(gold, said)[kind].fmeasure for said, gold in rows]
-        )
+
+    def rouges(kind: str) -> list[float]:
+        return [float(scorers[kind].score(gold, said)[kind].fmeasure) for said, gold in rows]
+
+    for kind in scorers:
+        found[kind] = _timed(functools.partial(rouges, kind))
     return found
 
 
@@ -48,10 +51,10 @@ def ragas(rows: Rows) -> dict[str, Any]:
     async def every(score: Callable[..., Awaitable[Any]]) -> list[float]:
         return [float((await score(reference=gold, response=said)).value) for said, gold in rows]
 
-    return {
-        name: _timed(lambda metric=metric: asyncio.run(every(metric.ascore)))
-        for name, metric in made.items()
-    }
+    def finished(score: Callable[..., Awaitable[Any]]) -> list[float]:
+        return asyncio.run(every(score))
+
+    return {name: _timed(functools.partial(finished, metric.ascore)) for name, metric in made.items()}
 
 
 def _timed(work: Callable[[], list[float]]) -> dict[str, Any]:

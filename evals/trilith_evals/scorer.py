@@ -118,6 +118,11 @@ _BUILT_IN: Mapping[str, str] = {
 }
 
 
+def built_in() -> Mapping[str, str]:
+    """Return the built-in scorers: name to `module:attribute`."""
+    return _BUILT_IN
+
+
 def metric_name(scorer: AnyScorer) -> str:
     """Return the name of the metric that a scorer makes."""
     named = getattr(scorer, "name", None) or getattr(scorer, "__name__", None)

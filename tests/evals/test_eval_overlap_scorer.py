@@ -17,7 +17,7 @@ from trilith_evals.scorers.stem import stem
 REFERENCE: dict[str, Any] = json.loads(
     (Path(__file__).parent / "data" / "overlap_reference.json").read_text(encoding="utf-8")
 )
-"""Numbers of sacrebleu 2.6.0, rouge-score 0.1.2 and nltk 3.10.4 on real answers; the file names its sources."""
+"""Numbers of sacrebleu 2.6.0, rouge-score 0.1.2 and nltk 3.10.4 on real answers; the file has its sources."""
 ROWS = REFERENCE["rows"]
 
 
@@ -48,7 +48,14 @@ def test_words_are_stemmed_as_nltk_does() -> None:
 @pytest.mark.parametrize(
     ("word", "stemmed"),
     # The rules that no word of the real answers meets.
-    [("skies", "sky"), ("dies", "die"), ("tied", "tie"), ("fizzed", "fizz"), ("filing", "file"), ("yyyy", "yyyi")],
+    [
+        ("skies", "sky"),
+        ("dies", "die"),
+        ("tied", "tie"),
+        ("fizzed", "fizz"),
+        ("filing", "file"),
+        ("yyyy", "yyyi"),
+    ],
 )
 def test_a_rare_word_is_stemmed_too(word: str, stemmed: str) -> None:
     assert stem(word) == stemmed

@@ -176,13 +176,18 @@ def test_a_sum_may_differ_in_its_last_digits() -> None:
         ("pragma writable_schema = 1", "not authorized"),
         ("select 1; drop table town", "one statement"),
         ("select zeroblob(2000000000)", "too big"),
-        ("with recursive n(i) as (select 1 union all select i + 1 from n) select max(i) from n", "interrupted"),
+        (
+            "with recursive n(i) as (select 1 union all select i + 1 from n) select max(i) from n",
+            "interrupted",
+        ),
         ("select a.name from town a, town b, town c, town d, town e", "more than 200 rows"),
         ("selekt name", "syntax error"),
         ("", ""),
     ],
 )
-def test_an_answer_that_cannot_run_or_must_not_scores_0_and_leaves_the_run_alive(query: str, why: str) -> None:
+def test_an_answer_that_cannot_run_or_must_not_scores_0_and_leaves_the_run_alive(
+    query: str, why: str
+) -> None:
     score = asked("select name from town", query, Sql(timeout_s=0.2, max_rows=200))
     assert score.value == 0
     assert why in score.detail

@@ -14,7 +14,7 @@ from trilith_evals.scorer import require
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What the answer cost (USD), as the gateway says; abstains where nobody says, and never takes that for 0."""
+    """What the answer cost (USD), as the gateway says; abstains where nobody says."""
 
     name: ClassVar[str] = "cost_usd"
     higher_is_better: ClassVar[bool] = False

@@ -49,7 +49,7 @@ def bleu_words(text: str) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def rouge_words(text: str, stemmed: bool = False) -> tuple[str, ...]:
-    """Return the runs of a-z and 0-9 in lower case; words of four letters and more by their stem if wanted."""
+    """Return the runs of a-z and 0-9 in lower case; words of four letters and more stemmed if wanted."""
     words = _ALPHANUMERIC.findall(text.lower())
     return tuple(stem(word) if len(word) > 3 else word for word in words) if stemmed else tuple(words)
 
@@ -78,7 +78,9 @@ def bleu_matches(answer: str, golds: Sequence[str]) -> Matches:
         allowed = _ngrams(wanted[0], order)
         for other in wanted[1:]:
             allowed |= _ngrams(other, order)
-        shared.append(sum(min(n, allowed[gram]) for gram, n in _ngrams(said, order).items() if gram in allowed))
+        shared.append(
+            sum(min(n, allowed[gram]) for gram, n in _ngrams(said, order).items() if gram in allowed)
+        )
     total = tuple(max(0, len(said) - order) for order in range(_ORDERS))
     nearest = min((len(words) for words in wanted), key=lambda size: (abs(size - len(said)), size))
     return Matches(len(said), nearest, tuple(shared), total)
@@ -212,9 +214,7 @@ def _packed(numpy: Any, letters: Any) -> Any:
 
 
 def _counted_apart(said: str, wanted: str, order: int) -> tuple[int, int, int]:
-    a, b = (
-        Counter(text[at : at + order] for at in range(len(text) - order + 1)) for text in (said, wanted)
-    )
+    a, b = (Counter(text[at : at + order] for at in range(len(text) - order + 1)) for text in (said, wanted))
     return a.total(), b.total(), sum(min(n, b[gram]) for gram, n in a.items() if gram in b)
 
 
@@ -270,6 +270,7 @@ class Rouge:
     stem: bool = False
     """Compare words by their Porter stem."""
     measure: Literal["f1", "precision", "recall"] = "f1"
+    """Of the expected answer with the best f1; recall does not mind a long answer, precision a short one."""
 
     def __post_init__(self) -> None:
         if self.kind == "L":
@@ -303,7 +304,11 @@ class Rouge:
         if not shared:
             return 0.0, 0.0, 0.0
         precision, recall = shared / said, shared / wanted
-        return precision, recall, 2 * precision * recall / (precision + recall)  # rounded as the reference does
+        return (
+            precision,
+            recall,
+            2 * precision * recall / (precision + recall),
+        )  # rounded as the reference does
 
     def _lines(self, text: str) -> list[tuple[str, ...]]:
         return [rouge_words(line, self.stem) for line in text.split("\n") if line]
@@ -316,9 +321,7 @@ def _common(said: Sequence[str], wanted: Sequence[str]) -> int:
     return int(need("rapidfuzz.distance", extra="evals").LCSseq.similarity(said, wanted))
 
 
-def _union_matches(
-    said: Sequence[Sequence[str]], wanted: Sequence[Sequence[str]]
-) -> tuple[int, int, int]:
+def _union_matches(said: Sequence[Sequence[str]], wanted: Sequence[Sequence[str]]) -> tuple[int, int, int]:
     """Count the words of each expected line that a subsequence shared with any line of the answer holds.
 
     A word counts at most as often as it stands in both texts (Lin 2004, section 3.2, and ROUGE 1.5.5).

@@ -25,8 +25,8 @@ class Semantic:
     """Cosine between the answer and the nearest expected answer, cut at 0; 1 means the same words.
 
     All different texts of a suite are embedded in one go, sorted by length and in small batches, as padding
-    is computed like text. On a processor MiniLM's matrices are too small to share: threads wait for one another
-    and burn what they save, so it takes one unless told otherwise.
+    is computed like text. MiniLM's matrices are too small to share between threads, which wait for one another
+    and burn more than they save; so it takes one unless told otherwise.
     """
 
     name = "semantic"
@@ -38,7 +38,7 @@ class Semantic:
 
         Args:
             batch_size: Texts per forward pass of MiniLM.
-            threads: Processor threads of MiniLM; more finish sooner on an idle machine and cost more CPU time.
+            threads: Of MiniLM; more finish sooner on an idle machine and cost more CPU time.
             embedder: Anything that embeds, instead of MiniLM.
         """
         if batch_size < 1:

@@ -68,9 +68,7 @@ class Sql:
             return unscored("the expected query does not run", detail=str(error))
         except (ValueError, sqlite3.Error) as error:
             return unscored("the case's database could not be made", detail=str(error))
-        same = any(
-            found == rows if keeps else Counter(found) == Counter(rows) for rows, keeps in wanted
-        )
+        same = any(found == rows if keeps else Counter(found) == Counter(rows) for rows, keeps in wanted)
         return scored(same, detail="" if same else f"{len(found)} rows, expected {len(wanted[0][0])}")
 
     def _keeps(self, gold: str) -> bool:

@@ -29,7 +29,7 @@ class JsonSchema:
     """1 when the answer is JSON that the schema accepts; the detail names the fields that it does not."""
 
     schema: dict[str, Any] | None = None
-    """A JSON Schema of any draft; without `$schema` it is read as 2020-12. None: it stands in the case's row."""
+    """A JSON Schema of any draft, 2020-12 where `$schema` is missing. None: it stands in the case's row."""
     column: str = "schema"
     """Column with the case's own schema, looked at when `schema` is None."""
     fenced: bool = True
@@ -153,11 +153,7 @@ class ToolCalls:
                 and all(self._equal(said[key], value) for key, value in wanted.items())
             )
         if isinstance(wanted, list):
-            return (
-                isinstance(said, list)
-                and len(said) == len(wanted)
-                and all(map(self._equal, said, wanted))
-            )
+            return isinstance(said, list) and len(said) == len(wanted) and all(map(self._equal, said, wanted))
         if isinstance(wanted, str) and isinstance(said, str) and self.text == "normalised":
             return normalise(said) == normalise(wanted)
         return isinstance(said, bool) == isinstance(wanted, bool) and bool(said == wanted)

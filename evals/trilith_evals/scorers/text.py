@@ -132,7 +132,7 @@ class Number:
     rel_tolerance: float = 1e-6
     """Share of the expected number's size; the larger of the two tolerances holds."""
     units: dict[str, float] = field(default_factory=dict)
-    """What the word or sign behind a number makes of it, such as `{"%": 0.01, "million": 1e6, "km": 1000}`."""
+    """What the word or sign behind a number makes of it, such as `{"%": 0.01, "million": 1e6}`."""
     decimal: Literal[".", ","] = "."
     """The decimal mark; the other one, blanks and apostrophes then part thousands."""
     name: ClassVar[str] = "number"
@@ -165,11 +165,10 @@ def last_number(text: str, units: Mapping[str, float] | None = None) -> float | 
         text: The text.
         units: Factors of the words and signs that may stand behind a number, in any case.
     """
-    found = None
-    for found in _NUMBER.finditer(text):
-        continue
-    if found is None:
+    numbers = list(_NUMBER.finditer(text))
+    if not numbers:
         return None
+    found = numbers[-1]
     number = float(found[0].replace(",", ""))
     factors = {unit.lower(): factor for unit, factor in (units or {}).items()}
     unit = _UNIT.match(text, found.end())
