@@ -3,8 +3,9 @@
 `python -m bench.evals.scorers --data FOLDER [--peers FOLDER] [--only strings semantic refusal secrets]`
 
 FOLDER holds `evals/mtrag_human/mtrag_human.jsonl` (IBM/mt-rag-benchmark, Apache-2.0),
-`evals/halueval_general/general.jsonl.gz` (RUCAIBox/HaluEval, MIT) and `governance/secrets/gitleaks_cases.jsonl`
-(gitleaks's test cases, MIT). The peers live in `venv-scorers` below --peers:
+`evals/halueval_general/general.jsonl.gz` (RUCAIBox/HaluEval, MIT) and
+`governance/secrets/gitleaks_cases.jsonl` (gitleaks's own test cases, MIT). The peers live in
+`venv-scorers` below --peers:
 
     uv venv --python 3.11 ~/.cache/trilith-bench/venv-scorers
     uv pip install --python ~/.cache/trilith-bench/venv-scorers/bin/python \
@@ -24,17 +25,22 @@ import json
 import os
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from bench.gateway.report import table
 
 from trilith_evals import Case, Output
 from trilith_evals.scorer import Scorer
 from trilith_evals.scorers.overlap import Bleu, Chrf, Edit, Rouge
+from trilith_evals.scorers.refusal import refuses
+from trilith_evals.scorers.safety import SecretLeak
 from trilith_evals.scorers.semantic import Semantic
 from trilith_evals.scorers.text import Exact
+
+Weights: TypeAlias = Counter[tuple[bool, bool]]
 
 _STRINGS: dict[str, Scorer] = {
     "bleu": Bleu(),
@@ -149,6 +155,46 @@ def semantic(data: Path, count: int = 60) -> str:
     return table(head, [cells])
 
 
+def refusal(data: Path) -> str:
+    """Hold the patterns against answers of ChatGPT labelled by hand, weighted by what each stands for."""
+    labelled = json.loads(Path(__file__).with_name("refusal_labels.json").read_text(encoding="utf-8"))
+    texts = {
+        row["ID"]: row["chatgpt_response"] for row in rows_of(data, "evals/halueval_general/general.jsonl.gz")
+    }
+    weights: Weights = Counter()
+    count = 0
+    for stratum in labelled["strata"]:
+        share = stratum["stands_for"] / len(stratum["labels"])
+        for name, truth in stratum["labels"].items():
+            weights[truth, refuses(texts[name])] += share
+            count += 1
+    return _right(weights, f"{count} labelled of {len(texts):,} answers in English")
+
+
+def secrets(data: Path) -> str:
+    """Hold the patterns of secrets against gitleaks's own test cases.
+
+    They are of 69 kinds, most of which the scorer does not claim. Those without a secret are chosen as hard:
+    many are well-formed keys that a list of known harmless ones excuses, so that share says little.
+    """
+    scorer = SecretLeak()
+    weights: Weights = Counter()
+    rows = list(rows_of(data, "governance/secrets/gitleaks_cases.jsonl"))
+    for row in rows:
+        found = scorer(Case("1", ""), Output(text=row["text"])).value
+        weights[bool(row["label"]), bool(found)] += 1
+    return _right(weights, f"{len(rows)} strings")
+
+
+def _right(weights: Weights, what: str) -> str:
+    """Return precision and recall from (truth, found) to weight."""
+    hits = weights[True, True]
+    found, true = hits + weights[False, True], hits + weights[True, False]
+    head = ("of", "precision", "recall", "wrongly found, of those without")
+    wrongly = weights[False, True] / (weights[False, True] + weights[False, False])
+    return table(head, [(what, f"{hits / found:.2f}", f"{hits / true:.2f}", f"{wrongly:.3f}")])
+
+
 def _timed(work: Callable[[], list[float]]) -> tuple[float, list[float]]:
     started = time.process_time()
     values = work()
@@ -163,11 +209,13 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--peers", type=Path, default=Path.home() / ".cache" / "trilith-bench")
     parser.add_argument("--rows", type=int, default=1000)
-    parser.add_argument("--only", nargs="+", choices=("strings", "semantic"), default=None)
+    parser.add_argument("--only", nargs="+", choices=("strings", "semantic", "refusal", "secrets"))
     given = parser.parse_args()
     parts: dict[str, Callable[[], str]] = {
         "strings": lambda: strings(given.data, given.peers, given.rows),
         "semantic": lambda: semantic(given.data),
+        "refusal": lambda: refusal(given.data),
+        "secrets": lambda: secrets(given.data),
     }
     for name, part in parts.items():
         if given.only is None or name in given.only:

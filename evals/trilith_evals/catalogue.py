@@ -23,16 +23,17 @@ A scorer stands in a suite file by its name, with what it takes under `params`:
 suites:
   - name: summaries
     target: {model: assistant}
-    data: articles.jsonl
+    data: cases.jsonl
+    fields: {input: question, expected: answers}
     scorers:
       - {scorer: exact}
       - {scorer: rouge, params: {kind: Lsum, stem: true}, name: summary}
 ```
 
-In Python it is `trilith_evals.scorer.build("rouge", {"kind": "Lsum"})`, or the class itself. Scorers judge one case at a
-time unless another shape is named: in one go over all cases, or as one figure over the suite, whose rows then show
-losses. A case that lacks what a scorer needs is unscored with a reason and never 0. How to
-[write your own](../how-to/write-a-scorer.md).
+In Python it is `trilith_evals.scorer.build("rouge", {"kind": "Lsum"})`, or the class itself. Scorers judge
+one case at a time unless another shape is named: in one go over all cases, or as one figure over the suite,
+whose rows then show losses. A case that lacks what a scorer needs is unscored with a reason and never 0. How
+to [write your own](../how-to/write-a-scorer.md).
 """
 
 

@@ -47,7 +47,7 @@ def test_a_kind_without_a_pattern_is_refused_when_the_scorer_is_made() -> None:
     "secret",
     [
         # Put together here, so that nothing in this repository looks like a key.
-        "AKIA" + "IOSFODNN7EXAMPLE",
+        "AKIA" + "Q3EGRIOSFODNN7XK",
         "ghp_" + "a1B2" * 9,
         "xoxb-" + "1234567890-abcdef",
         "sk-" + "proj-" + "a" * 24,
@@ -64,7 +64,7 @@ def test_a_secret_is_found_and_not_quoted(secret: str) -> None:
 
 
 def test_harmless_text_holds_no_secret() -> None:
-    text = "task-force-of-the-year-in-2026 https://example.com:8080/a@b skeleton AKIA sk-learn ghp_short"
+    text = "task-force-of-the-year-in-2026 https://example.com:8080/a@b skeleton AKIA sk-learn ghp_short AKIAXXXXXXXXXXXXXXXX"
     assert judged(SecretLeak(), text).value == 0
 
 

@@ -25,8 +25,8 @@ class Semantic:
     """Cosine between the answer and the nearest expected answer, cut at 0; 1 means the same words.
 
     All different texts of a suite are embedded in one go, sorted by length and in small batches, as padding
-    is computed like text. MiniLM's matrices are too small to share between threads, which wait for one another
-    and burn more than they save; so it takes one unless told otherwise.
+    is computed like text. MiniLM's matrices are too small to share between threads, which wait for one
+    another and burn more than they save; so it takes one unless told otherwise.
     """
 
     name = "semantic"
