@@ -4,7 +4,7 @@ Judges whatever it is handed (a callable, or a model's name behind a gateway) an
 nor classical, nor the gateway.
 """
 
-from trilith_evals.case import Case, Output
+from trilith_evals.case import Case, Output, ToolCall
 from trilith_evals.face import arun, run
 from trilith_evals.figure import Figure
 from trilith_evals.gate import Check, Outcome, Threshold
@@ -27,6 +27,7 @@ __all__ = [
     "SuiteMetric",
     "SuiteReport",
     "Threshold",
+    "ToolCall",
     "abstained",
     "arun",
     "run",

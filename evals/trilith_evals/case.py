@@ -34,7 +34,17 @@ class Case:
         if self.expected is None:
             return []
         accepted = self.expected if isinstance(self.expected, list) else [self.expected]
-        return [str(answer) for answer in accepted if answer is not None]
+        return [str(answer) for answer in accepted if answer is not None and answer == answer]  # NaN is none
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One tool that a chat model wants called."""
+
+    name: str
+    """The tool's name."""
+    arguments: Json = None
+    """By name; the model's own text where that is not JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,8 @@ class Output:
     """A predictor's outputs by name, one row."""
     citations: tuple[Citation, ...] = ()
     """The places that a rag model's answer rests on, in the order in which it gives them."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """The tools that a chat model wants called, in its order."""
     usage: Usage | None = None
     """What the call used; None when the target does not say."""
     latency_s: float = 0.0

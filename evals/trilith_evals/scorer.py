@@ -84,11 +84,30 @@ _BUILT_IN: Mapping[str, str] = {
     "regex": "trilith_evals.scorers.text:Regex",
     "number": "trilith_evals.scorers.text:Number",
     "f1": "trilith_evals.scorers.text:F1",
+    "edit": "trilith_evals.scorers.overlap:Edit",
+    "bleu": "trilith_evals.scorers.overlap:Bleu",
+    "corpus_bleu": "trilith_evals.scorers.overlap:CorpusBleu",
+    "chrf": "trilith_evals.scorers.overlap:Chrf",
+    "rouge": "trilith_evals.scorers.overlap:Rouge",
+    "json_schema": "trilith_evals.scorers.structure:JsonSchema",
+    "tool_calls": "trilith_evals.scorers.structure:ToolCalls",
+    "sql": "trilith_evals.scorers.sql:Sql",
+    "pii_leak": "trilith_evals.scorers.safety:PiiLeak",
+    "secret_leak": "trilith_evals.scorers.safety:SecretLeak",
+    "injection": "trilith_evals.scorers.safety:Injection",
+    "refusal": "trilith_evals.scorers.refusal:Refusal",
     "latency": "trilith_evals.scorers.text:Latency",
+    "latency_quantile": "trilith_evals.scorers.economy:LatencyQuantile",
+    "cost": "trilith_evals.scorers.economy:Cost",
+    "tokens": "trilith_evals.scorers.economy:Tokens",
     "semantic": "trilith_evals.scorers.semantic:Semantic",
     "recall": "trilith_evals.scorers.retrieval:Recall",
     "mrr": "trilith_evals.scorers.retrieval:Mrr",
     "ndcg": "trilith_evals.scorers.retrieval:Ndcg",
+    "precision": "trilith_evals.scorers.retrieval:Precision",
+    "map": "trilith_evals.scorers.retrieval:AveragePrecision",
+    "hit": "trilith_evals.scorers.retrieval:Hit",
+    "r_precision": "trilith_evals.scorers.retrieval:RPrecision",
     "cited": "trilith_evals.scorers.retrieval:Cited",
     "supported": "trilith_evals.scorers.retrieval:Supported",
     "ragas": "trilith_evals.scorers.ragas_metric:Ragas",
@@ -99,6 +118,11 @@ _BUILT_IN: Mapping[str, str] = {
     "accuracy": "trilith_evals.scorers.predictor:Accuracy",
     "roc_auc": "trilith_evals.scorers.predictor:RocAuc",
 }
+
+
+def built_in() -> Mapping[str, str]:
+    """Return the built-in scorers: name to `module:attribute`."""
+    return _BUILT_IN
 
 
 def metric_name(scorer: AnyScorer) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
+import json
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -14,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_che
 
 from trilith.errors import SettingsError
 from trilith.types import Json, Prediction, Usage
-from trilith_evals.case import Case, Output, as_output
+from trilith_evals.case import Case, Output, ToolCall, as_output
 
 if TYPE_CHECKING:
     from trilith import AsyncClient
     from trilith.client.raw import RawResponse
-    from trilith.client.schema import CompletionUsage
+    from trilith.client.schema import CompletionUsage, Function
 
 ASKED_HEADER = "trilith-release"
 """Of a request: the digest of the release that must answer."""
@@ -163,8 +164,10 @@ class ModelTarget:
                 model=self.model, messages=self._messages(case.input), **self._parameters
             )
             reply = said.parse()
+            message = reply.choices[0].message
             output = Output(
-                text=reply.choices[0].message.content or "",
+                text=message.content or message.refusal or "",
+                tool_calls=tuple(_tool_call(call.function) for call in message.tool_calls if call.function),
                 usage=_usage(reply.usage),
                 request_id=reply.request_id or reply.id,
             )
@@ -213,6 +216,15 @@ def _features(given: Json) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise TypeError(f"the case's input is a {type(given).__name__}, expected features by name")
     return given
+
+
+def _tool_call(wanted: Function) -> ToolCall:
+    text = wanted.arguments or "{}"
+    try:
+        arguments = json.loads(text)
+    except ValueError:  # a model's slip is the answer to judge, and no failure
+        arguments = text
+    return ToolCall(wanted.name or "", arguments)
 
 
 def _usage(reported: CompletionUsage | None) -> Usage | None:

@@ -17,6 +17,7 @@ import pytest
 from trilith.cli import Command
 from trilith.settings import load_settings
 from trilith.settings.reference import json_schema, reference_page, settings_table
+from trilith_evals import catalogue
 from trilith_evals.judging.certificate import Certificate
 from trilith_evals.judging.document import read_judge
 from trilith_evals.suite import read_plans
@@ -153,6 +154,23 @@ def test_the_reference_of_settings_is_current() -> None:
     assert (REFERENCE / "settings.schema.json").read_text(encoding="utf-8") == json_schema(), (
         "run `make docs`"
     )
+
+
+def test_the_reference_of_scorers_is_current() -> None:
+    assert (REFERENCE / "scorers.md").read_text(encoding="utf-8") == catalogue.reference_page(), (
+        "run `make docs`"
+    )
+
+
+def test_every_scorer_and_all_that_it_takes_is_written_down() -> None:
+    missing = [entry.name for entry in catalogue.entries() if not entry.meaning]
+    missing += [
+        f"{entry.name}.{parameter.name}"
+        for entry in catalogue.entries()
+        for parameter in entry.parameters
+        if not parameter.meaning
+    ]
+    assert missing == []
 
 
 def test_every_setting_has_a_heading() -> None:
