@@ -18,7 +18,7 @@ from trilith.errors import APIError, DataError
 from trilith.types import Json
 from trilith_evals import likeness, subject
 from trilith_evals.schema import ColumnSettings
-from trilith_evals.sidecar import Sidecar, write_sidecar
+from trilith_evals.sidecar import Sidecar, read_sidecar, write_sidecar
 from trilith_evals.trace import Call, Opinions, Order, Spans, Stratum
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def from_traces(
     entities: Sequence[str] = (),
     erasure_key: bytes | None = None,
 ) -> Harvest:
-    """Write a dataset and what stands beside it.
+    """Write a dataset and what stands beside it; over an earlier one, whose parts stay what they were.
 
     Args:
         paths: Files and folders of exported spans, `-` for standard input.
@@ -102,6 +102,7 @@ def from_traces(
 
     Raises:
         DataError: the spans cannot be read, no call is wanted, or the dataset cannot be written.
+        SettingsError: what stands beside an earlier dataset is wrong.
         TrilithError: personal data could not be looked for; nothing is written then.
         MissingExtra: a library is not installed.
     """
@@ -122,9 +123,13 @@ def from_traces(
     chosen = _chosen(calls, wanted, left_out)
     cleaner = _Cleaner(scanner, entities, erasure_key)
     rows = [cleaner.row(call, wanted.middle) for call in chosen]
+    before = read_sidecar(to)
     subject.replace(to, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     told = Harvest(len(rows), read, dict(left_out.most_common()), dict(cleaner.found.most_common()))
-    write_sidecar(to, _sidecar(chosen, wanted, told, erasable=erasure_key is not None))
+    sidecar = _sidecar(chosen, wanted, told, erasable=erasure_key is not None)
+    if before is not None:  # newer rows of the same dataset: what was held out stays so
+        sidecar = sidecar.model_copy(update={"splits": before.splits, "held_out": before.held_out})
+    write_sidecar(to, sidecar)
     return told
 
 

@@ -113,6 +113,17 @@ def test_nothing_is_written_when_personal_data_cannot_be_looked_for(recorded: Pa
     assert sorted(path.name for path in recorded.parent.glob("*cases*")) == []
 
 
+def test_newer_rows_keep_what_was_held_out(recorded: Path) -> None:
+    harvest(recorded)
+    cases = str(recorded.with_name("cases.jsonl"))
+    assert main(["eval", "dataset", "split", cases, "train=0.5", "test=0.5", "--held-out", "test"]) == 0
+    harvest(recorded, Wanted(limit=2))
+    sidecar = read_sidecar(recorded.with_name("cases.jsonl"))
+    assert sidecar is not None
+    assert sidecar.splits is not None
+    assert (sidecar.held_out, sidecar.source["cases"]) == (("test",), 2)
+
+
 def test_bad_answers_can_be_picked_alone(recorded: Path) -> None:
     _, rows = harvest(recorded, Wanted(opinions="down"))
     assert sorted(row["opinion"] for row in rows) == ["down", "down"]
