@@ -12,11 +12,13 @@ from typing import Any
 from trilith.errors import DataError
 from trilith_evals.case import Case
 from trilith_evals.dataset import Columns, Dataset, from_rows, load
-from trilith_evals.gate import Threshold
-from trilith_evals.report import Report
+from trilith_evals.gate import Gate, Threshold
+from trilith_evals.recorded import RecordedSuite, read, taken
+from trilith_evals.report import Report, suite_json
 from trilith_evals.runner import Suite, run_suite
-from trilith_evals.scorer import AnyScorer, build, metric_name
+from trilith_evals.scorer import AnyScorer, SuiteMetric, build, metric_name
 from trilith_evals.target import CallableTarget, ModelTarget, Target, Task
+from trilith_evals.trial import tried
 
 
 async def arun(
@@ -28,6 +30,8 @@ async def arun(
     columns: Columns | None = None,
     limit: int | None = None,
     thresholds: Sequence[Threshold] = (),
+    gates: Sequence[Gate] = (),
+    against: Report | Path | None = None,
     min_coverage: float = 0.95,
     max_abstained: float = 0.2,
     concurrency: int = 4,
@@ -50,6 +54,8 @@ async def arun(
         columns: Which column of the data is what.
         limit: Run the first so many cases only.
         thresholds: Conditions on the metrics.
+        gates: Conditions that fail only beyond doubt, also against the run before and for slices.
+        against: The run before: its report, or the file that was written of it.
         min_coverage: Smallest share of rows that every metric must be able to judge.
         max_abstained: Largest share of rows on which a scorer may abstain.
         concurrency: Cases under way at a time.
@@ -69,13 +75,18 @@ async def arun(
         DataError: the data is wrong.
         SettingsError: a scorer's name or a setting of the client is wrong.
         MissingExtra: a scorer needs a library that is not installed.
-        ValueError: two scorers make one metric, or a threshold names none.
+        ValueError: two scorers make one metric, or a threshold or gate names none.
     """
     built = _by_metric(scorers)
     for threshold in thresholds:
         if threshold.metric not in built:
             expected = ", ".join(built)
             raise ValueError(f"a threshold names the metric {threshold.metric!r}, expected one of {expected}")
+    for gate in gates:
+        if gate.metric not in built:
+            expected = ", ".join(built)
+            raise ValueError(f"a gate names the metric {gate.metric!r}, expected one of {expected}")
+    before = _before(against, name)
     cases = _dataset(data, columns, limit)
     opened = _target(target, task, system, parameters, base_url, api_key, timeout_s)
     suite = Suite(
@@ -99,7 +110,15 @@ async def arun(
     finally:
         if opened is not target:
             await opened.aclose()
-    return Report((found,), started, time.perf_counter() - clock)
+    judged = tried(
+        [found],
+        {name: gates},
+        before,
+        named=str(against) if isinstance(against, Path) else "the run before",
+        min_coverage={name: min_coverage},
+        figures={(name, m): scorer.value for m, scorer in built.items() if isinstance(scorer, SuiteMetric)},
+    )
+    return Report(judged, started, time.perf_counter() - clock)
 
 
 def run(
@@ -110,6 +129,18 @@ def run(
 ) -> Report:
     """Do what `arun` does, from code that is not async; the same arguments."""
     return asyncio.run(arun(target, data, scorers, **options))
+
+
+def _before(against: Report | Path | None, name: str) -> dict[str, RecordedSuite] | None:
+    if against is None:
+        return None
+    if isinstance(against, Report):
+        found = {suite.name: taken(suite_json(suite, content=True)) for suite in against.suites}
+    else:
+        found = read(against)
+    if name not in found:
+        raise DataError(f"the run before has no suite {name!r}, but {', '.join(found)}")
+    return found
 
 
 def _by_metric(scorers: Sequence[str | AnyScorer]) -> dict[str, AnyScorer]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -53,6 +55,8 @@ class Row:
     failure: Failure | None = None
     scores: Mapping[str, Score] = field(default_factory=dict)
     """By metric."""
+    pairs: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    """Truth and prediction, by metric, for figures over the whole suite."""
 
     @property
     def complete(self) -> bool:
@@ -212,6 +216,7 @@ def suite_json(suite: SuiteReport, *, content: bool) -> dict[str, Any]:
 
 def _row_json(row: Row, *, content: bool) -> dict[str, Any]:
     told: dict[str, Any] = {"id": row.case.id, "repeat": row.repeat, "cluster": row.case.cluster}
+    told["print"] = _print(row.case)
     if row.case.tags:
         told["tags"] = dict(row.case.tags)
     if row.failure:
@@ -224,11 +229,19 @@ def _row_json(row: Row, *, content: bool) -> dict[str, Any]:
     }
     if not content:
         return told
+    if row.pairs:
+        told["pairs"] = {metric: list(pair) for metric, pair in row.pairs.items()}
     told |= {"input": row.case.input, "expected": row.case.expected}
     if row.output:
         told["output"] = dict(row.output.values) or row.output.text
         told["citations"] = [f"{c.path}:{c.start}-{c.end}" for c in row.output.citations]
     return told
+
+
+def _print(case: Case) -> str:
+    """Return a fingerprint of question and expected answer: a later run of changed ones is no pair to it."""
+    text = json.dumps([case.input, case.expected], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _line_json(line: Line) -> dict[str, Any]:

@@ -93,6 +93,7 @@ async def run_suite(suite: Suite, progress: Progress | None = None) -> SuiteRepo
     rows = await _with_batches(rows, suite.scorers)
     rows = [_with_losses(row, suite.scorers) for row in rows]
     figures = await asyncio.to_thread(_figures, suite, rows)
+    slices = await asyncio.to_thread(_slices, suite, rows)
     checks = judge(
         figures,
         suite.thresholds,
@@ -115,6 +116,7 @@ async def run_suite(suite: Suite, progress: Progress | None = None) -> SuiteRepo
         duration_s=time.perf_counter() - started,
         stopped=stopped,
         parameters=suite.parameters,
+        slices=slices,
         split=suite.data.split,
         held_out=suite.data.held_out,
     )
@@ -262,7 +264,14 @@ def _with_losses(row: Row, scorers: Mapping[str, AnyScorer]) -> Row:
         for name, scorer in scorers.items()
         if isinstance(scorer, SuiteMetric) and row.output is not None
     }
-    return replace(row, scores={**row.scores, **losses}) if losses else row
+    if not losses or row.output is None:
+        return row
+    pairs = {
+        name: scorer.pair(row.case, row.output)
+        for name, scorer in scorers.items()
+        if isinstance(scorer, SuiteMetric) and losses[name].state is State.SCORED
+    }
+    return replace(row, scores={**row.scores, **losses}, pairs=pairs)
 
 
 def _loss(scorer: SuiteMetric, case: Case, output: Output) -> Score:
@@ -274,28 +283,43 @@ def _loss(scorer: SuiteMetric, case: Case, output: Output) -> Score:
         return unscored(f"the scorer raised {type(error).__name__}", detail=str(error))
 
 
-def _figures(suite: Suite, rows: Sequence[Row]) -> tuple[Figure, ...]:
+def _figures(suite: Suite, rows: Sequence[Row], part: str = "") -> tuple[Figure, ...]:
     clustered = suite.repeats > 1 or any(row.case.cluster is not None for row in rows)
-    return tuple(_figure(suite, name, rows, clustered=clustered) for name in suite.scorers)
+    return tuple(_figure(suite, name, rows, part, clustered=clustered) for name in suite.scorers)
 
 
-def _figure(suite: Suite, name: str, rows: Sequence[Row], *, clustered: bool) -> Figure:
+def _slices(suite: Suite, rows: Sequence[Row]) -> tuple[Figure, ...]:
+    """Return the figures of every tag's values; rows that lack a tag are in none of its slices."""
+    parts: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        for tag in row.case.tags.items():
+            parts.setdefault(tag, []).append(row)
+    found = [_figures(suite, parts[at], f"{at[0]}={at[1]}") for at in sorted(parts)]
+    return tuple(figure for figures in found for figure in figures)
+
+
+def _figure(suite: Suite, name: str, rows: Sequence[Row], part: str, *, clustered: bool) -> Figure:
     scorer = suite.scorers[name]
     judged = [row for row in rows if row.scores[name].state is State.SCORED]
     # A case without a cluster of its own stands alone; its repeats do not.
     clusters = [_cluster(row.case) for row in judged] if clustered else None
     found, problem = None, ""
     if judged and isinstance(scorer, SuiteMetric):
-        pairs = [scorer.pair(row.case, row.output) for row in judged if row.output is not None]
-        truths, predictions = [t for t, _ in pairs], [p for _, p in pairs]
+        truths, predictions = [row.pairs[name][0] for row in judged], [row.pairs[name][1] for row in judged]
         try:
-            found = estimate.bootstrap(scorer.value, truths, predictions, clusters, seed=suite.seed)
+            draws = 400 if part else estimate.RESAMPLES  # slices are many
+            found = estimate.bootstrap(
+                scorer.value, truths, predictions, clusters, seed=suite.seed, resamples=draws
+            )
         except ValueError as error:
             problem = str(error)
     elif judged:
         values = [score.value for row in judged if (score := row.scores[name]).value is not None]
         found = estimate.mean(values, clusters)
     missing = [row.scores[name] for row in rows if row.scores[name].state is State.UNSCORED]
+    bounds = None
+    if missing and not isinstance(scorer, SuiteMetric):
+        bounds = estimate.whatever([row.scores[name].value or 0.0 for row in judged], len(missing))
     return Figure(
         metric=name,
         estimate=found,
@@ -306,6 +330,8 @@ def _figure(suite: Suite, name: str, rows: Sequence[Row], *, clustered: bool) ->
         reasons=dict(Counter(score.reason for score in missing).most_common()),
         higher_is_better=higher_is_better(scorer),
         over_suite=isinstance(scorer, SuiteMetric),
+        slice=part,
+        bounds=bounds,
         problem=problem,
     )
 

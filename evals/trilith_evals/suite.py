@@ -18,7 +18,7 @@ from trilith.errors import DataError, SettingsError
 from trilith.settings.document import Document, read_document
 from trilith.settings.fault import Fault, Origin, refusal
 from trilith_evals.dataset import Columns, Dataset, load
-from trilith_evals.gate import Threshold
+from trilith_evals.gate import Gate, Threshold
 from trilith_evals.runner import Suite
 from trilith_evals.scorer import AnyScorer, build, metric_name
 from trilith_evals.target import Target, Task, known_parameters
@@ -80,6 +80,40 @@ class ThresholdSettings(_Section):
         return self
 
 
+class GateSettings(_Section):
+    """A condition that fails only beyond doubt: one of min and max, not_worse_by, or better."""
+
+    metric: str
+    """The metric's name."""
+    min: float | None = None
+    """Smallest value of the metric."""
+    max: float | None = None
+    """Largest value of the metric."""
+    not_worse_by: float | None = Field(None, ge=0)
+    """So much worse than the run of `--against` is no harm, in the metric's unit."""
+    better: bool = False
+    """Must be better than the run of `--against`."""
+    slice: str = ""
+    """Only these cases: `language=de`; `language` makes a gate of each of its values."""
+    alpha: float = Field(0.05, gt=0, lt=1)
+    """Chance of an error, both sides together; all gates of a run share it."""
+    power: float = Field(0.8, gt=0, lt=1)
+    """Chance of telling a difference, for what is said about the cases needed."""
+    min_rows: int = Field(20, ge=2)
+    """A slice with fewer scored rows is no evidence either way."""
+    unproven: Literal["no evidence", "pass", "fail"] = "no evidence"
+    """What it counts as when no test says anything; with pass, only what is surely bad stops a change."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> GateSettings:
+        self.gate()
+        return self
+
+    def gate(self) -> Gate:
+        """Return the gate."""
+        return Gate(**self.model_dump())
+
+
 class SuiteSettings(_Section):
     """One suite."""
 
@@ -111,6 +145,8 @@ class SuiteSettings(_Section):
     """What is measured."""
     thresholds: tuple[ThresholdSettings, ...] = ()
     """What must hold."""
+    gates: tuple[GateSettings, ...] = ()
+    """What must hold beyond doubt, also against the run before (`--against`) and for slices."""
     min_coverage: float = Field(0.95, ge=0, le=1)
     """Smallest share of rows that every metric must be able to judge."""
     max_abstained: float = Field(0.2, ge=0, le=1)
@@ -227,7 +263,28 @@ def _plan(suite: SuiteSettings, number: int, document: Document, path: Path) -> 
             measured = ", ".join(scorers)
             message = f"{threshold.metric!r} is not measured here, expected one of {measured}"
             raise fault(("thresholds", place, "metric"), message)
-    return Plan(suite, _data(suite, path, fault), scorers)
+    for place, gate in enumerate(suite.gates):
+        if gate.metric not in scorers:
+            measured = ", ".join(scorers)
+            message = f"{gate.metric!r} is not measured here, expected one of {measured}"
+            raise fault(("gates", place, "metric"), message)
+    data = _data(suite, path, fault)
+    _refuse_unknown_slices(suite, data, fault)
+    return Plan(suite, data, scorers)
+
+
+def _refuse_unknown_slices(suite: SuiteSettings, data: Dataset, fault: Any) -> None:
+    for place, gate in enumerate(suite.gates):
+        tag, _, value = gate.slice.partition("=")
+        values = sorted({case.tags[tag] for case in data.cases if tag in case.tags})
+        if gate.slice and not values:
+            tags = ", ".join(suite.fields.tags) or "none"
+            message = f"no case has the tag {tag!r}; the tags of the data (fields.tags) are {tags}"
+            raise fault(("gates", place, "slice"), message)
+        if value and value not in values:
+            raise fault(
+                ("gates", place, "slice"), f"no case has {gate.slice}, expected one of {', '.join(values)}"
+            )
 
 
 def _data(suite: SuiteSettings, path: Path, fault: Any) -> Dataset:
