@@ -190,9 +190,9 @@ def _counted_out(groups: Sequence[Sequence[float]]) -> float:
     sizes = {round(abs(total), 12) for total in sums}
     if not sums:
         return 1.0
-    if len(sums) > paired.FEW:
-        return 2 * 0.5 ** len(sums) if len(sums) == len(groups) and len(sizes) == 1 else 0.0
-    return paired.sign_flip(sums) if len(sums) < len(groups) or len(sizes) == 1 else 0.0
+    if len(sizes) == 1:
+        return paired.even_odds(sum(total > 0 for total in sums), len(sums))
+    return paired.sign_flip(sums) if len(sums) <= min(paired.FEW, len(groups) - 1) else 0.0
 
 
 def _rare(

@@ -22,8 +22,7 @@ Pairs = Mapping[str, Sequence[tuple[Any, Any]]]
 def sign_flip(sums: Sequence[float]) -> float:
     """Return the exact two-sided p value of sums that would be positive or negative by chance alike.
 
-    Every way to turn the signs round is counted (Fisher 1935). For pairs that are right or wrong, each for
-    itself, this is McNemar's exact test.
+    Every way to turn the signs round is counted (Fisher 1935).
 
     Args:
         sums: What each cluster differs by, zeros left out; at most `FEW`.
@@ -32,6 +31,12 @@ def sign_flip(sums: Sequence[float]) -> float:
     ways = itertools.product((-1, 1), repeat=len(sums))
     hits = sum(abs(math.fsum(sign * s for sign, s in zip(way, sums, strict=True))) >= seen for way in ways)
     return float(hits / 2 ** len(sums))
+
+
+def even_odds(gained: int, n: int) -> float:
+    """Return the exact two-sided p value of so many gains among `n` pairs that differ (McNemar's exact test)."""
+    fewer = min(gained, n - gained)
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n)
 
 
 def tango(gained: int, lost: int, n: int, alpha: float) -> tuple[float, float]:

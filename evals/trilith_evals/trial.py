@@ -87,6 +87,12 @@ def tried(
     return tuple(told)
 
 
+def judged_against(gate: Gate, before: RecordedSuite, after: RecordedSuite) -> Check:
+    """Return what one gate against the run before comes to, alone in its run."""
+    ((_, check),) = _checks([(after.name, _against(gate, before, after, 0.0, None))])
+    return check
+
+
 def _each(gate: Gate, report: SuiteReport) -> list[Gate]:
     """Return a gate for every value of its tag, where it names only the tag."""
     if not gate.slice or "=" in gate.slice:

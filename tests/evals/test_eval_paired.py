@@ -16,6 +16,7 @@ def test_for_right_and_wrong_the_sign_flip_is_mcnemars_exact_test(gained: int, l
     stats = importlib.import_module("scipy.stats")
     expected = stats.binomtest(min(gained, lost), gained + lost).pvalue
     assert paired.sign_flip([1.0] * gained + [-1.0] * lost) == pytest.approx(expected)
+    assert paired.even_odds(gained, gained + lost) == pytest.approx(expected)
 
 
 def test_tangos_interval_is_that_of_his_paper() -> None:
