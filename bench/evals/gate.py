@@ -1,9 +1,10 @@
 """How often does a gate stop an unchanged target, and how often does it see a worse one?
 
-`python -m bench.evals.gate --data FOLDER [--runs 2000] [--seed 1]` draws runs from real recorded scores and holds
-them against each other. FOLDER has `mtrag_human/mtrag_human.jsonl` (people's ratings of answers in 12
-conversations, by people and by a model; IBM/mt-rag-benchmark, Apache-2.0) and `llmbar/judge_verdicts.jsonl.gz` (verdicts of
-language-model judges, each pair asked twice; princeton-nlp/LLMBar, MIT).
+`python -m bench.evals.gate --data FOLDER [--runs 2000] [--seed 1]` draws runs from real recorded scores and
+holds them against each other. FOLDER has `mtrag_human/mtrag_human.jsonl` (people's ratings of answers in 12
+conversations, by people and by a model; IBM/mt-rag-benchmark, Apache-2.0) and
+`llmbar/judge_verdicts.jsonl.gz` (verdicts of language-model judges, each pair asked twice; princeton-nlp/LLMBar,
+MIT).
 
 A repeat of an unchanged target scores every case again: it gets one of the scores that the case was given
 (another rater, the pair asked the other way round). Conversations are drawn anew for every pair of runs, as
@@ -32,6 +33,7 @@ from trilith_evals.gate import Gate, Outcome
 from trilith_evals.recorded import RecordedMetric, RecordedSuite
 from trilith_evals.trial import judged_against
 
+_HEAD = ("scores", "worse answers", "change", "gate", "unpaired t", "bare difference", "gate decided")
 Scores = Mapping[str, Sequence[float]]
 
 
@@ -46,7 +48,7 @@ class Recorded:
 
 
 def mtrag(folder: Path) -> Recorded:
-    """Return people's ratings of faithfulness and more, from 0 to 1: usual, answers by people; worse, a model."""
+    """Return ratings of completeness, 0 to 1: usual, answers by people; worse, a model's."""
     usual: dict[str, list[float]] = {}
     worse: dict[str, list[float]] = {}
     clusters = {}
@@ -132,9 +134,7 @@ def main() -> int:
     began = time.process_time()
     sets = [mtrag(given.data), llmbar(given.data)]
     for margin in (0.0, 0.05):
-        print(
-            f"\nRed of {given.runs} runs, not_worse_by {margin:g} (a false alarm where the change is not beyond it):\n"
-        )
+        print(f"\nRed of {given.runs} runs, not_worse_by {margin:g} (false where no change is beyond it):\n")
         rows = [
             (data.name, f"{mixed:.0%}", *measured(data, mixed, given.runs, given.seed, margin))
             for data in sets

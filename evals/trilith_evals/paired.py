@@ -34,9 +34,9 @@ def sign_flip(sums: Sequence[float]) -> float:
 
 
 def even_odds(gained: int, n: int) -> float:
-    """Return the exact two-sided p value of so many gains among `n` pairs that differ (McNemar's exact test)."""
+    """Return the exact two-sided p of so many gains among `n` pairs that differ (McNemar's exact test)."""
     fewer = min(gained, n - gained)
-    return min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n)
+    return float(min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n))
 
 
 def tango(gained: int, lost: int, n: int, alpha: float) -> tuple[float, float]:
