@@ -3,8 +3,8 @@
 `python -m bench.evals.gate --data FOLDER [--runs 2000] [--seed 1]` draws runs from real recorded scores and
 holds them against each other. FOLDER has `mtrag_human/mtrag_human.jsonl` (people's ratings of answers in 12
 conversations, by people and by a model; IBM/mt-rag-benchmark, Apache-2.0) and
-`llmbar/judge_verdicts.jsonl.gz` (verdicts of language-model judges, each pair asked twice; princeton-nlp/LLMBar,
-MIT).
+`llmbar/judge_verdicts.jsonl.gz` (verdicts of language-model judges, each pair asked twice;
+princeton-nlp/LLMBar, MIT).
 
 A repeat of an unchanged target scores every case again: it gets one of the scores that the case was given
 (another rater, the pair asked the other way round). Conversations are drawn anew for every pair of runs, as

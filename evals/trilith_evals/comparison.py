@@ -120,7 +120,7 @@ def compare(
                 low = high = centre
     told = Estimate(centre, low, high, len(both), len(groups), method, error, degrees)
     unpaired = len(baseline.keys() ^ candidate.keys())
-    return _judged(told, p, unpaired, least, alpha, margin, power, higher_is_better=higher_is_better)
+    return _comparison(told, p, unpaired, least, alpha, margin, power, higher_is_better=higher_is_better)
 
 
 def compare_figures(
@@ -157,10 +157,10 @@ def compare_figures(
         below = found.tail(0.0, above=found.value > 0)
         p = 1.0 if below is None else min(1.0, 2 * below)
     unpaired = len(baseline.keys() ^ candidate.keys())
-    return _judged(found, p, unpaired, 0.0, alpha, margin, power, higher_is_better=higher_is_better)
+    return _comparison(found, p, unpaired, 0.0, alpha, margin, power, higher_is_better=higher_is_better)
 
 
-def _judged(
+def _comparison(
     found: Estimate,
     p: float | None,
     unpaired: int,
@@ -176,7 +176,7 @@ def _judged(
     return Comparison(
         difference=found,
         p=p,
-        verdict=_verdict(found.low, found.high, margin, higher_is_better=higher_is_better),
+        verdict=judged(found.low, found.high, margin, higher_is_better=higher_is_better),
         unpaired=unpaired,
         cases_needed=needed(found.clusters, error, distance + margin, alpha, power),
         detectable=detectable(error, alpha, power),
@@ -259,7 +259,8 @@ def pass_at_k(successes: int, tries: int, k: int) -> float:
     return 1.0 - math.comb(tries - successes, k) / math.comb(tries, k)
 
 
-def _verdict(low: float | None, high: float | None, margin: float, *, higher_is_better: bool) -> Verdict:
+def judged(low: float | None, high: float | None, margin: float, *, higher_is_better: bool) -> Verdict:
+    """Return what the interval of a difference comes to."""
     if low is None or high is None:
         return Verdict.NO_EVIDENCE
     if not higher_is_better:

@@ -15,7 +15,9 @@ from trilith_evals.comparison import (
     compare,
     compare_figures,
     holm,
+    judged,
 )
+from trilith_evals.estimate import Estimate
 from trilith_evals.figure import brief
 from trilith_evals.gate import Check, Outcome
 from trilith_evals.recorded import RecordedMetric, RecordedSuite, common, part
@@ -186,6 +188,11 @@ def upwards(suite: RecordedSuite, metric: str, found: Comparison) -> bool:
     told = suite.metrics[metric]
     by_loss = told.over_suite and "bootstrap" not in found.difference.method
     return told.higher_is_better and not by_loss
+
+
+def verdict(found: Estimate, margin: float, *, up: bool) -> Verdict:
+    """Return what a difference comes to by its interval."""
+    return judged(found.low, found.high, margin, higher_is_better=up)
 
 
 def _slices(

@@ -38,6 +38,8 @@ class Estimate:
     """Of freedom behind `error`."""
     worth: float | None = None
     """For a share: how many independent cases its interval is that of."""
+    tuned: float | None = None
+    """Of an always-valid interval (`sequence`): how it is tuned; None: the interval holds for one look."""
 
     def tail(self, bound: float, *, above: bool) -> float | None:
         """Return the one-sided p value of "the truth lies on the other side of this bound".
@@ -52,6 +54,8 @@ class Estimate:
             None when nothing is known of the spread, or there is none.
         """
         away = (self.value - bound) if above else (bound - self.value)
+        if self.tuned is not None and self.error:
+            return min(1.0, sequence_tail(away / self.error, self.tuned)) if away > 0 else 1.0
         if self.worth is not None:
             if not 0 < bound < 1:
                 return 0.0 if away > 0 else 1.0
@@ -91,6 +95,11 @@ def mean(values: Sequence[float], clusters: Sequence[Hashable] | None = None) ->
     error = math.sqrt(found.variance)
     reach = _t_quantile(found.degrees) * error
     return Estimate(centre, centre - reach, centre + reach, n, len(groups), method, error, found.degrees)
+
+
+def sequence_tail(away: float, tuned: float) -> float:
+    """Return the one-sided always-valid p value of so many standard errors (see `sequence`)."""
+    return 0.5 * math.sqrt(tuned + 1) * math.exp(-away * away * tuned / (2 * (tuned + 1)))
 
 
 def whatever(values: Sequence[float], missing: int) -> tuple[float, float] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from trilith_evals.report import Report, suite_json
 from trilith_evals.runner import Suite, run_suite
 from trilith_evals.scorer import AnyScorer, SuiteMetric, build, metric_name
 from trilith_evals.target import CallableTarget, ModelTarget, Target, Task
-from trilith_evals.trial import tried
+from trilith_evals.trial import decided, refuse_early, spelled, tried
 
 
 async def arun(
@@ -32,6 +33,7 @@ async def arun(
     thresholds: Sequence[Threshold] = (),
     gates: Sequence[Gate] = (),
     against: Report | Path | None = None,
+    stop_early: bool = False,
     min_coverage: float = 0.95,
     max_abstained: float = 0.2,
     concurrency: int = 4,
@@ -56,6 +58,7 @@ async def arun(
         thresholds: Conditions on the metrics.
         gates: Conditions that fail only beyond doubt, also against the run before and for slices.
         against: The run before: its report, or the file that was written of it.
+        stop_early: Stop when all gates have passed or one has failed; intervals are always-valid ones then.
         min_coverage: Smallest share of rows that every metric must be able to judge.
         max_abstained: Largest share of rows on which a scorer may abstain.
         concurrency: Cases under way at a time.
@@ -75,7 +78,8 @@ async def arun(
         DataError: the data is wrong.
         SettingsError: a scorer's name or a setting of the client is wrong.
         MissingExtra: a scorer needs a library that is not installed.
-        ValueError: two scorers make one metric, or a threshold or gate names none.
+        ValueError: two scorers make one metric, or a threshold or gate names none, or `stop_early`
+            has no gate, or one on scores that are only there at the end.
     """
     built = _by_metric(scorers)
     for threshold in thresholds:
@@ -88,6 +92,11 @@ async def arun(
             raise ValueError(f"a gate names the metric {gate.metric!r}, expected one of {expected}")
     before = _before(against, name)
     cases = _dataset(data, columns, limit)
+    every = spelled(gates, cases.cases)
+    figures = {(name, m): scorer.value for m, scorer in built.items() if isinstance(scorer, SuiteMetric)}
+    if stop_early:
+        refuse_early({m: built[m] for m in (gate.metric for gate in gates)})
+    rows = len(cases.cases) * repeats
     opened = _target(target, task, system, parameters, base_url, api_key, timeout_s)
     suite = Suite(
         name=name,
@@ -103,6 +112,11 @@ async def arun(
         task=task if isinstance(target, str) else "callable",
         parameters=dict(parameters or {}),
         seed=seed,
+        decided=functools.partial(
+            decided, gates=every, before=(before or {}).get(name), planned_rows=rows, of=len(every)
+        )
+        if stop_early
+        else None,
     )
     started, clock = datetime.now(UTC), time.perf_counter()
     try:
@@ -112,11 +126,11 @@ async def arun(
             await opened.aclose()
     judged = tried(
         [found],
-        {name: gates},
+        {name: every},
         before,
         named=str(against) if isinstance(against, Path) else "the run before",
         min_coverage={name: min_coverage},
-        figures={(name, m): scorer.value for m, scorer in built.items() if isinstance(scorer, SuiteMetric)},
+        figures=figures,
     )
     return Report(judged, started, time.perf_counter() - clock)
 

@@ -137,6 +137,8 @@ class SuiteReport:
     """Name of the part of the dataset; empty for the whole."""
     held_out: bool = False
     """Whether nobody was to tune on these cases."""
+    planned_rows: int = 0
+    """Rows that there would have been at most, where the run might stop when decided; 0: it might not."""
 
     @property
     def outcome(self) -> Outcome:
@@ -204,6 +206,7 @@ def suite_json(suite: SuiteReport, *, content: bool) -> dict[str, Any]:
         "spend": asdict(suite.spend) if suite.spend else None,
         "split": suite.split,
         "held_out": suite.held_out,
+        "planned_rows": suite.planned_rows,
         "judges": [asdict(judge) for judge in suite.judges],
         "slices": [{**asdict(f), "coverage": f.coverage} for f in suite.slices],
         "baseline": suite.baseline,

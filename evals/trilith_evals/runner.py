@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -36,6 +37,9 @@ from trilith_evals.report import Cause, Failure, Row, SuiteReport, worst_first
 from trilith_evals.score import Score, State, scored, unscored
 from trilith_evals.scorer import AnyScorer, BatchScorer, Scorer, SuiteMetric, higher_is_better
 from trilith_evals.target import Target
+
+Decided = Callable[[SuiteReport], bool]
+"""Told what has been found so far, and says whether the run may stop there."""
 
 Progress = Callable[[int, int], None]
 """Told after every case how many are done, and of how many."""
@@ -71,7 +75,11 @@ class Suite:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Shown in the report."""
     seed: int = 0
-    """Of the bootstrap."""
+    """Of the bootstrap, and of the order of cases where the run may stop early."""
+    decided: Decided | None = None
+    """Asked now and then whether the cases so far are enough; None runs all of them."""
+    look_every: int = 20
+    """So many rows between two such looks."""
 
     def __post_init__(self) -> None:
         if not self.data.cases:
@@ -89,11 +97,17 @@ class Suite:
 async def run_suite(suite: Suite, progress: Progress | None = None) -> SuiteReport:
     """Run a suite to its end; closes nothing."""
     started = time.perf_counter()
-    rows, stopped = await _Asking(suite, progress).rows()
+    asking = _Asking(suite, progress)
+    rows, stopped = await asking.rows()
     rows = await _with_batches(rows, suite.scorers)
+    found = await asyncio.to_thread(_report, suite, rows, stopped)
+    planned = len(suite.data.cases) * suite.repeats if suite.decided else 0
+    return replace(found, duration_s=time.perf_counter() - started, planned_rows=planned)
+
+
+def _report(suite: Suite, rows: Sequence[Row], stopped: Failure | None) -> SuiteReport:
     rows = [_with_losses(row, suite.scorers) for row in rows]
-    figures = await asyncio.to_thread(_figures, suite, rows)
-    slices = await asyncio.to_thread(_slices, suite, rows)
+    figures = _figures(suite, rows)
     checks = judge(
         figures,
         suite.thresholds,
@@ -107,16 +121,16 @@ async def run_suite(suite: Suite, progress: Progress | None = None) -> SuiteRepo
         task=suite.task,
         data=suite.data.label,
         digest=suite.data.digest,
-        cases=len(suite.data.cases),
+        cases=len({row.case.id for row in rows}),
         repeats=suite.repeats,
         thresholds=suite.thresholds,
         figures=figures,
         checks=checks,
         rows=worst_first(rows, figures),
-        duration_s=time.perf_counter() - started,
+        duration_s=0.0,
         stopped=stopped,
         parameters=suite.parameters,
-        slices=slices,
+        slices=_slices(suite, rows),
         split=suite.data.split,
         held_out=suite.data.held_out,
     )
@@ -129,6 +143,9 @@ class _Asking:
         self._suite = suite
         self._progress = progress
         self._waiting = [(case, repeat) for repeat in range(suite.repeats) for case in suite.data.cases]
+        if suite.decided:
+            self._waiting = _mixed(suite)
+        self._enough = self._looking = False
         self._total = len(self._waiting)
         self._queue = iter(self._waiting)
         self._done: dict[tuple[str, int], Row] = {}
@@ -140,6 +157,8 @@ class _Asking:
         async with asyncio.TaskGroup() as group:
             for _ in range(min(self._suite.concurrency, self._total)):
                 group.create_task(self._work())
+        if self._enough:
+            return [self._done[c.id, r] for c, r in self._waiting if (c.id, r) in self._done], self._stopped
         return [self._row(case, repeat) for case, repeat in self._waiting], self._stopped
 
     def _row(self, case: Case, repeat: int) -> Row:
@@ -151,13 +170,30 @@ class _Asking:
 
     async def _work(self) -> None:
         for case, repeat in self._queue:
-            if self._stopped:
+            if self._stopped or self._enough:
                 return
             row = await self._one(case, repeat)
             self._done[case.id, repeat] = row
             self._give_up_if_hopeless(row)
             if self._progress:
                 self._progress(len(self._done), self._total)
+            await self._look()
+
+    async def _look(self) -> None:
+        """Ask whether the cases so far are enough; one look at a time."""
+        decided, n = self._suite.decided, len(self._done)
+        if (
+            decided is None
+            or self._looking
+            or self._stopped
+            or n % self._suite.look_every
+            or n == self._total
+        ):
+            return
+        self._looking = True
+        rows = list(self._done.values())
+        self._enough = await asyncio.to_thread(lambda: decided(_report(self._suite, rows, None)))
+        self._looking = False
 
     async def _one(self, case: Case, repeat: int) -> Row:
         suite = self._suite
@@ -188,6 +224,16 @@ class _Asking:
         hopeless = not self._answered and len(self._done) >= min(_PATIENCE, self._total)
         if row.failure.cause is Cause.SETUP or hopeless:
             self._stopped = self._stopped or row.failure
+
+
+def _mixed(suite: Suite) -> list[tuple[Case, int]]:
+    """Order rows at random, those of a cluster together: what is seen early must speak for the rest."""
+    groups: dict[tuple[str, str], list[Case]] = {}
+    for case in suite.data.cases:
+        groups.setdefault(_cluster(case), []).append(case)
+    order = list(groups.values())
+    random.Random(suite.seed).shuffle(order)
+    return [(case, repeat) for group in order for case in group for repeat in range(suite.repeats)]
 
 
 class _Late(Exception):

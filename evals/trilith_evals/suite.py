@@ -19,9 +19,10 @@ from trilith.settings.document import Document, read_document
 from trilith.settings.fault import Fault, Origin, refusal
 from trilith_evals.dataset import Columns, Dataset, load
 from trilith_evals.gate import Gate, Threshold
-from trilith_evals.runner import Suite
+from trilith_evals.runner import Decided, Suite
 from trilith_evals.scorer import AnyScorer, build, metric_name
 from trilith_evals.target import Target, Task, known_parameters
+from trilith_evals.trial import refuse_early, spelled
 
 
 class _Section(BaseModel):
@@ -147,6 +148,8 @@ class SuiteSettings(_Section):
     """What must hold."""
     gates: tuple[GateSettings, ...] = ()
     """What must hold beyond doubt, also against the run before (`--against`) and for slices."""
+    stop_early: bool = False
+    """Stop as soon as all gates have passed or one has failed; intervals are always-valid ones then."""
     min_coverage: float = Field(0.95, ge=0, le=1)
     """Smallest share of rows that every metric must be able to judge."""
     max_abstained: float = Field(0.2, ge=0, le=1)
@@ -186,8 +189,13 @@ class Plan:
     scorers: Mapping[str, AnyScorer]
     """By metric."""
 
-    def suite(self, target: Target) -> Suite:
-        """Join plan and target."""
+    @property
+    def gates(self) -> list[Gate]:
+        """The gates, one for every value of a tag where one names the tag alone."""
+        return spelled([gate.gate() for gate in self.settings.gates], self.data.cases)
+
+    def suite(self, target: Target, decided: Decided | None = None) -> Suite:
+        """Join plan and target; `decided` says when the run may stop."""
         s = self.settings
         return Suite(
             name=s.name,
@@ -203,6 +211,7 @@ class Plan:
             task=s.task,
             parameters=s.parameters,
             seed=s.seed,
+            decided=decided,
         )
 
 
@@ -268,6 +277,11 @@ def _plan(suite: SuiteSettings, number: int, document: Document, path: Path) -> 
             measured = ", ".join(scorers)
             message = f"{gate.metric!r} is not measured here, expected one of {measured}"
             raise fault(("gates", place, "metric"), message)
+    if suite.stop_early:
+        try:
+            refuse_early({gate.metric: scorers[gate.metric] for gate in suite.gates})
+        except ValueError as error:
+            raise fault(("stop_early",), str(error)) from None
     data = _data(suite, path, fault)
     _refuse_unknown_slices(suite, data, fault)
     return Plan(suite, data, scorers)

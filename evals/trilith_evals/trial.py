@@ -12,12 +12,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from trilith_evals import comparison, contest
+from trilith_evals import comparison, contest, sequence
+from trilith_evals.case import Case
 from trilith_evals.comparison import Comparison
 from trilith_evals.figure import Figure, brief
 from trilith_evals.gate import Check, Gate, Outcome
 from trilith_evals.recorded import RecordedSuite, part, taken
 from trilith_evals.report import SuiteReport, suite_json
+from trilith_evals.scorer import AnyScorer, BatchScorer, SuiteMetric
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ def tried(
 
     Args:
         reports: The suites of one run.
-        gates: By suite.
+        gates: By suite, `spelled` out.
         baseline: The run before, by suite; None for none.
         named: What it is called.
         margin: So much worse is no harm, where no gate says otherwise.
@@ -65,40 +67,112 @@ def tried(
     shared = {name: suite for name, suite in (baseline or {}).items() if name in recorded}
     least = min_coverage or {}
     lines = contest.against(shared, recorded, margin=margin, figures=figures) if shared else []
+    checks = _checks(_all(reports, gates, shared, recorded, least, figures))
+    return tuple(
+        _told(report, gates, checks, lines, named if report.name in shared else "") for report in reports
+    )
+
+
+def decided(
+    report: SuiteReport,
+    gates: Sequence[Gate],
+    before: RecordedSuite | None,
+    *,
+    planned_rows: int,
+    of: int,
+    figures: contest.Figures | None = None,
+) -> bool:
+    """Say whether a run may stop: one gate fails for sure, or every gate passes.
+
+    Args:
+        report: What has been found so far.
+        gates: Of this suite.
+        before: The run before.
+        planned_rows: Rows that there would be at most.
+        of: Gates in the whole run; an alarm is taken to be one among so many, as Holm would at worst.
+        figures: As for `tried`.
+    """
+    report = replace(report, planned_rows=planned_rows)
+    shared = {} if before is None else {report.name: before}
+    recorded = {report.name: taken(suite_json(report, content=True))}
+    found = [one for _, one in _all([report], {report.name: gates}, shared, recorded, {}, figures)]
+    if any(one.alarm is not None and _share(one) * max(of, len(found)) <= 1 for one in found):
+        return True
+    return bool(found) and all(one.passed for one in found)
+
+
+def refuse_early(scorers: Mapping[str, AnyScorer]) -> None:
+    """Refuse to stop early by gates on scores that are only there at the end of a run.
+
+    Raises:
+        ValueError: one of the gates' scorers judges all cases at once, or there is no gate.
+    """
+    if not scorers:
+        raise ValueError("stop_early needs gates to be decided, and there are none")
+    for metric, scorer in scorers.items():
+        if isinstance(scorer, BatchScorer | SuiteMetric):
+            raise ValueError(f"stop_early cannot decide a gate on {metric!r}, which judges all cases at once")
+
+
+def spelled(gates: Sequence[Gate], cases: Sequence[Case]) -> list[Gate]:
+    """Return the gates with those that name only a tag made into one for each of its values."""
+    found: list[Gate] = []
+    for gate in gates:
+        values = sorted({case.tags[gate.slice] for case in cases if gate.slice in case.tags})
+        found += [replace(gate, slice=f"{gate.slice}={value}") for value in values] or [gate]
+    return found
+
+
+def _all(
+    reports: Sequence[SuiteReport],
+    gates: Mapping[str, Sequence[Gate]],
+    shared: Mapping[str, RecordedSuite],
+    recorded: Mapping[str, RecordedSuite],
+    least: Mapping[str, float],
+    figures: contest.Figures | None,
+) -> list[tuple[str, _Tried]]:
     found: list[tuple[str, _Tried]] = []
     for report in reports:
         for gate in gates.get(report.name, ()) if not report.stopped else ():
-            for one in _each(gate, report):
-                held = (shared.get(report.name), recorded[report.name], least.get(report.name, 0.95))
-                found.append(
-                    (report.name, _against(one, *held, figures) if one.against else _absolute(one, report))
-                )
-    checks = _checks(found)
-    told = []
-    for report in reports:
-        own = [check for name, check in checks if name == report.name]
-        of = tuple(line for line in lines if line.suite == report.name)
-        if not any(gate.against for gate in gates.get(report.name, ())):
-            own += [line.check for line in of if not line.slice]
-        held_against = named if report.name in shared else report.baseline
-        told.append(
-            replace(report, checks=(*report.checks, *own), lines=of or report.lines, baseline=held_against)
-        )
-    return tuple(told)
+            if not gate.against:
+                found.append((report.name, _absolute(gate, report)))
+                continue
+            runs = shared.get(report.name), recorded[report.name]
+            covered = least.get(report.name, 0.95)
+            found.append((report.name, _against(gate, *runs, covered, figures, report.planned_rows)))
+    return found
+
+
+def _told(
+    report: SuiteReport,
+    gates: Mapping[str, Sequence[Gate]],
+    checks: Sequence[tuple[str, Check]],
+    lines: Sequence[contest.Line],
+    named: str,
+) -> SuiteReport:
+    own = [check for name, check in checks if name == report.name]
+    # What a run that stopped when decided shows beside its gates must hold for many looks as well.
+    of = tuple(line for line in lines if line.suite == report.name and not report.planned_rows)
+    if not any(gate.against for gate in gates.get(report.name, ())):
+        own += [line.check for line in of if not line.slice]
+    told = replace(report, checks=(*report.checks, *own), lines=of or report.lines, baseline=named)
+    if not report.planned_rows:
+        return told
+    figures = tuple(_looked_at(figure, report.planned_rows) for figure in report.figures)
+    slices = tuple(_looked_at(figure, report.planned_rows) for figure in report.slices)
+    return replace(told, figures=figures, slices=slices)
+
+
+def _looked_at(figure: Figure, planned_rows: int, alpha: float = 0.05) -> Figure:
+    if figure.estimate is None:
+        return figure
+    return replace(figure, estimate=sequence.always_valid(figure.estimate, planned_rows, alpha))
 
 
 def judged_against(gate: Gate, before: RecordedSuite, after: RecordedSuite) -> Check:
     """Return what one gate against the run before comes to, alone in its run."""
     ((_, check),) = _checks([(after.name, _against(gate, before, after, 0.0, None))])
     return check
-
-
-def _each(gate: Gate, report: SuiteReport) -> list[Gate]:
-    """Return a gate for every value of its tag, where it names only the tag."""
-    if not gate.slice or "=" in gate.slice:
-        return [gate]
-    values = dict.fromkeys(f.slice for f in report.slices if f.slice.partition("=")[0] == gate.slice)
-    return [replace(gate, slice=value) for value in values] or [gate]
 
 
 def _absolute(gate: Gate, report: SuiteReport) -> _Tried:
@@ -108,6 +182,8 @@ def _absolute(gate: Gate, report: SuiteReport) -> _Tried:
         return _Tried(gate, f"no case is of {gate.slice}", settled=Outcome.COULD_NOT_RUN)
     if (short := _too_few(gate, figure.scored)) is not None:
         return short
+    if report.planned_rows:
+        figure = _looked_at(figure, report.planned_rows, gate.alpha)
     found = figure.estimate
     if found is None:
         return _Tried(gate, figure.problem or "no row was scored", settled=Outcome.NO_EVIDENCE)
@@ -142,6 +218,7 @@ def _against(
     after: RecordedSuite,
     min_coverage: float,
     figures: contest.Figures | None,
+    planned_rows: int = 0,
 ) -> _Tried:
     if before is None:
         return _Tried(gate, "no run to hold it against; add --against", settled=Outcome.COULD_NOT_RUN)
@@ -157,12 +234,17 @@ def _against(
     if found is None:
         said = "no case is scored in both runs, or the figure is undefined for those"
         return _Tried(gate, said, settled=Outcome.COULD_NOT_RUN)
-    covered = found.difference.n / max(1, *(_cases(s, gate) for s in (before, after)))
+    up = contest.upwards(after, gate.metric, found)
+    if planned_rows:
+        sure = sequence.always_valid(found.difference, planned_rows, gate.alpha)
+        found = replace(found, difference=sure, verdict=contest.verdict(sure, margin, up=up))
+    # A run that may stop when decided has not asked all that the run before has.
+    runs = (after,) if planned_rows else (before, after)
+    covered = found.difference.n / max(1, *(_cases(run, gate) for run in runs))
     if covered < min_coverage:
         said = f"only {found.difference.n} cases are scored in both runs, {covered:.0%} of them"
         said += contest.changed(before, after)
         return _Tried(gate, said, settled=Outcome.COULD_NOT_RUN)
-    up = contest.upwards(after, gate.metric, found)
     alarm = found.tail(-margin if up else margin, above=not up)
     return _Tried(
         gate,

@@ -114,6 +114,26 @@ def test_a_run_that_was_given_up_is_not_kept(
     assert not Path(".trilith").exists()
 
 
+def test_a_suite_may_stop_when_it_is_decided(
+    suite: Path, language_server: LanguageServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite.write_text(
+        SUITE + "    stop_early: true\n    gates: [{metric: exact, min: 0.9}]\n", encoding="utf-8"
+    )
+    language_server.answer = lambda question: "nonsense"
+    assert run(language_server) == 1
+    assert "stopped when decided, after 2" in capsys.readouterr().out
+    assert len(language_server.requests) < 30
+
+
+def test_a_suite_without_gates_cannot_stop_when_decided(
+    suite: Path, language_server: LanguageServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite.write_text(SUITE + "    stop_early: true\n", encoding="utf-8")
+    assert run(language_server) == 3
+    assert "stop_early: stop_early needs gates to be decided" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("gate", "said"),
     [

@@ -87,6 +87,7 @@ def _kept(report: Report, arguments: argparse.Namespace) -> None:
 async def _judged(arguments: argparse.Namespace) -> Report:
     import time
     from datetime import UTC, datetime
+    from functools import partial
 
     from trilith import AsyncClient
     from trilith_evals.output.console import Meter
@@ -96,7 +97,7 @@ async def _judged(arguments: argparse.Namespace) -> Report:
     from trilith_evals.shelf import Shelf
     from trilith_evals.suite import read_plans
     from trilith_evals.target import ModelTarget
-    from trilith_evals.trial import tried
+    from trilith_evals.trial import decided, tried
 
     plans = read_plans(arguments.file, arguments.suite)
     # Read before anything is paid for.
@@ -109,6 +110,18 @@ async def _judged(arguments: argparse.Namespace) -> Report:
                 f"suite {plan.settings.name} has a gate against the run before, and there is none; "
                 "add --against main, or make one with --save-as main"
             )
+    gates = {plan.settings.name: plan.gates for plan in plans}
+    stop = {
+        name: partial(
+            decided,
+            gates=gates[name],
+            before=(baseline or {}).get(name),
+            planned_rows=len(plan.data.cases) * plan.settings.repeats,
+            of=sum(map(len, gates.values())),
+        )
+        for plan in plans
+        if plan.settings.stop_early and (name := plan.settings.name)
+    }
     started, clock = datetime.now(UTC), time.perf_counter()
     found = []
     for plan in plans:
@@ -123,12 +136,12 @@ async def _judged(arguments: argparse.Namespace) -> Report:
         )
         try:
             with Meter(settings.name) as progress:
-                found.append(await run_suite(plan.suite(target), progress))
+                found.append(await run_suite(plan.suite(target, stop.get(settings.name)), progress))
         finally:
             await target.aclose()
     judged = tried(
         found,
-        {plan.settings.name: [gate.gate() for gate in plan.settings.gates] for plan in plans},
+        gates,
         baseline,
         named=arguments.against or "",
         margin=arguments.margin,

@@ -57,6 +57,8 @@ def _suite(suite: SuiteReport, *, content: bool) -> str:
     )
     if suite.stopped:
         return f"{head}\n  {_MARKS[suite.outcome]}: {suite.stopped.told(content=content)}"
+    if len(suite.rows) < suite.planned_rows:
+        head += f"\n  stopped when decided, after {len(suite.rows)} of {suite.planned_rows} rows"
     rows = [("metric", "figure", "95 % interval", "rows", "unscored", ""), *(_row(f) for f in suite.figures)]
     checks = [f"  {_MARKS[check.outcome]:<13} {check.name}: {check.message}" for check in suite.checks]
     return "\n".join([head, *_aligned(rows), *checks, *_worse_slices(suite)])
