@@ -259,6 +259,17 @@ def pass_at_k(successes: int, tries: int, k: int) -> float:
     return 1.0 - math.comb(tries - successes, k) / math.comb(tries, k)
 
 
+def pass_hat_k(successes: int, tries: int, k: int) -> float:
+    """Return the chance that all of `k` tries succeed, unbiased (pass^k; Yao and others 2024, tau-bench).
+
+    Raises:
+        ValueError: fewer than `k` tries, or more successes than tries.
+    """
+    if not 0 <= successes <= tries or not 1 <= k <= tries:
+        raise ValueError(f"{successes} successes in {tries} tries tell nothing of {k} tries")
+    return math.comb(successes, k) / math.comb(tries, k)
+
+
 def judged(low: float | None, high: float | None, margin: float, *, higher_is_better: bool) -> Verdict:
     """Return what the interval of a difference comes to."""
     if low is None or high is None:

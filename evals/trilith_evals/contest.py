@@ -54,6 +54,7 @@ def against(
     min_coverage: float = 0.95,
     figures: Figures | None = None,
     adjusted: Literal["holm", "bh"] = "holm",
+    strict: bool = True,
 ) -> list[Line]:
     """Compare all metrics that both runs have, over all cases and slice by slice.
 
@@ -70,9 +71,10 @@ def against(
         min_coverage: Smallest share of the cases that both must have scored.
         figures: How figures over all pairs are made; built-in ones are known by their name.
         adjusted: What keeps the slices' alarms: holm, no false one; bh, a small share of false ones.
+        strict: Whether a metric without any case scored in both runs is an error; else it has no line.
 
     Raises:
-        DataError: the runs have no metric in common.
+        DataError: the runs have no metric in common, or, if strict, a metric has no case in common.
     """
     pairs = [
         (suite, metric)
@@ -95,6 +97,8 @@ def against(
     for (suite, metric), one in zip(pairs, found, strict=True):
         before, after = baseline[suite], candidate[suite]
         if one is None:
+            if not strict:
+                continue
             raise DataError(f"suite {suite}: no case is scored by {metric} in both runs")
         covered = share_covered(one, before, after, metric)
         check = _check(metric, one, margin, covered, min_coverage, up=upwards(after, metric, one))

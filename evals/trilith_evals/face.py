@@ -15,6 +15,7 @@ from trilith_evals.case import Case
 from trilith_evals.dataset import Columns, Dataset, from_rows, load
 from trilith_evals.gate import Gate, Threshold
 from trilith_evals.recorded import RecordedSuite, read, taken
+from trilith_evals.repeat import passes
 from trilith_evals.report import Report, suite_json
 from trilith_evals.runner import Suite, run_suite
 from trilith_evals.scorer import AnyScorer, SuiteMetric, build, metric_name
@@ -39,6 +40,7 @@ async def arun(
     concurrency: int = 4,
     timeout_s: float = 120.0,
     repeats: int = 1,
+    k: Mapping[str, int] | None = None,
     seed: int = 0,
     task: Task = "chat",
     system: str | None = None,
@@ -64,6 +66,7 @@ async def arun(
         concurrency: Cases under way at a time.
         timeout_s: Longest time for one case (seconds).
         repeats: How often every case is run.
+        k: By metric, for the chances that one of k tries is right, and that all are (pass@k, pass^k).
         seed: Of the bootstrap.
         task: How a model is asked; only with a model's name.
         system: System message; only with a model's name and the task chat.
@@ -82,20 +85,21 @@ async def arun(
             has no gate, or one on scores that are only there at the end.
     """
     built = _by_metric(scorers)
+    metrics = [*built, *(made for metric, n in (k or {}).items() for made in passes(metric, n))]
     for threshold in thresholds:
-        if threshold.metric not in built:
-            expected = ", ".join(built)
+        if threshold.metric not in metrics:
+            expected = ", ".join(metrics)
             raise ValueError(f"a threshold names the metric {threshold.metric!r}, expected one of {expected}")
     for gate in gates:
-        if gate.metric not in built:
-            expected = ", ".join(built)
+        if gate.metric not in metrics:
+            expected = ", ".join(metrics)
             raise ValueError(f"a gate names the metric {gate.metric!r}, expected one of {expected}")
     before = _before(against, name)
     cases = _dataset(data, columns, limit)
     every = spelled(gates, cases.cases)
     figures = {(name, m): scorer.value for m, scorer in built.items() if isinstance(scorer, SuiteMetric)}
     if stop_early:
-        refuse_early({m: built[m] for m in (gate.metric for gate in gates)})
+        refuse_early({m: built.get(m) for m in (gate.metric for gate in gates)})
     rows = len(cases.cases) * repeats
     opened = _target(target, task, system, parameters, base_url, api_key, timeout_s)
     suite = Suite(
@@ -109,6 +113,7 @@ async def arun(
         concurrency=concurrency,
         timeout_s=timeout_s,
         repeats=repeats,
+        k=dict(k or {}),
         task=task if isinstance(target, str) else "callable",
         parameters=dict(parameters or {}),
         seed=seed,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from trilith.errors import DataError
+from trilith_evals.repeat import chances
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,8 @@ def taken(told: Mapping[str, Any]) -> RecordedSuite:
         told["name"],
         told["digest"],
         clusters={row["id"]: row["cluster"] for row in rows if row.get("cluster") is not None},
-        metrics={figure["metric"]: _metric(figure, rows) for figure in told["figures"]},
+        metrics={figure["metric"]: _metric(figure, rows) for figure in told["figures"]}
+        | _passes(told.get("repeated", ()), rows),
         prints={row["id"]: row["print"] for row in rows if "print" in row},
         tags={row["id"]: row["tags"] for row in rows if row.get("tags")},
     )
@@ -118,6 +121,25 @@ def _kept(suite: RecordedSuite, kept: Callable[[str], bool]) -> RecordedSuite:
         pairs = {case: pairs for case, pairs in metric.pairs.items() if kept(case)}
         metrics[name] = replace(metric, scores=scores, pairs=pairs)
     return replace(suite, metrics=metrics)
+
+
+def _passes(repeated: Sequence[Mapping[str, Any]], rows: list[dict[str, Any]]) -> dict[str, RecordedMetric]:
+    """Return pass@k and pass^k of every case as metrics of their own."""
+    found = {}
+    for one in repeated:
+        for at, figure in enumerate(one["figures"]):
+            if figure["estimate"] is None:
+                continue
+            tries: dict[str, list[float]] = {row["id"]: [] for row in rows}
+            for row in rows:
+                if (value := row["scores"][one["metric"]]["value"]) is not None:
+                    tries[row["id"]].append(value)
+            k = int(re.split("[@^]", figure["metric"])[-1])
+            known = {case: chance for case, values in tries.items() if (chance := chances(values, k))}
+            scores = {case: chance[at] for case, chance in known.items()}
+            value = figure["estimate"]["value"]
+            found[figure["metric"]] = RecordedMetric(scores, len(tries), True, False, value=value)
+    return found
 
 
 def _metric(figure: dict[str, Any], rows: list[dict[str, Any]]) -> RecordedMetric:

@@ -15,6 +15,7 @@ from trilith_evals.case import Case, Output
 from trilith_evals.contest import Line
 from trilith_evals.figure import Figure
 from trilith_evals.gate import Check, Outcome, Threshold, worst
+from trilith_evals.repeat import Repeated
 from trilith_evals.score import Score, State
 
 
@@ -137,6 +138,8 @@ class SuiteReport:
     """Name of the part of the dataset; empty for the whole."""
     held_out: bool = False
     """Whether nobody was to tune on these cases."""
+    repeated: tuple[Repeated, ...] = ()
+    """What repeats tell, by metric; empty where every case ran once."""
     planned_rows: int = 0
     """Rows that there would have been at most, where the run might stop when decided; 0: it might not."""
 
@@ -206,6 +209,7 @@ def suite_json(suite: SuiteReport, *, content: bool) -> dict[str, Any]:
         "spend": asdict(suite.spend) if suite.spend else None,
         "split": suite.split,
         "held_out": suite.held_out,
+        "repeated": [asdict(one) for one in suite.repeated],
         "planned_rows": suite.planned_rows,
         "judges": [asdict(judge) for judge in suite.judges],
         "slices": [{**asdict(f), "coverage": f.coverage} for f in suite.slices],

@@ -33,6 +33,7 @@ from trilith_evals.case import Case, Output
 from trilith_evals.dataset import Dataset
 from trilith_evals.figure import Figure
 from trilith_evals.gate import Threshold, judge
+from trilith_evals.repeat import Repeated, repeated
 from trilith_evals.report import Cause, Failure, Row, SuiteReport, worst_first
 from trilith_evals.score import Score, State, scored, unscored
 from trilith_evals.scorer import AnyScorer, BatchScorer, Scorer, SuiteMetric, higher_is_better
@@ -76,6 +77,8 @@ class Suite:
     """Shown in the report."""
     seed: int = 0
     """Of the bootstrap, and of the order of cases where the run may stop early."""
+    k: Mapping[str, int] = field(default_factory=dict)
+    """By metric, the k of pass@k and pass^k."""
     decided: Decided | None = None
     """Asked now and then whether the cases so far are enough; None runs all of them."""
     look_every: int = 20
@@ -108,8 +111,9 @@ async def run_suite(suite: Suite, progress: Progress | None = None) -> SuiteRepo
 def _report(suite: Suite, rows: Sequence[Row], stopped: Failure | None) -> SuiteReport:
     rows = [_with_losses(row, suite.scorers) for row in rows]
     figures = _figures(suite, rows)
+    several = _repeated(suite, rows) if suite.repeats > 1 else ()
     checks = judge(
-        figures,
+        (*figures, *(figure for one in several for figure in one.figures)),
         suite.thresholds,
         min_coverage=suite.min_coverage,
         max_abstained=suite.max_abstained,
@@ -131,6 +135,7 @@ def _report(suite: Suite, rows: Sequence[Row], stopped: Failure | None) -> Suite
         stopped=stopped,
         parameters=suite.parameters,
         slices=_slices(suite, rows),
+        repeated=several,
         split=suite.data.split,
         held_out=suite.data.held_out,
     )
@@ -342,6 +347,19 @@ def _slices(suite: Suite, rows: Sequence[Row]) -> tuple[Figure, ...]:
             parts.setdefault(tag, []).append(row)
     found = [_figures(suite, parts[at], f"{at[0]}={at[1]}") for at in sorted(parts)]
     return tuple(figure for figures in found for figure in figures)
+
+
+def _repeated(suite: Suite, rows: Sequence[Row]) -> tuple[Repeated, ...]:
+    clusters = {row.case.id: _cluster(row.case) for row in rows}
+    found = []
+    for name, scorer in suite.scorers.items():
+        tries: dict[str, list[float]] = {row.case.id: [] for row in rows}
+        for row in rows:
+            if (value := row.scores[name].value) is not None:
+                tries[row.case.id].append(value)
+        if not isinstance(scorer, SuiteMetric):
+            found.append(repeated(name, tries, clusters, suite.k.get(name)))
+    return tuple(one for one in found if one is not None)
 
 
 def _figure(suite: Suite, name: str, rows: Sequence[Row], part: str, *, clustered: bool) -> Figure:

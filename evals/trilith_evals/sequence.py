@@ -2,7 +2,7 @@
 
 The asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2024, "Time-uniform
 central limit theory and asymptotic confidence sequences"), with clusters as its observations. With G of them
-and T = G rho^2 a standard error counts sqrt(2 (T + 1) / T log(sqrt(T + 1) / alpha)) times, and not 1.96 times.
+central limit theory and asymptotic confidence sequences"), over clusters. With G of them
 """
 
 from __future__ import annotations

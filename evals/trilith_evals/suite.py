@@ -19,6 +19,7 @@ from trilith.settings.document import Document, read_document
 from trilith.settings.fault import Fault, Origin, refusal
 from trilith_evals.dataset import Columns, Dataset, load
 from trilith_evals.gate import Gate, Threshold
+from trilith_evals.repeat import passes
 from trilith_evals.runner import Decided, Suite
 from trilith_evals.scorer import AnyScorer, build, metric_name
 from trilith_evals.target import Target, Task, known_parameters
@@ -60,6 +61,9 @@ class ScorerSettings(_Section):
     """What the scorer takes."""
     name: str | None = Field(None, min_length=1)
     """Another name for its metric."""
+    k: int | None = Field(None, ge=1)
+    """Also give the chance that one of k tries is right, and that all are, as the metrics `NAME pass@k` and
+    `NAME pass^k`; takes repeats of k or more."""
 
 
 class ThresholdSettings(_Section):
@@ -163,6 +167,13 @@ class SuiteSettings(_Section):
             raise ValueError(f"system is for the task chat, found the task {self.task}")
         return self
 
+    @model_validator(mode="after")
+    def _enough_repeats(self) -> SuiteSettings:
+        k = max((scorer.k or 1 for scorer in self.scorers), default=1)
+        if k > self.repeats:
+            raise ValueError(f"repeats is {self.repeats}, expected {k} or more as a scorer has k: {k}")
+        return self
+
 
 class SuiteFile(_Section):
     """A whole suite file."""
@@ -188,6 +199,8 @@ class Plan:
     data: Dataset
     scorers: Mapping[str, AnyScorer]
     """By metric."""
+    k: Mapping[str, int]
+    """By metric, of pass@k and pass^k."""
 
     @property
     def gates(self) -> list[Gate]:
@@ -212,6 +225,7 @@ class Plan:
             parameters=s.parameters,
             seed=s.seed,
             decided=decided,
+            k=self.k,
         )
 
 
@@ -256,6 +270,7 @@ def _plan(suite: SuiteSettings, number: int, document: Document, path: Path) -> 
             message = f"is not among the parameters of a {suite.task} model, expected one of {expected}"
             raise fault(("parameters", key), message)
     scorers: dict[str, AnyScorer] = {}
+    k: dict[str, int] = {}
     for place, given in enumerate(suite.scorers):
         try:
             scorer = build(given.scorer, given.params)
@@ -267,24 +282,26 @@ def _plan(suite: SuiteSettings, number: int, document: Document, path: Path) -> 
                 ("scorers", place), f"makes the metric {metric!r} a second time; give it another name"
             )
         scorers[metric] = scorer
+        k |= {metric: given.k} if given.k else {}
+    metrics = [*scorers, *(name for metric, n in k.items() for name in passes(metric, n))]
     for place, threshold in enumerate(suite.thresholds):
-        if threshold.metric not in scorers:
-            measured = ", ".join(scorers)
+        if threshold.metric not in metrics:
+            measured = ", ".join(metrics)
             message = f"{threshold.metric!r} is not measured here, expected one of {measured}"
             raise fault(("thresholds", place, "metric"), message)
     for place, gate in enumerate(suite.gates):
-        if gate.metric not in scorers:
-            measured = ", ".join(scorers)
+        if gate.metric not in metrics:
+            measured = ", ".join(metrics)
             message = f"{gate.metric!r} is not measured here, expected one of {measured}"
             raise fault(("gates", place, "metric"), message)
     if suite.stop_early:
         try:
-            refuse_early({gate.metric: scorers[gate.metric] for gate in suite.gates})
+            refuse_early({gate.metric: scorers.get(gate.metric) for gate in suite.gates})
         except ValueError as error:
             raise fault(("stop_early",), str(error)) from None
     data = _data(suite, path, fault)
     _refuse_unknown_slices(suite, data, fault)
-    return Plan(suite, data, scorers)
+    return Plan(suite, data, scorers, k)
 
 
 def _refuse_unknown_slices(suite: SuiteSettings, data: Dataset, fault: Any) -> None:

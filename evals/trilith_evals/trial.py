@@ -60,13 +60,11 @@ def tried(
         min_coverage: By suite, the smallest share of the cases that both runs must have scored.
         figures: How figures over all pairs are made, by suite and metric.
 
-    Raises:
-        DataError: the runs have no metric in common.
     """
     recorded = {r.name: taken(suite_json(r, content=True)) for r in reports if not r.stopped}
     shared = {name: suite for name, suite in (baseline or {}).items() if name in recorded}
     least = min_coverage or {}
-    lines = contest.against(shared, recorded, margin=margin, figures=figures) if shared else []
+    lines = _lines(shared, recorded, margin, figures)
     checks = _checks(_all(reports, gates, shared, recorded, least, figures))
     return tuple(
         _told(report, gates, checks, lines, named if report.name in shared else "") for report in reports
@@ -101,7 +99,7 @@ def decided(
     return bool(found) and all(one.passed for one in found)
 
 
-def refuse_early(scorers: Mapping[str, AnyScorer]) -> None:
+def refuse_early(scorers: Mapping[str, AnyScorer | None]) -> None:
     """Refuse to stop early by gates on scores that are only there at the end of a run.
 
     Raises:
@@ -110,7 +108,7 @@ def refuse_early(scorers: Mapping[str, AnyScorer]) -> None:
     if not scorers:
         raise ValueError("stop_early needs gates to be decided, and there are none")
     for metric, scorer in scorers.items():
-        if isinstance(scorer, BatchScorer | SuiteMetric):
+        if scorer is None or isinstance(scorer, BatchScorer | SuiteMetric):
             raise ValueError(f"stop_early cannot decide a gate on {metric!r}, which judges all cases at once")
 
 
@@ -143,6 +141,20 @@ def _all(
     return found
 
 
+def _lines(
+    shared: Mapping[str, RecordedSuite],
+    recorded: Mapping[str, RecordedSuite],
+    margin: float,
+    figures: contest.Figures | None,
+) -> list[contest.Line]:
+    """Compare what can be compared: a run that is paid for is not lost for a metric that cannot."""
+    if not any(
+        metric in recorded[name].metrics for name, suite in shared.items() for metric in suite.metrics
+    ):
+        return []
+    return contest.against(shared, recorded, margin=margin, figures=figures, strict=False)
+
+
 def _told(
     report: SuiteReport,
     gates: Mapping[str, Sequence[Gate]],
@@ -155,6 +167,12 @@ def _told(
     of = tuple(line for line in lines if line.suite == report.name and not report.planned_rows)
     if not any(gate.against for gate in gates.get(report.name, ())):
         own += [line.check for line in of if not line.slice]
+        if named and not of and not report.stopped:
+            # A run that cannot be held against the one before must not pass for one that was.
+            said = "no metric has a case that is scored in both runs"
+            if report.planned_rows:
+                said = "a run that may stop early is held against another one by its gates; none does so"
+            own.append(Check(f"against {named}", "", Outcome.COULD_NOT_RUN, said))
     told = replace(report, checks=(*report.checks, *own), lines=of or report.lines, baseline=named)
     if not report.planned_rows:
         return told
@@ -176,7 +194,8 @@ def judged_against(gate: Gate, before: RecordedSuite, after: RecordedSuite) -> C
 
 
 def _absolute(gate: Gate, report: SuiteReport) -> _Tried:
-    figures = report.slices if gate.slice else report.figures
+    passes = (figure for one in report.repeated for figure in one.figures)
+    figures = report.slices if gate.slice else (*report.figures, *passes)
     figure = next((f for f in figures if f.metric == gate.metric and f.slice == gate.slice), None)
     if figure is None:
         return _Tried(gate, f"no case is of {gate.slice}", settled=Outcome.COULD_NOT_RUN)
@@ -222,6 +241,8 @@ def _against(
 ) -> _Tried:
     if before is None:
         return _Tried(gate, "no run to hold it against; add --against", settled=Outcome.COULD_NOT_RUN)
+    if gate.metric not in after.metrics:
+        return _Tried(gate, "too few repeats are scored", settled=Outcome.NO_EVIDENCE)
     if gate.metric not in before.metrics:
         return _Tried(gate, "the run before has no such metric", settled=Outcome.COULD_NOT_RUN)
     old, new = before, after

@@ -146,6 +146,14 @@ def test_without_gates_every_metric_must_not_be_worse_than_the_run_before() -> N
     assert [line.metric for line in report.suites[0].lines if not line.slice] == ["exact"]
 
 
+def test_a_run_of_wholly_other_cases_could_not_be_compared_and_is_not_lost() -> None:
+    before = run(lambda at: True, rows=[{**row, "id": f"other {row['id']}"} for row in ROWS])
+    report = run(lambda at: True, against=before)
+    assert report.exit_code == 3
+    assert "no metric has a case that is scored in both runs" in report.suites[0].checks[-1].message
+    assert report.suites[0].figures[0].scored == 200
+
+
 def test_a_case_that_is_another_one_under_its_old_id_is_no_pair() -> None:
     before = run(lambda at: True)
     rows = [{**row, "input": 1000 + row["input"]} if number < 5 else row for number, row in enumerate(ROWS)]  # type: ignore[operator]

@@ -84,6 +84,12 @@ def test_what_cannot_be_decided_early_is_refused(scorers: list[str], gates: list
         evals.run(str, ROWS, scorers, gates=gates, stop_early=True)
 
 
+def test_a_run_that_may_stop_early_is_not_silently_left_uncompared() -> None:
+    found = run(lambda at: True, Gate("exact", min=0.7), against=whole(lambda at: True))
+    assert found.outcome is Outcome.COULD_NOT_RUN
+    assert "by its gates; none does so" in found.checks[-1].message
+
+
 def test_looking_after_every_few_cases_raises_no_more_false_alarms() -> None:
     """Student's t, looked at 19 times, errs in about one run of five."""
     rng = random.Random(4)

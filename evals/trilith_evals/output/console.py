@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+from trilith_evals import repeat
 from trilith_evals.figure import Figure
 from trilith_evals.gate import Outcome
 from trilith_evals.report import Report, SuiteReport
@@ -61,7 +62,8 @@ def _suite(suite: SuiteReport, *, content: bool) -> str:
         head += f"\n  stopped when decided, after {len(suite.rows)} of {suite.planned_rows} rows"
     rows = [("metric", "figure", "95 % interval", "rows", "unscored", ""), *(_row(f) for f in suite.figures)]
     checks = [f"  {_MARKS[check.outcome]:<13} {check.name}: {check.message}" for check in suite.checks]
-    return "\n".join([head, *_aligned(rows), *checks, *_worse_slices(suite)])
+    repeats = [f"  repeats       {line}" for line in repeat.table(suite.repeated)]
+    return "\n".join([head, *_aligned(rows), *repeats, *checks, *_worse_slices(suite)])
 
 
 def _worse_slices(suite: SuiteReport) -> list[str]:
