@@ -73,6 +73,13 @@ def test_what_is_unproven_may_count_as_a_pass_and_what_is_surely_worse_still_fai
     assert run(lambda at: 30 <= at < 180, gate, against=before).exit_code == 1
 
 
+@pytest.mark.parametrize(("lost", "code"), [(5, 2), (6, 1)])
+def test_a_few_lost_cases_fail_no_gate_that_chance_could_fail(lost: int, code: int) -> None:
+    """Student's t is sure of 5 of 200 (one-sided p 0.012), chance does it once in 32."""
+    before = run(lambda at: True)
+    assert run(lambda at: at >= lost, Gate("exact", not_worse_by=0), against=before).exit_code == code
+
+
 def test_a_gate_against_nothing_could_not_run() -> None:
     assert run(lambda at: True, Gate("exact", better=True)).exit_code == 3
 

@@ -65,6 +65,14 @@ def test_a_worse_run_than_before_is_stopped() -> None:
     assert len(found.rows) < 200
 
 
+def test_what_one_look_would_call_worse_is_no_evidence_after_many() -> None:
+    """8 of 400 lost and none won: 2.8 standard errors, and the sequence wants 3.1 there."""
+    before, gate = whole(lambda at: True), Gate("exact", not_worse_by=0)
+    assert run(lambda at: at % 50 != 0, gate, against=before).outcome is Outcome.NO_EVIDENCE
+    once = evals.run(lambda at: "yes" if at % 50 else "no", ROWS, ["exact"], gates=[gate], against=before)
+    assert once.outcome is Outcome.FAIL
+
+
 def test_all_gates_must_pass_before_a_good_run_stops_and_one_failing_slice_is_enough() -> None:
     alone = run(lambda at: True, Gate("exact", min=0.7))
     both = run(lambda at: True, Gate("exact", min=0.7), Gate("exact", min=0.7, slice="tag"))
