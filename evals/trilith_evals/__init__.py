@@ -7,7 +7,7 @@ nor classical, nor the gateway.
 from trilith_evals.case import Case, Output, ToolCall
 from trilith_evals.face import arun, run
 from trilith_evals.figure import Figure
-from trilith_evals.gate import Check, Outcome, Threshold
+from trilith_evals.gate import Check, Gate, Outcome, Threshold
 from trilith_evals.report import Report, Row, SuiteReport
 from trilith_evals.score import Score, State, abstained, scored, unscored
 from trilith_evals.scorer import BatchScorer, Scorer, SuiteMetric
@@ -17,6 +17,7 @@ __all__ = [
     "Case",
     "Check",
     "Figure",
+    "Gate",
     "Outcome",
     "Output",
     "Report",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -14,6 +16,7 @@ from trilith_evals.case import Case, Output
 from trilith_evals.contest import Line
 from trilith_evals.figure import Figure
 from trilith_evals.gate import Check, Outcome, Threshold, worst
+from trilith_evals.repeat import Repeated
 from trilith_evals.score import Score, State
 
 
@@ -54,6 +57,8 @@ class Row:
     failure: Failure | None = None
     scores: Mapping[str, Score] = field(default_factory=dict)
     """By metric."""
+    pairs: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    """Truth and prediction, by metric, for figures over the whole suite."""
 
     @property
     def complete(self) -> bool:
@@ -142,6 +147,10 @@ class SuiteReport:
     """Digests of the releases that answered, as the gateway says."""
     source: Path | None = None
     """The dataset's file; None for rows in memory. In no output but MLflow."""
+    repeated: tuple[Repeated, ...] = ()
+    """What repeats tell, by metric; empty where every case ran once."""
+    planned_rows: int = 0
+    """Rows that there would have been at most, where the run might stop when decided; 0: it might not."""
 
     @property
     def outcome(self) -> Outcome:
@@ -222,6 +231,8 @@ def suite_json(suite: SuiteReport, *, content: bool) -> dict[str, Any]:
         "content_digest": suite.content_digest,
         "releases": list(suite.releases),
         "looks": suite.looks,
+        "repeated": [asdict(one) for one in suite.repeated],
+        "planned_rows": suite.planned_rows,
         "judges": [asdict(judge) for judge in suite.judges],
         "slices": [{**asdict(f), "coverage": f.coverage} for f in suite.slices],
         "baseline": suite.baseline,
@@ -234,6 +245,7 @@ def suite_json(suite: SuiteReport, *, content: bool) -> dict[str, Any]:
 
 def _row_json(row: Row, *, content: bool) -> dict[str, Any]:
     told: dict[str, Any] = {"id": row.case.id, "repeat": row.repeat, "cluster": row.case.cluster}
+    told["print"] = _print(row.case)
     if row.case.tags:
         told["tags"] = dict(row.case.tags)
     if row.failure:
@@ -247,11 +259,19 @@ def _row_json(row: Row, *, content: bool) -> dict[str, Any]:
     }
     if not content:
         return told
+    if row.pairs:
+        told["pairs"] = {metric: list(pair) for metric, pair in row.pairs.items()}
     told |= {"input": row.case.input, "expected": row.case.expected}
     if row.output:
         told["output"] = dict(row.output.values) or row.output.text
         told["citations"] = [f"{c.path}:{c.start}-{c.end}" for c in row.output.citations]
     return told
+
+
+def _print(case: Case) -> str:
+    """Return a fingerprint of question and expected answer: a later run of changed ones is no pair to it."""
+    text = json.dumps([case.input, case.expected], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _line_json(line: Line) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -32,10 +33,14 @@ from trilith_evals.case import Case, Output
 from trilith_evals.dataset import Dataset
 from trilith_evals.figure import Figure
 from trilith_evals.gate import Check, Outcome, Threshold, judge
+from trilith_evals.repeat import Repeated, repeated
 from trilith_evals.report import Cause, Failure, Row, SuiteReport, worst_first
 from trilith_evals.score import Score, State, scored, unscored
 from trilith_evals.scorer import AnyScorer, BatchScorer, Scorer, SuiteMetric, higher_is_better
 from trilith_evals.target import Target
+
+Decided = Callable[[SuiteReport], bool]
+"""Told what has been found so far, and says whether the run may stop there."""
 
 Progress = Callable[[int, int], None]
 """Told after every case how many are done, and of how many."""
@@ -71,9 +76,15 @@ class Suite:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Shown in the report."""
     seed: int = 0
-    """Of the bootstrap."""
+    """Of the bootstrap, and of the order of cases where the run may stop early."""
     several_releases: bool = False
     """Whether rows that different releases answered may be added up."""
+    k: Mapping[str, int] = field(default_factory=dict)
+    """By metric, the k of pass@k and pass^k."""
+    decided: Decided | None = None
+    """Asked now and then whether the cases so far are enough; None runs all of them."""
+    look_every: int = 20
+    """So many rows between two such looks."""
 
     def __post_init__(self) -> None:
         if not self.data.cases:
@@ -98,10 +109,17 @@ async def run_suite(suite: Suite, progress: Progress | None = None) -> SuiteRepo
             if (close := getattr(scorer, "aclose", None)) is not None:
                 await close()
     rows = await _with_batches(rows, suite.scorers)
+    found = await asyncio.to_thread(_report, suite, rows, stopped)
+    planned = len(suite.data.cases) * suite.repeats if suite.decided else 0
+    return replace(found, duration_s=time.perf_counter() - started, planned_rows=planned)
+
+
+def _report(suite: Suite, rows: Sequence[Row], stopped: Failure | None) -> SuiteReport:
     rows = [_with_losses(row, suite.scorers) for row in rows]
-    figures = await asyncio.to_thread(_figures, suite, rows)
+    figures = _figures(suite, rows)
+    several = _repeated(suite, rows) if suite.repeats > 1 else ()
     checks = judge(
-        figures,
+        (*figures, *(figure for one in several for figure in one.figures)),
         suite.thresholds,
         min_coverage=suite.min_coverage,
         max_abstained=suite.max_abstained,
@@ -119,15 +137,17 @@ async def run_suite(suite: Suite, progress: Progress | None = None) -> SuiteRepo
         judges=tuple(
             mark(name) for name, scorer in suite.scorers.items() if (mark := getattr(scorer, "mark", None))
         ),
-        cases=len(suite.data.cases),
+        cases=len({row.case.id for row in rows}),
         repeats=suite.repeats,
         thresholds=suite.thresholds,
         figures=figures,
         checks=checks,
         rows=worst_first(rows, figures),
-        duration_s=time.perf_counter() - started,
+        duration_s=0.0,
         stopped=stopped,
         parameters=suite.parameters,
+        slices=_slices(suite, rows),
+        repeated=several,
         split=suite.data.split,
         held_out=suite.data.held_out,
         content_digest=suite.data.content_digest,
@@ -152,6 +172,9 @@ class _Asking:
         self._suite = suite
         self._progress = progress
         self._waiting = [(case, repeat) for repeat in range(suite.repeats) for case in suite.data.cases]
+        if suite.decided:
+            self._waiting = _mixed(suite)
+        self._enough = self._looking = False
         self._total = len(self._waiting)
         self._queue = iter(self._waiting)
         self._done: dict[tuple[str, int], Row] = {}
@@ -163,6 +186,8 @@ class _Asking:
         async with asyncio.TaskGroup() as group:
             for _ in range(min(self._suite.concurrency, self._total)):
                 group.create_task(self._work())
+        if self._enough:
+            return [self._done[c.id, r] for c, r in self._waiting if (c.id, r) in self._done], self._stopped
         return [self._row(case, repeat) for case, repeat in self._waiting], self._stopped
 
     def _row(self, case: Case, repeat: int) -> Row:
@@ -174,13 +199,30 @@ class _Asking:
 
     async def _work(self) -> None:
         for case, repeat in self._queue:
-            if self._stopped:
+            if self._stopped or self._enough:
                 return
             row = await self._one(case, repeat)
             self._done[case.id, repeat] = row
             self._give_up_if_hopeless(row)
             if self._progress:
                 self._progress(len(self._done), self._total)
+            await self._look()
+
+    async def _look(self) -> None:
+        """Ask whether the cases so far are enough; one look at a time."""
+        decided, n = self._suite.decided, len(self._done)
+        if (
+            decided is None
+            or self._looking
+            or self._stopped
+            or n % self._suite.look_every
+            or n == self._total
+        ):
+            return
+        self._looking = True
+        rows = list(self._done.values())
+        self._enough = await asyncio.to_thread(lambda: decided(_report(self._suite, rows, None)))
+        self._looking = False
 
     async def _one(self, case: Case, repeat: int) -> Row:
         suite = self._suite
@@ -211,6 +253,16 @@ class _Asking:
         hopeless = not self._answered and len(self._done) >= min(_PATIENCE, self._total)
         if row.failure.cause is Cause.SETUP or hopeless:
             self._stopped = self._stopped or row.failure
+
+
+def _mixed(suite: Suite) -> list[tuple[Case, int]]:
+    """Order rows at random, those of a cluster together: what is seen early must speak for the rest."""
+    groups: dict[tuple[str, str], list[Case]] = {}
+    for case in suite.data.cases:
+        groups.setdefault(_cluster(case), []).append(case)
+    order = list(groups.values())
+    random.Random(suite.seed).shuffle(order)
+    return [(case, repeat) for group in order for case in group for repeat in range(suite.repeats)]
 
 
 class _Late(Exception):
@@ -287,7 +339,14 @@ def _with_losses(row: Row, scorers: Mapping[str, AnyScorer]) -> Row:
         for name, scorer in scorers.items()
         if isinstance(scorer, SuiteMetric) and row.output is not None
     }
-    return replace(row, scores={**row.scores, **losses}) if losses else row
+    if not losses or row.output is None:
+        return row
+    pairs = {
+        name: scorer.pair(row.case, row.output)
+        for name, scorer in scorers.items()
+        if isinstance(scorer, SuiteMetric) and losses[name].state is State.SCORED
+    }
+    return replace(row, scores={**row.scores, **losses}, pairs=pairs)
 
 
 def _loss(scorer: SuiteMetric, case: Case, output: Output) -> Score:
@@ -299,22 +358,47 @@ def _loss(scorer: SuiteMetric, case: Case, output: Output) -> Score:
         return unscored(f"the scorer raised {type(error).__name__}", detail=str(error))
 
 
-def _figures(suite: Suite, rows: Sequence[Row]) -> tuple[Figure, ...]:
+def _figures(suite: Suite, rows: Sequence[Row], part: str = "") -> tuple[Figure, ...]:
     clustered = suite.repeats > 1 or any(row.case.cluster is not None for row in rows)
-    return tuple(_figure(suite, name, rows, clustered=clustered) for name in suite.scorers)
+    return tuple(_figure(suite, name, rows, part, clustered=clustered) for name in suite.scorers)
 
 
-def _figure(suite: Suite, name: str, rows: Sequence[Row], *, clustered: bool) -> Figure:
+def _slices(suite: Suite, rows: Sequence[Row]) -> tuple[Figure, ...]:
+    """Return the figures of every tag's values; rows that lack a tag are in none of its slices."""
+    parts: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        for tag in row.case.tags.items():
+            parts.setdefault(tag, []).append(row)
+    found = [_figures(suite, parts[at], f"{at[0]}={at[1]}") for at in sorted(parts)]
+    return tuple(figure for figures in found for figure in figures)
+
+
+def _repeated(suite: Suite, rows: Sequence[Row]) -> tuple[Repeated, ...]:
+    clusters = {row.case.id: _cluster(row.case) for row in rows}
+    found = []
+    for name, scorer in suite.scorers.items():
+        tries: dict[str, list[float]] = {row.case.id: [] for row in rows}
+        for row in rows:
+            if (value := row.scores[name].value) is not None:
+                tries[row.case.id].append(value)
+        if not isinstance(scorer, SuiteMetric):
+            found.append(repeated(name, tries, clusters, suite.k.get(name)))
+    return tuple(one for one in found if one is not None)
+
+
+def _figure(suite: Suite, name: str, rows: Sequence[Row], part: str, *, clustered: bool) -> Figure:
     scorer = suite.scorers[name]
     judged = [row for row in rows if row.scores[name].state is State.SCORED]
     # A case without a cluster of its own stands alone; its repeats do not.
     clusters = [_cluster(row.case) for row in judged] if clustered else None
     found, bare, problem = None, None, ""
     if judged and isinstance(scorer, SuiteMetric):
-        pairs = [scorer.pair(row.case, row.output) for row in judged if row.output is not None]
-        truths, predictions = [t for t, _ in pairs], [p for _, p in pairs]
+        truths, predictions = [row.pairs[name][0] for row in judged], [row.pairs[name][1] for row in judged]
         try:
-            found = estimate.bootstrap(scorer.value, truths, predictions, clusters, seed=suite.seed)
+            draws = 400 if part else estimate.RESAMPLES  # slices are many
+            found = estimate.bootstrap(
+                scorer.value, truths, predictions, clusters, seed=suite.seed, resamples=draws
+            )
         except ValueError as error:
             problem = str(error)
     elif judged:
@@ -329,6 +413,9 @@ def _figure(suite: Suite, name: str, rows: Sequence[Row], *, clustered: bool) ->
             else:
                 found, bare = (found, None) if told is None else (told.estimate, found)
     missing = [row.scores[name] for row in rows if row.scores[name].state is State.UNSCORED]
+    bounds = None
+    if missing and not isinstance(scorer, SuiteMetric):
+        bounds = estimate.whatever([row.scores[name].value or 0.0 for row in judged], len(missing))
     return Figure(
         metric=name,
         estimate=found,
@@ -339,6 +426,8 @@ def _figure(suite: Suite, name: str, rows: Sequence[Row], *, clustered: bool) ->
         reasons=dict(Counter(score.reason for score in missing).most_common()),
         higher_is_better=higher_is_better(scorer),
         over_suite=isinstance(scorer, SuiteMetric),
+        slice=part,
+        bounds=bounds,
         problem=problem,
         uncorrected=bare,
     )

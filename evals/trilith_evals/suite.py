@@ -18,12 +18,14 @@ from trilith.settings.fault import refusal
 from trilith_evals.dataset import Columns, Dataset, load
 from trilith_evals.document import fault as _fault
 from trilith_evals.document import read
-from trilith_evals.gate import Threshold
-from trilith_evals.runner import Suite
+from trilith_evals.gate import Gate, Threshold
+from trilith_evals.repeat import passes
+from trilith_evals.runner import Decided, Suite
 from trilith_evals.schema import SchemaSettings
 from trilith_evals.scorer import AnyScorer, build, metric_name
 from trilith_evals.sidecar import SplitSettings
 from trilith_evals.target import DIGEST, Target, Task, known_parameters
+from trilith_evals.trial import refuse_early, spelled
 
 
 class _Section(BaseModel):
@@ -65,6 +67,9 @@ class ScorerSettings(_Section):
     """What the scorer takes."""
     name: str | None = Field(None, min_length=1)
     """Another name for its metric."""
+    k: int | None = Field(None, ge=1)
+    """Also give the chance that one of k tries is right, and that all are, as the metrics `NAME pass@k` and
+    `NAME pass^k`; takes repeats of k or more."""
 
 
 class ThresholdSettings(_Section):
@@ -84,6 +89,40 @@ class ThresholdSettings(_Section):
         if self.min is None and self.max is None:
             raise ValueError("expected min, max, or both")
         return self
+
+
+class GateSettings(_Section):
+    """A condition that fails only beyond doubt: one of min and max, not_worse_by, or better."""
+
+    metric: str
+    """The metric's name."""
+    min: float | None = None
+    """Smallest value of the metric."""
+    max: float | None = None
+    """Largest value of the metric."""
+    not_worse_by: float | None = Field(None, ge=0)
+    """So much worse than the run of `--against` is no harm, in the metric's unit."""
+    better: bool = False
+    """Must be better than the run of `--against`."""
+    slice: str = ""
+    """Only these cases: `language=de`; `language` makes a gate of each of its values."""
+    alpha: float = Field(0.05, gt=0, lt=1)
+    """Chance of an error, both sides together; all gates of a run share it."""
+    power: float = Field(0.8, gt=0, lt=1)
+    """Chance of telling a difference, for what is said about the cases needed."""
+    min_rows: int = Field(20, ge=2)
+    """A slice with fewer scored rows is no evidence either way."""
+    unproven: Literal["no evidence", "pass", "fail"] = "no evidence"
+    """What it counts as when no test says anything; with pass, only what is surely bad stops a change."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> GateSettings:
+        self.gate()
+        return self
+
+    def gate(self) -> Gate:
+        """Return the gate."""
+        return Gate(**self.model_dump())
 
 
 class SuiteSettings(_Section):
@@ -123,6 +162,10 @@ class SuiteSettings(_Section):
     """What must hold."""
     several_releases: bool = False
     """Whether rows that different releases answered may be added up."""
+    gates: tuple[GateSettings, ...] = ()
+    """What must hold beyond doubt, also against the run before (`--against`) and for slices."""
+    stop_early: bool = False
+    """Stop as soon as all gates have passed or one has failed; intervals are always-valid ones then."""
     min_coverage: float = Field(0.95, ge=0, le=1)
     """Smallest share of rows that every metric must be able to judge."""
     max_abstained: float = Field(0.2, ge=0, le=1)
@@ -140,6 +183,13 @@ class SuiteSettings(_Section):
     def _system_is_for_chat(self) -> SuiteSettings:
         if self.system is not None and self.task != "chat":
             raise ValueError(f"system is for the task chat, found the task {self.task}")
+        return self
+
+    @model_validator(mode="after")
+    def _enough_repeats(self) -> SuiteSettings:
+        k = max((scorer.k or 1 for scorer in self.scorers), default=1)
+        if k > self.repeats:
+            raise ValueError(f"repeats is {self.repeats}, expected {k} or more as a scorer has k: {k}")
         return self
 
 
@@ -167,9 +217,16 @@ class Plan:
     data: Dataset
     scorers: Mapping[str, AnyScorer]
     """By metric."""
+    k: Mapping[str, int]
+    """By metric, of pass@k and pass^k."""
 
-    def suite(self, target: Target) -> Suite:
-        """Join plan and target."""
+    @property
+    def gates(self) -> list[Gate]:
+        """The gates, one for every value of a tag where one names the tag alone."""
+        return spelled([gate.gate() for gate in self.settings.gates], self.data.cases)
+
+    def suite(self, target: Target, decided: Decided | None = None) -> Suite:
+        """Join plan and target; `decided` says when the run may stop."""
         s = self.settings
         return Suite(
             name=s.name,
@@ -186,6 +243,8 @@ class Plan:
             parameters=s.parameters,
             seed=s.seed,
             several_releases=s.several_releases,
+            decided=decided,
+            k=self.k,
         )
 
 
@@ -224,6 +283,7 @@ def _plan(suite: SuiteSettings, number: int, document: Document, path: Path) -> 
             message = f"is not among the parameters of a {suite.task} model, expected one of {expected}"
             raise fault(("parameters", key), message)
     scorers: dict[str, AnyScorer] = {}
+    k: dict[str, int] = {}
     for place, given in enumerate(suite.scorers):
         try:
             scorer = build(given.scorer, given.params, path.parent)
@@ -235,12 +295,40 @@ def _plan(suite: SuiteSettings, number: int, document: Document, path: Path) -> 
                 ("scorers", place), f"makes the metric {metric!r} a second time; give it another name"
             )
         scorers[metric] = scorer
+        k |= {metric: given.k} if given.k else {}
+    metrics = [*scorers, *(name for metric, n in k.items() for name in passes(metric, n))]
     for place, threshold in enumerate(suite.thresholds):
-        if threshold.metric not in scorers:
-            measured = ", ".join(scorers)
+        if threshold.metric not in metrics:
+            measured = ", ".join(metrics)
             message = f"{threshold.metric!r} is not measured here, expected one of {measured}"
             raise fault(("thresholds", place, "metric"), message)
-    return Plan(suite, _data(suite, path, fault), scorers)
+    for place, gate in enumerate(suite.gates):
+        if gate.metric not in metrics:
+            measured = ", ".join(metrics)
+            message = f"{gate.metric!r} is not measured here, expected one of {measured}"
+            raise fault(("gates", place, "metric"), message)
+    if suite.stop_early:
+        try:
+            refuse_early({gate.metric: scorers.get(gate.metric) for gate in suite.gates})
+        except ValueError as error:
+            raise fault(("stop_early",), str(error)) from None
+    data = _data(suite, path, fault)
+    _refuse_unknown_slices(suite, data, fault)
+    return Plan(suite, data, scorers, k)
+
+
+def _refuse_unknown_slices(suite: SuiteSettings, data: Dataset, fault: Any) -> None:
+    for place, gate in enumerate(suite.gates):
+        tag, _, value = gate.slice.partition("=")
+        values = sorted({case.tags[tag] for case in data.cases if tag in case.tags})
+        if gate.slice and not values:
+            tags = ", ".join(suite.fields.tags) or "none"
+            message = f"no case has the tag {tag!r}; the tags of the data (fields.tags) are {tags}"
+            raise fault(("gates", place, "slice"), message)
+        if value and value not in values:
+            raise fault(
+                ("gates", place, "slice"), f"no case has {gate.slice}, expected one of {', '.join(values)}"
+            )
 
 
 def _data(suite: SuiteSettings, path: Path, fault: Any) -> Dataset:

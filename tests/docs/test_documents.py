@@ -127,7 +127,8 @@ def test_every_settings_file_in_a_document_is_accepted(document: Path, tmp_path:
         file = tmp_path / f"{number}.yaml"
         file.write_text(text, encoding="utf-8")
         if text.startswith("suites:"):
-            (tmp_path / "cases.jsonl").write_text('{"question": "q", "answers": ["a"]}\n', encoding="utf-8")
+            row = '{"question": "q", "answers": ["a"], "document": "d", "language": "de"}\n'
+            (tmp_path / "cases.jsonl").write_text(row, encoding="utf-8")
             read_plans(file)
         elif text.startswith("judge:"):
             (tmp_path / "judge.yaml").write_text(text, encoding="utf-8")

@@ -7,7 +7,8 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trilith.errors import TrilithError
+from trilith.errors import SettingsError, TrilithError
+from trilith_evals.commands.arguments import share
 
 if TYPE_CHECKING:
     from trilith_evals.report import Report
@@ -30,6 +31,31 @@ def configure(actions: Any) -> None:
     run.add_argument("--junit", type=Path, metavar="PATH", help="write JUnit XML")
     run.add_argument("--report", type=Path, metavar="PATH", help="write a report page (one HTML file)")
     run.add_argument("--json", type=Path, metavar="PATH", help="write everything as JSON")
+    run.add_argument(
+        "--against",
+        metavar="RUN",
+        help="hold the run against this one: a file that --json has written, or a name of --save-as, or a "
+        "commit that git knows",
+    )
+    run.add_argument(
+        "--margin",
+        type=share,
+        default=0.0,
+        metavar="X",
+        help="with --against and no gate in the file: so much worse is no harm (%(default)s)",
+    )
+    run.add_argument(
+        "--save-as",
+        metavar="NAME",
+        help="keep the run under this name for a later --against; HEAD keeps it under git's commit",
+    )
+    run.add_argument(
+        "--runs",
+        type=Path,
+        default=Path(".trilith/evals/runs"),
+        metavar="FOLDER",
+        help="where kept runs are (%(default)s)",
+    )
     run.add_argument("--mlflow", metavar="URI", help="log figures and report to this MLflow tracking server")
     run.add_argument(
         "--no-content",
@@ -43,21 +69,59 @@ def act(arguments: argparse.Namespace) -> int:
     """Run the suites; the exit code is the verdict."""
     report = asyncio.run(_judged(arguments))
     _written(report, arguments)
+    if arguments.save_as:
+        _kept(report, arguments)
     return report.exit_code
+
+
+def _kept(report: Report, arguments: argparse.Namespace) -> None:
+    from trilith_evals.gate import Outcome
+    from trilith_evals.shelf import Shelf
+
+    if report.outcome is Outcome.COULD_NOT_RUN and any(suite.stopped for suite in report.suites):
+        raise TrilithError(f"not kept as {arguments.save_as}: the run was given up, and is no measure")
+    kept = Shelf(arguments.runs).keep(report, arguments.save_as)
+    print(f"kept as {arguments.save_as}: {', '.join(str(path) for path in kept)}")
 
 
 async def _judged(arguments: argparse.Namespace) -> Report:
     import time
     from datetime import UTC, datetime
+    from functools import partial
 
     from trilith import AsyncClient
     from trilith_evals.output.console import Meter
     from trilith_evals.report import Report
     from trilith_evals.runner import run_suite
+    from trilith_evals.scorer import SuiteMetric
+    from trilith_evals.shelf import Shelf
     from trilith_evals.suite import read_plans
     from trilith_evals.target import ModelTarget
+    from trilith_evals.trial import decided, tried
 
     plans = read_plans(arguments.file, arguments.suite)
+    # Read before anything is paid for.
+    baseline = None
+    if arguments.against:
+        baseline = Shelf(arguments.runs).find(arguments.against, [plan.settings.name for plan in plans])
+    for plan in plans:
+        if baseline is None and any(gate.gate().against for gate in plan.settings.gates):
+            raise SettingsError(
+                f"suite {plan.settings.name} has a gate against the run before, and there is none; "
+                "add --against main, or make one with --save-as main"
+            )
+    gates = {plan.settings.name: plan.gates for plan in plans}
+    stop = {
+        name: partial(
+            decided,
+            gates=gates[name],
+            before=(baseline or {}).get(name),
+            planned_rows=len(plan.data.cases) * plan.settings.repeats,
+            of=sum(map(len, gates.values())),
+        )
+        for plan in plans
+        if plan.settings.stop_early and (name := plan.settings.name)
+    }
     started, clock = datetime.now(UTC), time.perf_counter()
     found = []
     for plan in plans:
@@ -77,10 +141,24 @@ async def _judged(arguments: argparse.Namespace) -> Report:
         )
         try:
             with Meter(settings.name) as progress:
-                found.append(await run_suite(plan.suite(target), progress))
+                found.append(await run_suite(plan.suite(target, stop.get(settings.name)), progress))
         finally:
             await target.aclose()
-    return Report(tuple(found), started, time.perf_counter() - clock, content=not arguments.no_content)
+    judged = tried(
+        found,
+        gates,
+        baseline,
+        named=arguments.against or "",
+        margin=arguments.margin,
+        min_coverage={plan.settings.name: plan.settings.min_coverage for plan in plans},
+        figures={
+            (plan.settings.name, metric): scorer.value
+            for plan in plans
+            for metric, scorer in plan.scorers.items()
+            if isinstance(scorer, SuiteMetric)
+        },
+    )
+    return Report(judged, started, time.perf_counter() - clock, content=not arguments.no_content)
 
 
 def _written(report: Report, arguments: argparse.Namespace) -> None:
