@@ -58,7 +58,8 @@ def report(told: Any, place: str = "the report") -> Report:
         raise DataError(f"{place} is no report of a run: it lacks {error}") from error
     except (TypeError, AttributeError, ValueError) as error:  # pydantic's errors are ValueErrors
         raise DataError(
-            f"{place} is no report of a run ({type(error).__name__}); `trilith eval run --json PATH` writes one"
+            f"{place} is no report of a run ({type(error).__name__}); "
+            "`trilith eval run --json PATH` writes one"
         ) from None
 
 
@@ -112,12 +113,17 @@ def _output(told: Mapping[str, Any]) -> Output:
         text=str(next(iter(values.values()), "")) if values else str(said),
         values=values,
         citations=tuple(_citation(n, at) for n, at in enumerate(told.get("citations", ()), start=1)),
-        usage=Usage(**{key: n for key, n in usage.items() if isinstance(n, int)}) if usage else None,
+        usage=_usage(usage) if usage else None,
         latency_s=float(told.get("latency_s", 0.0)),
         request_id=told.get("request_id"),
         cost_pico_usd=told.get("cost_pico_usd"),
         cached=bool(told.get("cached", False)),
     )
+
+
+def _usage(told: Mapping[str, Any]) -> Usage:
+    counts: dict[str, Any] = {key: n for key, n in told.items() if isinstance(n, int)}
+    return Usage(**counts)
 
 
 def _citation(number: int, told: str) -> Citation:

@@ -1,4 +1,4 @@
-"""`trilith eval`: runs a suite file, compares two runs, or shows one again, and leaves with the verdict as exit code."""
+"""`trilith eval`: runs a suite file, compares runs, shows them again; the verdict is the exit code."""
 
 from __future__ import annotations
 

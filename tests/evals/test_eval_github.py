@@ -14,7 +14,7 @@ import trilith_evals as evals
 from trilith_evals import contest, recorded
 from trilith_evals.gate import Check, Outcome
 from trilith_evals.output.file import write_json
-from trilith_evals.output.github import annotations, append_summary
+from trilith_evals.output.github import append_summary, commands
 from trilith_evals.output.junit import junit
 from trilith_evals.output.markdown import markdown
 from trilith_evals.report import JudgeMark
@@ -75,19 +75,19 @@ def test_markdown_marks_an_uncalibrated_judge(report: evals.Report) -> None:
 def test_a_failed_check_is_annotated_at_the_line_of_its_suite(report: evals.Report, tmp_path: Path) -> None:
     file = tmp_path / "evals.yaml"
     file.write_text("suites:\n  - task: chat\n    name: numbers\n", encoding="utf-8")
-    told = annotations(report, file).splitlines()
+    told = commands(report, file).splitlines()
     assert told[0].startswith(f"::error file={file},line=3,title=numbers%3A fail%3A exact >= 0.5::")
     assert any("exact is not worse" in line for line in told)
 
 
 def test_no_evidence_is_a_warning_and_line_ends_are_escaped(report: evals.Report) -> None:
     check = Check("a, b: c", "exact", Outcome.NO_EVIDENCE, "100 %\n::error::x")
-    told = annotations(replace(report, suites=(replace(report.suites[0], checks=(check,), lines=()),)))
+    told = commands(replace(report, suites=(replace(report.suites[0], checks=(check,), lines=()),)))
     assert told == "::warning title=numbers%3A no evidence%3A a%2C b%3A c::100 %25%0A::error::x"
 
 
 def test_a_passed_run_is_annotated_with_nothing() -> None:
-    assert annotations(judged(0)) == ""
+    assert commands(judged(0)) == ""
 
 
 def test_the_summary_is_appended_to_what_is_there(report: evals.Report, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ def configure(actions: Any) -> None:
     report = actions.add_parser(
         "report",
         help="show a recorded run again, or what changed between two",
-        description="Show a run that --json has written. With --against, show which rows changed since another "
-        "run. Exit code: 0 shown, 3 could not be read.",
+        description="Show a run that --json has written. With --against, show which rows changed since "
+        "another run. Exit code: 0 shown, 3 could not be read.",
     )
     report.add_argument("run", type=Path, help="JSON of the run")
     report.add_argument("--against", type=Path, metavar="JSON", help="the run that is the measure")
@@ -65,10 +65,10 @@ def _act(arguments: argparse.Namespace) -> None:
 
         write_junit(report, arguments.junit)
     if arguments.github:
-        from trilith_evals.output.github import annotations, append_summary
+        from trilith_evals.output.github import append_summary, commands
 
         append_summary(report)
-        print(annotations(report))
+        print(commands(report))
 
 
 def _difference(arguments: argparse.Namespace, report: Any) -> None:

@@ -107,10 +107,10 @@ def _written(report: Report, arguments: argparse.Namespace) -> None:
 
             write_markdown(report, arguments.markdown)
         if arguments.github or os.environ.get("GITHUB_ACTIONS") == "true":
-            from trilith_evals.output.github import annotations, append_summary
+            from trilith_evals.output.github import append_summary, commands
 
             append_summary(report)
-            print(annotations(report, arguments.file))
+            print(commands(report, arguments.file))
     except OSError as error:
         raise TrilithError(
             f"cannot write {error.filename}: {(error.strerror or str(error)).lower()}"

@@ -25,7 +25,7 @@ _SUMMARY_BYTES = 1_000_000
 """GitHub takes a summary of 1 MiB at most, and drops a larger one whole."""
 
 
-def annotations(report: Report, file: Path | None = None) -> str:
+def commands(report: Report, file: Path | None = None) -> str:
     """Return a workflow command per check that did not pass, with the suite's place in its file.
 
     Args:
