@@ -206,6 +206,7 @@ class Report:
             "exit_code": self.exit_code,
             "started": self.started.isoformat(),
             "duration_s": round(self.duration_s, 3),
+            "content": self.content,
             "suites": [suite_json(suite, content=self.content) for suite in self.suites],
         }
 
@@ -237,6 +238,7 @@ def suite_json(suite: SuiteReport, *, content: bool) -> dict[str, Any]:
         "slices": [{**asdict(f), "coverage": f.coverage} for f in suite.slices],
         "baseline": suite.baseline,
         "lines": [_line_json(line) for line in suite.lines],
+        "thresholds": [asdict(threshold) for threshold in suite.thresholds],
         "figures": [{**asdict(f), "coverage": f.coverage} for f in suite.figures],
         "checks": [{**asdict(c), "outcome": c.outcome.value} for c in suite.checks],
         "rows": [_row_json(row, content=content) for row in suite.rows],
@@ -246,6 +248,8 @@ def suite_json(suite: SuiteReport, *, content: bool) -> dict[str, Any]:
 def _row_json(row: Row, *, content: bool) -> dict[str, Any]:
     told: dict[str, Any] = {"id": row.case.id, "repeat": row.repeat, "cluster": row.case.cluster}
     told["print"] = _print(row.case)
+    if row.case.line is not None:
+        told["line"] = row.case.line
     if row.case.tags:
         told["tags"] = dict(row.case.tags)
     if row.failure:
@@ -253,10 +257,9 @@ def _row_json(row: Row, *, content: bool) -> dict[str, Any]:
     if row.output:
         told |= {"latency_s": round(row.output.latency_s, 4), "request_id": row.output.request_id}
         told |= {"release": row.output.release} if row.output.release else {}
-    told["scores"] = {
-        metric: {"state": s.state.value, "value": s.value, "reason": s.reason}
-        for metric, s in row.scores.items()
-    }
+        told |= {"cost_pico_usd": row.output.cost_pico_usd, "cached": row.output.cached}
+        told["usage"] = asdict(row.output.usage) if row.output.usage else None
+    told["scores"] = {metric: _score_json(s, content=content) for metric, s in row.scores.items()}
     if not content:
         return told
     if row.pairs:
@@ -272,6 +275,15 @@ def _print(case: Case) -> str:
     """Return a fingerprint of question and expected answer: a later run of changed ones is no pair to it."""
     text = json.dumps([case.input, case.expected], sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _score_json(score: Score, *, content: bool) -> dict[str, Any]:
+    told = {"state": score.state.value, "value": score.value, "reason": score.reason}
+    if score.infrastructure:
+        told["infrastructure"] = True
+    if score.cost_pico_usd:
+        told["cost_pico_usd"] = score.cost_pico_usd
+    return {**told, "detail": score.detail} if content and score.detail else told
 
 
 def _line_json(line: Line) -> dict[str, Any]:

@@ -235,7 +235,8 @@ class _Asking:
             with span("evaluate", suite.name, attributes):
                 began = time.perf_counter()
                 output = await _in_time(suite.target.answer(case), suite.timeout_s)
-                output = replace(output, latency_s=time.perf_counter() - began)
+                if not getattr(suite.target, "played_back", False):
+                    output = replace(output, latency_s=time.perf_counter() - began)
         except Exception as error:  # a target may raise anything; the row says what it was
             failure = _failure(error, suite)
             return Row(case, repeat, None, failure, _all_unscored(suite.scorers, failure))

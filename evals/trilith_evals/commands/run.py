@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,12 @@ def configure(actions: Any) -> None:
     run.add_argument("--api-key", help="key for it; default $TRILITH_API_KEY")
     run.add_argument("--junit", type=Path, metavar="PATH", help="write JUnit XML")
     run.add_argument("--report", type=Path, metavar="PATH", help="write a report page (one HTML file)")
+    run.add_argument("--markdown", type=Path, metavar="PATH", help="write Markdown, for a pull request")
+    run.add_argument(
+        "--github",
+        action="store_true",
+        help="annotate, and append to the job's summary; by itself in a GitHub job",
+    )
     run.add_argument("--json", type=Path, metavar="PATH", help="write everything as JSON")
     run.add_argument(
         "--against",
@@ -178,6 +185,15 @@ def _written(report: Report, arguments: argparse.Namespace) -> None:
             from trilith_evals.output.page import write_page
 
             write_page(report, arguments.report)
+        if arguments.markdown:
+            from trilith_evals.output.markdown import write_markdown
+
+            write_markdown(report, arguments.markdown)
+        if arguments.github or os.environ.get("GITHUB_ACTIONS") == "true":
+            from trilith_evals.output.github import append_summary, commands
+
+            append_summary(report)
+            print(commands(report, arguments.file))
     except OSError as error:
         raise TrilithError(
             f"cannot write {error.filename}: {(error.strerror or str(error)).lower()}"
