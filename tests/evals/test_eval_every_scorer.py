@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from trilith_evals import Case, Output, Score, State, run
-from trilith_evals.scorer import BatchScorer, SuiteMetric, build, built_in
+from trilith_evals.scorer import BatchScorer, build, built_in
 
 CONVERSATION = [
     {"role": "user", "content": "Where is the Louvre?"},
@@ -31,7 +31,7 @@ def scores(name: str, case: Case, output: Output) -> list[Score]:
 def test_any_expectation_and_any_answer_in_a_conversation_is_scored_or_says_why_not(name: str) -> None:
     for expected in (None, [], float("nan"), [None, float("nan")], "", "Madrid", 3, ["a", "b"]):
         for output in (Output(), Output(text="In Madrid."), Output(text="  \n")):
-            for score in scores(name, Case("1", CONVERSATION, expected), output):  # type: ignore[arg-type]
+            for score in scores(name, Case("1", CONVERSATION, expected), output):
                 assert score.state is State.SCORED or score.reason
                 assert "raised" not in score.reason
 
