@@ -125,3 +125,11 @@ def test_the_metric_says_which_variant_it_is() -> None:
     assert [Rouge().name, Rouge("1", measure="recall").name] == ["rouge_l", "rouge_1_recall"]
     assert [Chrf().name, Chrf(words=2).name, Chrf(words=1).name] == ["chrf", "chrf++", "chrf_1"]
     assert [Edit().name, Edit("jaro").name] == ["edit", "edit_jaro"]
+
+
+def test_ngrams_of_rare_characters_are_kept_apart() -> None:
+    # In fewer bits a character would spill over into the one before it.
+    letters = [chr(0x4E00 + at) for at in range(1000)]
+    answer = "".join(letters) + letters[0] + letters[600]
+    gold = "".join(letters[::-1]) + letters[1] + letters[88]
+    assert chrf(answer, gold) == pytest.approx(_plain_chrf(answer, gold))
