@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from trilith_evals import Case, Output, State, ToolCall, run
 from trilith_evals.scorers.sql import Sql, query_of
 from trilith_evals.scorers.structure import JsonSchema, ToolCalls
+
+if TYPE_CHECKING:
+    from evals.conftest import LanguageServer
 
 PERSON = {
     "type": "object",
@@ -64,7 +67,22 @@ def wants(*calls: dict[str, Any]) -> Case:
     return Case("1", "q", fields={"tool_calls": list(calls)})
 
 
-WEATHER = {"name": "weather", "arguments": {"city": "Paris", "days": 2}}
+def test_a_models_calls_arrive_with_the_arguments_read(language_server: LanguageServer) -> None:
+    language_server.answer = lambda _: ""
+    written = ('{"city": "Paris", "days": 2}', "{broken", "")
+    language_server.tool_calls = [
+        {"id": str(at), "type": "function", "function": {"name": "weather", "arguments": text}}
+        for at, text in enumerate(written)
+    ]
+    scorer = ToolCalls("recall")
+    report = run("m", [wants(WEATHER)], [scorer], base_url=language_server.url, api_key="k")
+    (row,) = report.suites[0].rows
+    assert row.output is not None
+    assert [call.arguments for call in row.output.tool_calls] == [WEATHER["arguments"], "{broken", {}]
+    assert row.scores["tool_calls_recall"].value == 1
+
+
+WEATHER: dict[str, Any] = {"name": "weather", "arguments": {"city": "Paris", "days": 2}}
 CLOCK = {"name": "clock", "arguments": {}}
 
 
@@ -175,7 +193,7 @@ def test_a_sum_may_differ_in_its_last_digits() -> None:
         ("attach 'x.db' as x", "not authorized"),
         ("pragma writable_schema = 1", "not authorized"),
         ("select 1; drop table town", "one statement"),
-        ("select zeroblob(2000000000)", "too big"),
+        ("select zeroblob(2000000)", "too big"),
         (
             "with recursive n(i) as (select 1 union all select i + 1 from n) select max(i) from n",
             "interrupted",
