@@ -39,6 +39,8 @@ class Monitor:
         self._unlabelled: dict[int, list[Record]] = {}
         self._looked = -math.inf
         """End of the last window that was looked at (Unix seconds)."""
+        self._moment = -math.inf
+        """When windows were last looked at (Unix seconds)."""
         self.late = 0
         """Records that came after their window was looked at."""
         self._watched: _Watched | None = None
@@ -74,16 +76,19 @@ class Monitor:
     def advance(self, now: float) -> list[Finding]:
         """Look at all windows whose time has come by now (Unix seconds)."""
         found: list[Finding] = []
-        width, wait = self.settings.window_s, self.settings.label_wait_hours * 3600
-        due = {(number + 1) * width for number in self._open}
-        due |= {(number + 1) * width + wait for number in self._unlabelled}
-        while due and (moment := min(due)) <= now:
+        while (moment := self._next()) <= now:
             self._labels.advance(moment)
+            self._moment = moment
             found += self._at(moment)
-            due = {(n + 1) * width for n in self._open}
-            due |= {(n + 1) * width + wait for n in self._unlabelled}
         self._labels.advance(now)
         return found
+
+    def _next(self) -> float:
+        """Return when a window is due next (Unix seconds)."""
+        width, wait = self.settings.window_s, self.settings.label_wait_hours * 3600
+        due = [(number + 1) * width for number in self._open]
+        due += [(number + 1) * width + wait for number in self._unlabelled]
+        return min((moment for moment in due if moment > self._moment), default=math.inf)
 
     def _at(self, moment: float) -> list[Finding]:
         width, wait = self.settings.window_s, self.settings.label_wait_hours * 3600
@@ -121,6 +126,7 @@ class Monitor:
         """Return what a restart needs, as plain data. Holds features and labels, and no text."""
         return {
             "looked": None if self._looked == -math.inf else self._looked,
+            "moment": None if self._moment == -math.inf else self._moment,
             "late": self.late,
             "open": [_plain(r) for window in self._open.values() for r in window.values()],
             "unlabelled": [_plain(r) for records in self._unlabelled.values() for r in records],
@@ -150,6 +156,7 @@ class Monitor:
             for id, value, at in state["labels"]:
                 made.label(id, value, at)
             made._looked = -math.inf if state["looked"] is None else state["looked"]
+            made._moment = -math.inf if state["moment"] is None else state["moment"]
             made.late = state["late"]
             if made._watched is not None:
                 made._watched.restore(state["watches"])

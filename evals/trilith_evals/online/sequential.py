@@ -2,10 +2,11 @@
 
 `EDetector` watches for a rise. Each window's mean is a bet against "no worse than the reference, plus what is
 tolerated" (a test martingale for bounded means: Waudby-Smith and Ramdas, "Estimating means of bounded random
-variables by betting", JRSS B 2024), and the bets are added over all times at which the rise may have begun
-(Shin, Ramdas, Rinaldo, "E-detectors", 2022; the Shiryaev-Roberts form). Then the mean time to a false
-alarm is at least `1 / alpha` windows, with no further assumption on how windows depend on each other than
-that each one's expectation, given the past, is not above the level. That is what a budget of alarms is.
+variables by betting", JRSS B 2024), and of all times at which the rise may have begun the best one
+counts (Shin, Ramdas, Rinaldo, "E-detectors", 2022; the CUSUM form, which is below the Shiryaev-Roberts
+form and so keeps its bound). Then the mean time to a false alarm is at least `1 / alpha` windows, with no
+further assumption on how windows depend on each other than that each one's expectation, given the past, is
+not above the level. That is what a budget of alarms is.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from typing import Any
 
 import numpy as np
 
-_REACH = 4.0
-"""A window's mean counts up to so many of the reference's standard deviations of windows, either way."""
-_BETS = tuple(0.05 * 1.6**step for step in range(6))
+_BEST, _WORST = 2.0, 4.0
+"""A window counts as at most so many of the reference's standard deviations better or worse than usual. The
+bound below is what allows large bets; the one above keeps a single window from being an alarm."""
+_CUT = 0.0085
+"""What the bound below adds to the mean of normal windows (standard deviations); it is taken off."""
+_BETS = (0.12, 0.24, 0.48, 0.95)
 """Shares of the largest bet, mixed evenly: small ones for slow rises, large ones for steep ones."""
 _CAUTION = 1.645
 """The reference's mean is only known to within its standard error: 95 %, one-sided."""
@@ -64,8 +68,8 @@ class EDetector:
     """One false alarm in `1 / alpha` windows at most, in the mean."""
     tolerance: float = 0.0
     """A rise that is no harm, in the metric's own unit."""
-    values: list[float] = field(default_factory=lambda: [0.0] * len(_BETS))
-    """The state: one Shiryaev-Roberts sum per bet."""
+    values: list[float] = field(default_factory=lambda: [1.0] * len(_BETS))
+    """The state: the best start of each bet."""
 
     @property
     def evidence(self) -> float:
@@ -92,15 +96,15 @@ class EDetector:
         """
         scale = math.sqrt(max(1.0, usual_rows / rows)) if rows and usual_rows else 1.0
         step = (mean - self.bound) / (self.level.spread * scale)
-        step = max(-_REACH, min(_REACH, step))
+        step = max(-_BEST, min(_WORST, step)) - _CUT
         for at, share in enumerate(_BETS):
-            factor = 1 + share / _REACH * step  # never below 0, as step >= -REACH
-            self.values[at] = (self.values[at] + 1) * factor
+            factor = 1 + share / (_BEST + _CUT) * step  # never below 0
+            self.values[at] = max(self.values[at], 1.0) * factor
         return self.evidence
 
     def reset(self) -> None:
         """Forget all evidence."""
-        self.values = [0.0] * len(_BETS)
+        self.values = [1.0] * len(_BETS)
 
     def state(self) -> dict[str, Any]:
         """Return what a restart needs."""
