@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench.evals.statistics import table
+from bench.gateway.report import table
 
 from trilith_evals.online import Kind, Monitor, MonitorSettings, Record
 

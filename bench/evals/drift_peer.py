@@ -1,3 +1,5 @@
+# mypy: ignore-errors
+# Runs where none of this is installed: other people's libraries, and without types.
 """Runs one peer over a stream's windows, in the peer's own environment.
 
 `python drift_peer.py PEER IN.json OUT.json`. In: columns and kinds by name, scores, labels, rows of the

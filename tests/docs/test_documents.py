@@ -17,6 +17,7 @@ import pytest
 from trilith.cli import Command
 from trilith.settings import load_settings
 from trilith.settings.reference import json_schema, reference_page, settings_table
+from trilith_evals.online.watching import Watching
 from trilith_evals.suite import read_plans
 
 ROOT = Path(__file__).parents[2]
@@ -126,6 +127,8 @@ def test_every_settings_file_in_a_document_is_accepted(document: Path, tmp_path:
         if text.startswith("suites:"):
             (tmp_path / "cases.jsonl").write_text('{"question": "q", "answers": ["a"]}\n', encoding="utf-8")
             read_plans(file)
+        elif re.search(r"^sources:", text, re.MULTILINE):
+            Watching.opened(file)
         else:
             load_settings(file, environ=dict.fromkeys(re.findall(r"\$\{(\w+)", text), "x"))
 

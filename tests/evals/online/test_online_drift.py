@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pytest
 
@@ -19,12 +21,12 @@ def autocorrelated(generator: np.random.Generator, rows: int, shift: float = 0.0
     return found
 
 
-def records(columns: dict[str, list[object]]) -> tuple[Record, ...]:
+def records(columns: Mapping[str, Sequence[object]]) -> tuple[Record, ...]:
     rows = zip(*columns.values(), strict=True)
     return tuple(Record(str(n), float(n), dict(zip(columns, row, strict=True))) for n, row in enumerate(rows))
 
 
-def window(columns: dict[str, list[object]]) -> Window:
+def window(columns: Mapping[str, Sequence[object]]) -> Window:
     found = records(columns)
     return Window(0.0, float(len(found)), found)
 
