@@ -20,6 +20,7 @@ from trilith.settings.reference import json_schema, reference_page, settings_tab
 from trilith_evals import catalogue
 from trilith_evals.judging.certificate import Certificate
 from trilith_evals.judging.document import read_judge
+from trilith_evals.online.watching import Watching
 from trilith_evals.suite import read_plans
 
 ROOT = Path(__file__).parents[2]
@@ -134,6 +135,8 @@ def test_every_settings_file_in_a_document_is_accepted(document: Path, tmp_path:
             (tmp_path / "judge.yaml").write_text(text, encoding="utf-8")
             read = read_judge(tmp_path / "judge.yaml")
             Certificate(read.settings.fingerprint(), "m", 2, "", "", "", "").write(read.certificate)
+        elif re.search(r"^sources:", text, re.MULTILINE):
+            Watching.opened(file)
         else:
             load_settings(file, environ=dict.fromkeys(re.findall(r"\$\{(\w+)", text), "x"))
 
