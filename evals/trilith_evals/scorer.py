@@ -90,6 +90,7 @@ _BUILT_IN: Mapping[str, str] = {
     "ndcg": "trilith_evals.scorers.retrieval:Ndcg",
     "cited": "trilith_evals.scorers.retrieval:Cited",
     "supported": "trilith_evals.scorers.retrieval:Supported",
+    "faithful": "trilith_evals.scorers.faithful:Faithful",
     "ragas": "trilith_evals.scorers.ragas_metric:Ragas",
     "mae": "trilith_evals.scorers.predictor:Mae",
     "rmse": "trilith_evals.scorers.predictor:Rmse",
