@@ -289,7 +289,14 @@ def _figure(suite: Suite, name: str, rows: Sequence[Row], *, clustered: bool) ->
         pairs = [scorer.pair(row.case, row.output) for row in judged if row.output is not None]
         truths, predictions = [t for t, _ in pairs], [p for _, p in pairs]
         try:
-            found = estimate.bootstrap(scorer.value, truths, predictions, clusters, seed=suite.seed)
+            found = estimate.bootstrap(
+                scorer.value,
+                truths,
+                predictions,
+                clusters,
+                seed=suite.seed,
+                weighted=getattr(scorer, "weighted", None),
+            )
         except ValueError as error:
             problem = str(error)
     elif judged:

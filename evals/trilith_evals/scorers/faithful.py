@@ -41,10 +41,10 @@ _NO_ANSWER = re.compile(
 )
 _STOP = frozenset(
     "a an the of to in on at by for from with and or but if then than that this these those is are was were "
-    "be been being it its as not no do does did have has had i you he she they we his her their our your my me "
-    "them us which who whom whose what when where why how can could will would should may might must shall "
-    "there here also such into about over under between more most other some any all each so s t up out only "
-    "very just".split()
+    "be been being it its as not no do does did have has had i you he she they we his her their our your my "
+    "me them us which who whom whose what when where why how can could will would should may might must "
+    "shall there here also such into about over under between more most other some any all each so s t up "
+    "out only very just".split()
 )
 _FOREIGN = frozenset(
     "der die das und ist nicht ein eine den dem mit für auf von le la les des et est une dans pour que qui "
