@@ -71,7 +71,7 @@ class Endpoint:
         url = self.base_url or os.environ.get("TRILITH_BASE_URL")
         if not url:
             raise SettingsError(
-                "params.base_url: missing, expected the address of the judge's server; or set TRILITH_BASE_URL"
+                "params.base_url: missing, expected the judge's server; or set TRILITH_BASE_URL"
             )
         whole = url.rstrip("/")
         openai, httpx = need("openai", extra="evals"), need("httpx", extra="evals")
