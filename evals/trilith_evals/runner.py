@@ -398,7 +398,13 @@ def _figure(suite: Suite, name: str, rows: Sequence[Row], part: str, *, clustere
         try:
             draws = 400 if part else estimate.RESAMPLES  # slices are many
             found = estimate.bootstrap(
-                scorer.value, truths, predictions, clusters, seed=suite.seed, resamples=draws
+                scorer.value,
+                truths,
+                predictions,
+                clusters,
+                seed=suite.seed,
+                weighted=getattr(scorer, "weighted", None),
+                resamples=draws,
             )
         except ValueError as error:
             problem = str(error)
