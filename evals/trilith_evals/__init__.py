@@ -8,6 +8,8 @@ from trilith_evals.case import Case, Output
 from trilith_evals.face import arun, run
 from trilith_evals.figure import Figure
 from trilith_evals.gate import Check, Outcome, Threshold
+from trilith_evals.means import Means
+from trilith_evals.paid import Paid, paid
 from trilith_evals.report import Report, Row, SuiteReport
 from trilith_evals.score import Score, State, abstained, scored, unscored
 from trilith_evals.scorer import BatchScorer, Scorer, SuiteMetric
@@ -17,8 +19,10 @@ __all__ = [
     "Case",
     "Check",
     "Figure",
+    "Means",
     "Outcome",
     "Output",
+    "Paid",
     "Report",
     "Row",
     "Score",
@@ -29,6 +33,7 @@ __all__ = [
     "Threshold",
     "abstained",
     "arun",
+    "paid",
     "run",
     "scored",
     "unscored",

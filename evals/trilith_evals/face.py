@@ -13,6 +13,7 @@ from trilith.errors import DataError
 from trilith_evals.case import Case
 from trilith_evals.dataset import Columns, Dataset, from_rows, load
 from trilith_evals.gate import Threshold
+from trilith_evals.means import Means
 from trilith_evals.report import Report
 from trilith_evals.runner import Suite, run_suite
 from trilith_evals.scorer import AnyScorer, build, metric_name
@@ -39,6 +40,7 @@ async def arun(
     parameters: Mapping[str, Any] | None = None,
     base_url: str | None = None,
     api_key: str | None = None,
+    means: Means | None = None,
 ) -> Report:
     """Run every case through a target and judge what comes out.
 
@@ -61,6 +63,7 @@ async def arun(
         parameters: Sent with every call; only with a model's name.
         base_url: Gateway or OpenAI-compatible server; only with a model's name. None: as `AsyncClient`.
         api_key: Credential there. None: as `AsyncClient`.
+        means: Cost cap, pace, retries, journal and cache. None: two retries, and nothing kept.
 
     Returns:
         The report; failing cases are rows in it, not exceptions.
@@ -92,6 +95,7 @@ async def arun(
         task=task if isinstance(target, str) else "callable",
         parameters=dict(parameters or {}),
         seed=seed,
+        means=means or Means(),
     )
     started, clock = datetime.now(UTC), time.perf_counter()
     try:

@@ -54,7 +54,9 @@ class Journal:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise DataError(f"the journal {self.path} is in use by another run; wait, or name another") from None
+            raise DataError(
+                f"the journal {self.path} is in use by another run; wait, or name another"
+            ) from None
 
     def _read(self, run: str) -> None:
         self._file.seek(0)

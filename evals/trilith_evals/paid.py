@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from trilith.errors import APIConnectionError, APIError, APIStatusError, RateLimitError
 from trilith.types import Json
@@ -23,6 +23,8 @@ from trilith_evals.spend import Ledger, Payer
 
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,16 @@ class Purse:
         if journal:
             journal.count(ledger)
 
+    @property
+    def journalled(self) -> bool:
+        """Whether answers are kept for a resume."""
+        return self._journal is not None
+
+    def close(self, *, remove: bool = False) -> None:
+        """Close the journal, and remove it when nothing is left to resume."""
+        if self._journal:
+            self._journal.close(remove=remove)
+
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
         """Let `paid` use this purse within the block."""
@@ -119,7 +131,7 @@ class Purse:
                     if self._journal and self.ledger.capped:
                         self._journal.begin(place, payer, held if self.ledger.certain(payer) else 0)
                     began = time.monotonic()
-                    answer = await _in_time(call(), left_s)
+                    answer = await in_time(call(), left_s)
             except BaseException as error:
                 self._lost(place, payer, held, error)
                 left_s -= time.monotonic() - began
@@ -131,12 +143,15 @@ class Purse:
                 await asyncio.sleep(pause_s)
                 continue
             self._pace.well()
+            known = self.ledger.certain(payer)
             try:
                 self.ledger.settle(payer, held, answer.cost_pico_usd)
             finally:
                 if self._journal:
                     cost = answer.cost_pico_usd
-                    self._journal.add(place, payer, answer.value, held if cost is None else cost)
+                    if cost is None and self.ledger.capped and known:
+                        cost = held
+                    self._journal.add(place, payer, answer.value, cost)
             return replace(answer, kept=False)
         raise AssertionError("the last attempt returns or raises")
 
@@ -164,7 +179,8 @@ def _pause_s(error: BaseException, attempt: int) -> float | None:
     return random.random() * min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S)
 
 
-async def _in_time(answer: Awaitable[Paid], timeout_s: float) -> Paid:
+async def in_time(answer: Awaitable[T], timeout_s: float) -> T:
+    """Await an answer so long; raises `Late` after it."""
     try:
         async with asyncio.timeout(timeout_s) as deadline:
             return await answer

@@ -98,7 +98,7 @@ class Ledger:
         self._spent[payer] += cost
 
     def lost(self, payer: Payer, held: int, *, charged: bool) -> None:
-        """Close the reservation of a call that failed; one that may be charged counts as what was set aside."""
+        """Close a failed call's reservation; one that may be charged counts as what was set aside."""
         self._calls += 1
         first = payer in self._alone
         self._release(payer, held)

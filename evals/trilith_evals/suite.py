@@ -5,6 +5,7 @@ A wrong file is refused before anything is called; the message names file, line,
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from trilith.errors import DataError, SettingsError
+from trilith.money import PICO_PER_USD
 from trilith.settings.document import Document, read_document
 from trilith.settings.fault import Fault, Origin, refusal
 from trilith_evals.dataset import Columns, Dataset, load
 from trilith_evals.gate import Threshold
+from trilith_evals.means import Means
 from trilith_evals.runner import Suite
 from trilith_evals.scorer import AnyScorer, build, metric_name
 from trilith_evals.target import Target, Task, known_parameters
@@ -117,6 +120,16 @@ class SuiteSettings(_Section):
     """Largest share of rows on which a scorer may abstain."""
     seed: int = 0
     """Of the bootstrap and of `shuffle`."""
+    max_cost_usd: Decimal | None = Field(None, gt=0)
+    """Most that target and judges may cost; the run stops before it."""
+    max_call_cost_usd: Decimal | None = Field(None, gt=0)
+    """Most that one call can cost; without it a call is reserved at twice the dearest so far."""
+    requests_per_minute: float | None = Field(None, gt=0)
+    """Calls that begin in a minute, evenly spread."""
+    max_retries: int = Field(2, ge=0, le=20)
+    """Further attempts at one call, for causes that may pass."""
+    run_timeout_s: float | None = Field(None, gt=0)
+    """Longest time for the whole suite (seconds)."""
 
     @model_validator(mode="after")
     def _system_is_for_chat(self) -> SuiteSettings:
@@ -150,7 +163,7 @@ class Plan:
     scorers: Mapping[str, AnyScorer]
     """By metric."""
 
-    def suite(self, target: Target) -> Suite:
+    def suite(self, target: Target, means: Means | None = None) -> Suite:
         """Join plan and target."""
         s = self.settings
         return Suite(
@@ -167,6 +180,21 @@ class Plan:
             task=s.task,
             parameters=s.parameters,
             seed=s.seed,
+            configuration=[scorer.model_dump(mode="json") for scorer in s.scorers],
+            means=means or self.means(),
+        )
+
+    def means(self, max_cost_usd: Decimal | None = None) -> Means:
+        """Return what the file allows, with another cap where one is given."""
+        s = self.settings
+        cap = max_cost_usd or s.max_cost_usd
+        ceiling = s.max_call_cost_usd
+        return Means(
+            max_cost_pico_usd=None if cap is None else int(cap * PICO_PER_USD),
+            max_call_cost_pico_usd=None if ceiling is None else math.ceil(ceiling * PICO_PER_USD),
+            requests_per_minute=s.requests_per_minute,
+            max_retries=s.max_retries,
+            run_timeout_s=s.run_timeout_s,
         )
 
 

@@ -106,7 +106,9 @@ class ModelTarget:
                 "what only the server knows goes into extra_body"
             )
         self.name = model
-        self._client = client
+        self._owned = client
+        # The run tries again itself: it knows the causes, the deadline and what an attempt may cost.
+        self._client = client.with_options(max_retries=0)
         self._task = task
         self._system = system
         self._parameters = dict(parameters or {})
@@ -125,11 +127,21 @@ class ModelTarget:
             text=reply.choices[0].message.content or "",
             usage=_usage(reply.usage),
             request_id=reply.request_id or reply.id,
+            cost_pico_usd=reply.cost_pico_usd,
         )
+
+    def identity(self) -> dict[str, Json]:
+        """Return all but the case that an answer depends on; the server's address is no part of it."""
+        return {
+            "model": self.name,
+            "task": self._task,
+            "system": self._system,
+            "parameters": self._parameters,
+        }
 
     async def aclose(self) -> None:
         """Close the client."""
-        await self._client.aclose()
+        await self._owned.aclose()
 
     def _messages(self, given: Json) -> list[dict[str, Any]]:
         messages = given if isinstance(given, list) else [{"role": "user", "content": _question(given)}]

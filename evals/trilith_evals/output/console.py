@@ -56,7 +56,9 @@ def _suite(suite: SuiteReport, *, content: bool) -> str:
         f"{suite.duration_s:.1f} s"
     )
     if suite.stopped:
-        return f"{head}\n  {_MARKS[suite.outcome]}: {suite.stopped.told(content=content)}"
+        head = f"{head}\n  {_MARKS[suite.outcome]}: {suite.stopped.told(content=content)}"
+        if not any(figure.scored for figure in suite.figures):
+            return head
     rows = [("metric", "figure", "95 % interval", "rows", "unscored", ""), *(_row(f) for f in suite.figures)]
     checks = [f"  {_MARKS[check.outcome]:<13} {check.name}: {check.message}" for check in suite.checks]
     return "\n".join([head, *_aligned(rows), *checks])
