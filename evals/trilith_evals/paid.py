@@ -172,11 +172,12 @@ def _pause_s(error: BaseException, attempt: int) -> float | None:
         return 0.0
     if not isinstance(error, APIError) or not error.retryable:
         return None
-    asked = error.retry_after_s if isinstance(error, APIStatusError) else None
+    asked: float | None = error.retry_after_s if isinstance(error, APIStatusError) else None
     if asked is not None:
         return min(asked, _LONGEST_PAUSE_S)
     # Full jitter: calls that failed together do not come back together.
-    return random.random() * min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S)
+    longest_s: float = min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S)
+    return random.random() * longest_s
 
 
 async def in_time(answer: Awaitable[T], timeout_s: float) -> T:

@@ -15,6 +15,11 @@ Payer: TypeAlias = Literal["target", "scorer"]
 _MARGIN = 2
 """A call is taken to cost at most so many times what the dearest so far did."""
 
+_UNTOLD = (
+    "the server does not say what a call costs (header x-trilith-cost-usd), so the cost cap cannot be kept; "
+    "state the most that one call can cost (max_call_cost_usd), or no cap"
+)
+
 
 class CapReached(TrilithError):
     """The next call might exceed the run's cost cap; go on with a larger one."""
@@ -38,6 +43,7 @@ class Ledger:
         self._spent: dict[Payer, int] = {"target": 0, "scorer": 0}
         self._dearest: dict[Payer, int] = {}
         self._held = 0
+        self._untold = False
         self._alone: set[Payer] = set()
         self._changed = asyncio.Event()
         self._calls = self._kept = self._unpriced = 0
@@ -52,10 +58,13 @@ class Ledger:
 
         Raises:
             CapReached: what is left may not be enough.
+            CostUntold: an earlier call showed that nobody tells prices, and there is no ceiling.
         """
         if self._cap is None:
             return 0
         while True:
+            if self._untold:
+                raise CostUntold(_UNTOLD)
             left = self._cap - sum(self._spent.values()) - self._held
             wanted = self._expected(payer)
             if wanted is not None and wanted <= left:
@@ -88,10 +97,8 @@ class Ledger:
             if self._cap is None:
                 return
             if first:
-                raise CostUntold(
-                    "the server does not say what a call costs (header x-trilith-cost-usd), so the cost cap "
-                    "cannot be kept; state the most that one call can cost (max_call_cost_usd), or no cap"
-                )
+                self._untold = True
+                raise CostUntold(_UNTOLD)
             cost = held
         else:
             self._dearest[payer] = max(cost, self._dearest.get(payer, 0))
