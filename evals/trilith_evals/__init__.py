@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from trilith_evals.face import arun, run
     from trilith_evals.figure import Figure
     from trilith_evals.gate import Check, Gate, Outcome, Threshold
+    from trilith_evals.means import Means
+    from trilith_evals.paid import Paid, paid
     from trilith_evals.report import Report, Row, SuiteReport
     from trilith_evals.score import Score, State, abstained, scored, unscored
     from trilith_evals.scorer import BatchScorer, Scorer, SuiteMetric
@@ -24,8 +26,10 @@ __all__ = [
     "Check",
     "Figure",
     "Gate",
+    "Means",
     "Outcome",
     "Output",
+    "Paid",
     "Report",
     "Row",
     "Score",
@@ -37,6 +41,7 @@ __all__ = [
     "ToolCall",
     "abstained",
     "arun",
+    "paid",
     "run",
     "scored",
     "unscored",
@@ -50,8 +55,10 @@ _HOMES = {
     "Check": "trilith_evals.gate",
     "Figure": "trilith_evals.figure",
     "Gate": "trilith_evals.gate",
+    "Means": "trilith_evals.means",
     "Outcome": "trilith_evals.gate",
     "Output": "trilith_evals.case",
+    "Paid": "trilith_evals.paid",
     "Report": "trilith_evals.report",
     "Row": "trilith_evals.report",
     "Score": "trilith_evals.score",
@@ -63,6 +70,7 @@ _HOMES = {
     "ToolCall": "trilith_evals.case",
     "abstained": "trilith_evals.score",
     "arun": "trilith_evals.face",
+    "paid": "trilith_evals.paid",
     "run": "trilith_evals.face",
     "scored": "trilith_evals.score",
     "unscored": "trilith_evals.score",

@@ -98,11 +98,17 @@ def as_output(returned: Any) -> Output:
             citations=returned.citations,
             usage=returned.usage,
             request_id=returned.request_id,
+            cost_pico_usd=returned.cost_pico_usd,
         )
     if isinstance(returned, Prediction):
         values = {name: column[0] for name, column in returned.outputs.items() if column}
         first = next(iter(values.values()), None)
-        return Output(text=str(first), values=values, request_id=returned.request_id)
+        return Output(
+            text=str(first),
+            values=values,
+            request_id=returned.request_id,
+            cost_pico_usd=returned.cost_pico_usd,
+        )
     if isinstance(returned, Mapping):
         first = next(iter(returned.values()), None)
         return Output(text=str(first), values=dict(returned))

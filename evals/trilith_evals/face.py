@@ -14,6 +14,7 @@ from trilith.errors import DataError
 from trilith_evals.case import Case
 from trilith_evals.dataset import Columns, Dataset, from_rows, load
 from trilith_evals.gate import Gate, Threshold
+from trilith_evals.means import Means
 from trilith_evals.recorded import RecordedSuite, read, taken
 from trilith_evals.repeat import passes
 from trilith_evals.report import Report, suite_json
@@ -50,6 +51,7 @@ async def arun(
     parameters: Mapping[str, Any] | None = None,
     base_url: str | None = None,
     api_key: str | None = None,
+    means: Means | None = None,
 ) -> Report:
     """Run every case through a target and judge what comes out.
 
@@ -79,6 +81,7 @@ async def arun(
         parameters: Sent with every call; only with a model's name.
         base_url: Gateway or OpenAI-compatible server; only with a model's name. None: as `AsyncClient`.
         api_key: Credential there. None: as `AsyncClient`.
+        means: Cost cap, pace, retries, journal and cache. None: two retries, and nothing kept.
 
     Returns:
         The report; failing cases are rows in it, not exceptions.
@@ -129,6 +132,7 @@ async def arun(
         )
         if stop_early
         else None,
+        means=means or Means(),
     )
     started, clock = datetime.now(UTC), time.perf_counter()
     for scorer in built.values():

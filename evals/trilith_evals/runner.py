@@ -10,7 +10,7 @@ import inspect
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,15 +28,20 @@ from trilith.errors import (
     TrilithError,
 )
 from trilith.telemetry import names, span
+from trilith.types import Json
 from trilith_evals import estimate, look
+from trilith_evals.answer import output_json, output_of
 from trilith_evals.case import Case, Output
 from trilith_evals.dataset import Dataset
 from trilith_evals.figure import Figure
 from trilith_evals.gate import Check, Outcome, Threshold, judge
+from trilith_evals.means import Means, identity, run_digest
+from trilith_evals.paid import Late, Paid, Purse, in_time, paid, place
 from trilith_evals.repeat import Repeated, repeated
 from trilith_evals.report import Cause, Failure, Row, SuiteReport, worst_first
 from trilith_evals.score import Score, State, scored, unscored
 from trilith_evals.scorer import AnyScorer, BatchScorer, Scorer, SuiteMetric, higher_is_better
+from trilith_evals.spend import CapReached, CostUntold
 from trilith_evals.target import Target
 
 Decided = Callable[[SuiteReport], bool]
@@ -85,6 +90,10 @@ class Suite:
     """Asked now and then whether the cases so far are enough; None runs all of them."""
     look_every: int = 20
     """So many rows between two such looks."""
+    configuration: Json = None
+    """What the scorers were built from; part of a journal's identity."""
+    means: Means = Means()
+    """Cap, pace, journal and cache."""
 
     def __post_init__(self) -> None:
         if not self.data.cases:
@@ -99,19 +108,40 @@ class Suite:
             raise ValueError(f"timeout_s is {self.timeout_s}, expected more than 0")
 
 
-async def run_suite(suite: Suite, progress: Progress | None = None) -> SuiteReport:
-    """Run a suite to its end; of what was handed in, closes only what scorers opened themselves."""
+async def run_suite(
+    suite: Suite, progress: Progress | None = None, *, stop: asyncio.Event | None = None
+) -> SuiteReport:
+    """Run a suite to its end, or until `stop` is set; closes only what scorers opened themselves.
+
+    Raises:
+        DataError: the journal is another suite's, or in use.
+    """
     started = time.perf_counter()
+    purse = suite.means.purse(run_digest(suite), suite.concurrency, suite.timeout_s)
     try:
-        rows, stopped = await _Asking(suite, progress).rows()
+        with purse.open():
+            rows, stopped = await _Asking(suite, purse, progress, stop or asyncio.Event()).rows()
+    except BaseException:
+        purse.close()
+        raise
     finally:
         for scorer in suite.scorers.values():
             if (close := getattr(scorer, "aclose", None)) is not None:
                 await close()
+    done = stopped is None and not any(_may_pass(row) for row in rows)
+    purse.close(remove=done and suite.means.passing)
+    if stopped and purse.journalled:
+        stopped = replace(stopped, reason=f"{stopped.reason}; the same command goes on where it stopped")
     rows = await _with_batches(rows, suite.scorers)
     found = await asyncio.to_thread(_report, suite, rows, stopped)
     planned = len(suite.data.cases) * suite.repeats if suite.decided else 0
-    return replace(found, duration_s=time.perf_counter() - started, planned_rows=planned)
+    return replace(
+        found,
+        duration_s=time.perf_counter() - started,
+        planned_rows=planned,
+        spend=purse.ledger.spend() if suite.target.remote or purse.journalled else None,
+        looks=look.note(suite.data, suite.name, suite.target.name) if not stopped else look.seen(suite.data),
+    )
 
 
 def _report(suite: Suite, rows: Sequence[Row], stopped: Failure | None) -> SuiteReport:
@@ -151,7 +181,6 @@ def _report(suite: Suite, rows: Sequence[Row], stopped: Failure | None) -> Suite
         split=suite.data.split,
         held_out=suite.data.held_out,
         content_digest=suite.data.content_digest,
-        looks=look.note(suite.data, suite.name, suite.target.name) if not stopped else look.seen(suite.data),
         source=suite.data.path,
         releases=tuple(releases),
     )
@@ -168,8 +197,10 @@ def _several(releases: Sequence[str]) -> Check:
 class _Asking:
     """One pass over the cases: workers take them from one queue, in order."""
 
-    def __init__(self, suite: Suite, progress: Progress | None) -> None:
+    def __init__(self, suite: Suite, purse: Purse, progress: Progress | None, stop: asyncio.Event) -> None:
         self._suite = suite
+        self._direct = not (suite.target.remote or purse.journalled)
+        self._stop = stop
         self._progress = progress
         self._waiting = [(case, repeat) for repeat in range(suite.repeats) for case in suite.data.cases]
         if suite.decided:
@@ -184,11 +215,26 @@ class _Asking:
     async def rows(self) -> tuple[list[Row], Failure | None]:
         """Return a row per case and repeat, and why the run was given up (None when it was not)."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(self._suite.concurrency, self._total)):
-                group.create_task(self._work())
+            workers = [
+                group.create_task(self._work()) for _ in range(min(self._suite.concurrency, self._total))
+            ]
+            watch = group.create_task(self._watch(workers))
+            await asyncio.wait(workers)
+            watch.cancel()
         if self._enough:
             return [self._done[c.id, r] for c, r in self._waiting if (c.id, r) in self._done], self._stopped
         return [self._row(case, repeat) for case, repeat in self._waiting], self._stopped
+
+    async def _watch(self, workers: Sequence[asyncio.Task[None]]) -> None:
+        limit_s = self._suite.means.run_timeout_s
+        try:
+            await asyncio.wait_for(self._stop.wait(), limit_s)
+            reason = "interrupted"
+        except TimeoutError:
+            reason = f"the run's {limit_s:g} s are over"
+        self._stopped = self._stopped or Failure(Cause.INFRASTRUCTURE, reason)
+        for worker in workers:
+            worker.cancel()
 
     def _row(self, case: Case, repeat: int) -> Row:
         done = self._done.get((case.id, repeat))
@@ -233,19 +279,44 @@ class _Asking:
         }
         try:
             with span("evaluate", suite.name, attributes):
-                began = time.perf_counter()
-                output = await _in_time(suite.target.answer(case), suite.timeout_s)
-                if not getattr(suite.target, "played_back", False):
-                    output = replace(output, latency_s=time.perf_counter() - began)
+                output = await self._output(case, repeat)
         except Exception as error:  # a target may raise anything; the row says what it was
             failure = _failure(error, suite)
             return Row(case, repeat, None, failure, _all_unscored(suite.scorers, failure))
-        scores = {
-            name: await _scored_by(scorer, case, output)
-            for name, scorer in suite.scorers.items()
-            if not isinstance(scorer, BatchScorer | SuiteMetric)
-        }
+        try:
+            with place(case.id, repeat):
+                scores = {
+                    name: await _scored_by(scorer, case, output)
+                    for name, scorer in suite.scorers.items()
+                    if not isinstance(scorer, BatchScorer | SuiteMetric)
+                }
+        except (CapReached, CostUntold) as error:
+            failure = _failure(error, suite)
+            self._stopped = self._stopped or failure
+            return Row(case, repeat, output, failure, _all_unscored(suite.scorers, failure))
         return Row(case, repeat, output, None, scores)
+
+    async def _output(self, case: Case, repeat: int) -> Output:
+        target, began = self._suite.target, 0.0
+
+        async def call() -> Paid:
+            nonlocal began
+            began = began or time.perf_counter()
+            output = await target.answer(case)
+            if not getattr(target, "played_back", False):
+                output = replace(output, latency_s=time.perf_counter() - began)
+            return Paid(output_json(output), output.cost_pico_usd)
+
+        if self._direct:
+            began = time.perf_counter()
+            output = await in_time(target.answer(case), self._suite.timeout_s)
+            if getattr(target, "played_back", False):
+                return output
+            return replace(output, latency_s=time.perf_counter() - began)
+        with place(case.id, repeat):
+            found = await paid([identity(target), case.input], call, payer="target")
+        output = output_of(found.value)
+        return replace(output, cached=found.kept, cost_pico_usd=found.cost_pico_usd)
 
     def _give_up_if_hopeless(self, row: Row) -> None:
         if row.failure is None or row.failure.cause is Cause.TARGET:
@@ -266,32 +337,25 @@ def _mixed(suite: Suite) -> list[tuple[Case, int]]:
     return [(case, repeat) for group in order for case in group for repeat in range(suite.repeats)]
 
 
-class _Late(Exception):
-    """The case's time is over; not a TimeoutError, which the target may raise itself."""
-
-
-async def _in_time(answer: Awaitable[Output], timeout_s: float) -> Output:
-    try:
-        async with asyncio.timeout(timeout_s) as deadline:
-            return await answer
-    except TimeoutError:
-        if deadline.expired():
-            raise _Late from None
-        raise
-
-
 def _failure(error: Exception, suite: Suite) -> Failure:
     """Say whose doing an error is. Only its class is in the reason, as a message may quote the case."""
     status = f" {error.status_code}" if isinstance(error, APIStatusError) else ""
     reason, detail = f"{type(error).__name__}{status}", str(error)
-    if isinstance(error, _Late):
+    if isinstance(error, Late):
         cause = Cause.INFRASTRUCTURE if suite.target.remote else Cause.TARGET
         return Failure(cause, f"no answer within {suite.timeout_s:g} s")
+    if isinstance(error, CapReached | CostUntold):
+        return Failure(Cause.SETUP, str(error))
     if isinstance(error, _SETUP):
         return Failure(Cause.SETUP, reason, detail)
     if isinstance(error, _INFRASTRUCTURE):
         return Failure(Cause.INFRASTRUCTURE, reason, detail)
     return Failure(Cause.TARGET, reason, detail)
+
+
+def _may_pass(row: Row) -> bool:
+    """Whether the same row may well be better next time."""
+    return any(score.infrastructure for score in row.scores.values())
 
 
 def _all_unscored(scorers: Mapping[str, AnyScorer], failure: Failure) -> dict[str, Score]:
@@ -304,6 +368,12 @@ async def _scored_by(scorer: Scorer, case: Case, output: Output) -> Score:
         result = scorer(case, output)
         score = await result if inspect.isawaitable(result) else result
         return score if isinstance(score, Score) else scored(score)
+    except (CapReached, CostUntold):  # the run's affair
+        raise
+    except _INFRASTRUCTURE as error:  # a judge out of reach says nothing about the target
+        return unscored(f"the judge: {type(error).__name__}", detail=str(error), infrastructure=True)
+    except Late:
+        return unscored("the judge gave no answer in time", infrastructure=True)
     except Exception as error:  # a scorer's own fault must not lose the row, nor pass as a zero
         return unscored(f"the scorer raised {type(error).__name__}", detail=str(error))
 

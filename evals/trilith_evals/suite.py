@@ -5,20 +5,24 @@ A wrong file is refused before anything is called; the message names file, line,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from trilith.errors import DataError, SettingsError
+from trilith.money import PICO_PER_USD
 from trilith.settings.document import Document
 from trilith.settings.fault import refusal
 from trilith_evals.dataset import Columns, Dataset, load
 from trilith_evals.document import fault as _fault
 from trilith_evals.document import read
 from trilith_evals.gate import Gate, Threshold
+from trilith_evals.means import Means
 from trilith_evals.repeat import passes
 from trilith_evals.runner import Decided, Suite
 from trilith_evals.schema import SchemaSettings
@@ -172,6 +176,16 @@ class SuiteSettings(_Section):
     """Largest share of rows on which a scorer may abstain."""
     seed: int = 0
     """Of the bootstrap and of `shuffle`."""
+    max_cost_usd: Decimal | None = Field(None, gt=0)
+    """Most that target and judges may cost; the run stops before it."""
+    max_call_cost_usd: Decimal | None = Field(None, gt=0)
+    """Most that one call can cost; without it a call is reserved at twice the dearest so far."""
+    requests_per_minute: float | None = Field(None, gt=0)
+    """Calls that begin in a minute, evenly spread."""
+    max_retries: int = Field(2, ge=0, le=20)
+    """Further attempts at one call, for causes that may pass."""
+    run_timeout_s: float | None = Field(None, gt=0)
+    """Longest time for the whole suite (seconds)."""
 
     @model_validator(mode="after")
     def _version_is_for_predictors(self) -> SuiteSettings:
@@ -225,7 +239,7 @@ class Plan:
         """The gates, one for every value of a tag where one names the tag alone."""
         return spelled([gate.gate() for gate in self.settings.gates], self.data.cases)
 
-    def suite(self, target: Target, decided: Decided | None = None) -> Suite:
+    def suite(self, target: Target, decided: Decided | None = None, means: Means | None = None) -> Suite:
         """Join plan and target; `decided` says when the run may stop."""
         s = self.settings
         return Suite(
@@ -245,6 +259,21 @@ class Plan:
             several_releases=s.several_releases,
             decided=decided,
             k=self.k,
+            configuration=[scorer.model_dump(mode="json") for scorer in s.scorers],
+            means=means or self.means(),
+        )
+
+    def means(self, max_cost_usd: Decimal | None = None) -> Means:
+        """Return what the file allows, with another cap where one is given."""
+        s = self.settings
+        cap = max_cost_usd or s.max_cost_usd
+        ceiling = s.max_call_cost_usd
+        return Means(
+            max_cost_pico_usd=None if cap is None else int(cap * PICO_PER_USD),
+            max_call_cost_pico_usd=None if ceiling is None else math.ceil(ceiling * PICO_PER_USD),
+            requests_per_minute=s.requests_per_minute,
+            max_retries=s.max_retries,
+            run_timeout_s=s.run_timeout_s,
         )
 
 

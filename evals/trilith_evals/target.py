@@ -134,8 +134,9 @@ class ModelTarget:
         self.name = f"{model}@{self.release}" if self.release else model
         if version is not None:
             self.name += f" version {version}"
-        self._client = client
-        self._raw = client.with_raw_response
+        self._owned = client
+        # The run tries again itself: it knows the causes, the deadline and what an attempt may cost.
+        self._raw = client.with_options(max_retries=0).with_raw_response
         self._task = task
         self._system = system
         self._parameters = dict(parameters or {})
@@ -170,6 +171,7 @@ class ModelTarget:
                 tool_calls=tuple(_tool_call(call.function) for call in message.tool_calls if call.function),
                 usage=_usage(reply.usage),
                 request_id=reply.request_id or reply.id,
+                cost_pico_usd=reply.cost_pico_usd,
             )
         return replace(output, release=self._answered(said.headers))
 
@@ -189,9 +191,18 @@ class ModelTarget:
         # An alias may move to another version, and the release that declares it stays the same.
         return " ".join(part for part in (release, version and f"version {version}") if part)
 
+    def identity(self) -> dict[str, Json]:
+        """Return all but the case that an answer depends on; the server's address is no part of it."""
+        return {
+            "model": self.name,
+            "task": self._task,
+            "system": self._system,
+            "parameters": self._parameters,
+        }
+
     async def aclose(self) -> None:
         """Close the client."""
-        await self._client.aclose()
+        await self._owned.aclose()
 
     def _messages(self, given: Json) -> list[dict[str, Any]]:
         messages = given if isinstance(given, list) else [{"role": "user", "content": _question(given)}]

