@@ -5,13 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from trilith.settings.reference import json_schema, reference_page
+from trilith_evals import catalogue
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
 
 
 def pages() -> dict[str, str]:
     """Return file name to content for every generated page."""
-    return {"settings.md": reference_page(), "settings.schema.json": json_schema()}
+    return {
+        "settings.md": reference_page(),
+        "settings.schema.json": json_schema(),
+        "scorers.md": catalogue.reference_page(),
+    }
 
 
 def main() -> None:

@@ -34,7 +34,17 @@ class Case:
         if self.expected is None:
             return []
         accepted = self.expected if isinstance(self.expected, list) else [self.expected]
-        return [str(answer) for answer in accepted if answer is not None]
+        return [str(answer) for answer in accepted if answer is not None and answer == answer]  # NaN is none
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One tool that a chat model wants called."""
+
+    name: str
+    """The tool's name."""
+    arguments: Json = None
+    """By name; the model's own text where that is not JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,8 @@ class Output:
     """A predictor's outputs by name, one row."""
     citations: tuple[Citation, ...] = ()
     """The places that a rag model's answer rests on, in the order in which it gives them."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """The tools that a chat model wants called, in its order."""
     usage: Usage | None = None
     """What the call used; None when the target does not say."""
     latency_s: float = 0.0
@@ -55,6 +67,10 @@ class Output:
     """The gateway's id of the request."""
     cost_pico_usd: int | None = None
     """What the call cost, as the gateway says (10^-12 USD); None when nobody says."""
+    release: str = ""
+    """Digest of the release that answered, as the gateway says, with a predictor's version; empty when nobody
+    says.
+    """
     cached: bool = False
     """Whether the answer was kept from an earlier run and nothing was asked."""
 
@@ -82,11 +98,17 @@ def as_output(returned: Any) -> Output:
             citations=returned.citations,
             usage=returned.usage,
             request_id=returned.request_id,
+            cost_pico_usd=returned.cost_pico_usd,
         )
     if isinstance(returned, Prediction):
         values = {name: column[0] for name, column in returned.outputs.items() if column}
         first = next(iter(values.values()), None)
-        return Output(text=str(first), values=values, request_id=returned.request_id)
+        return Output(
+            text=str(first),
+            values=values,
+            request_id=returned.request_id,
+            cost_pico_usd=returned.cost_pico_usd,
+        )
     if isinstance(returned, Mapping):
         first = next(iter(returned.values()), None)
         return Output(text=str(first), values=dict(returned))

@@ -1,4 +1,4 @@
-"""`trilith eval`: runs a suite file, or compares two runs, and leaves with the verdict as exit code."""
+"""`trilith eval`: runs suites, compares and shows runs, makes datasets; the verdict is the exit code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from typing import Any, NoReturn
 
 from trilith.errors import TrilithError
-from trilith_evals.commands import compare, run
+from trilith_evals.commands import calibrate, compare, dataset, monitor, plan, report, run
 
 _COULD_NOT_RUN = 3
 
@@ -35,7 +35,7 @@ class EvalCommand:
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments."""
         actions = parser.add_subparsers(dest="action", required=True, parser_class=_Parser)
-        for action in (run, compare):
+        for action in (run, compare, report, calibrate, dataset, monitor, plan):
             action.configure(actions)
 
     def run(self, arguments: argparse.Namespace) -> int:

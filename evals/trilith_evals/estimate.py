@@ -32,6 +32,44 @@ class Estimate:
     """Independent groups among them; equal to `n` when nothing is clustered."""
     method: str
     """How the interval was made: wilson, t, cluster t, wilson on clusters, bootstrap, cluster bootstrap."""
+    error: float | None = None
+    """Standard error; None where `worth` says it, or nothing does."""
+    degrees: float | None = None
+    """Of freedom behind `error`."""
+    worth: float | None = None
+    """For a share: how many independent cases its interval is that of."""
+    tuned: float | None = None
+    """Of an always-valid interval (`sequence`): how it is tuned; None: the interval holds for one look."""
+
+    def tail(self, bound: float, *, above: bool) -> float | None:
+        """Return the one-sided p value of "the truth lies on the other side of this bound".
+
+        A share is tested as Wilson's interval does it (score test), anything else by Student's t.
+
+        Args:
+            bound: Where the truth might be.
+            above: Whether the figure is to be shown above the bound; else below.
+
+        Returns:
+            None when nothing is known of the spread, or there is none.
+        """
+        away = (self.value - bound) if above else (bound - self.value)
+        if self.tuned is not None and self.error:
+            return min(1.0, sequence_tail(away / self.error, self.tuned)) if away > 0 else 1.0
+        if self.worth is not None:
+            if not 0 < bound < 1:
+                return 0.0 if away > 0 else 1.0
+            return NormalDist().cdf(-away / math.sqrt(bound * (1 - bound) / self.worth))
+        if not self.error or self.degrees is None:
+            return None
+        return float(need("scipy.special", extra="evals").stdtr(self.degrees, -away / self.error))
+
+    def spread_at(self, bound: float) -> float | None:
+        """Return the standard error, for a share the one that it has at the bound; None when unknown."""
+        if self.worth is not None:
+            share = bound if 0 < bound < 1 else self.value
+            return math.sqrt(share * (1 - share) / self.worth) or None
+        return self.error or None
 
 
 def mean(values: Sequence[float], clusters: Sequence[Hashable] | None = None) -> Estimate:
@@ -47,13 +85,32 @@ def mean(values: Sequence[float], clusters: Sequence[Hashable] | None = None) ->
     robust = len(groups) < n
     found = spread(list(groups.values()), centre)
     if all(value in (0, 1) for value in values):
-        low, high = wilson(centre, _effective(centre, found, n, len(groups)) if robust else n)
-        return Estimate(centre, low, high, n, len(groups), "wilson on clusters" if robust else "wilson")
+        worth = _effective(centre, found, n, len(groups)) if robust else float(n)
+        low, high = wilson(centre, worth)
+        method = "wilson on clusters" if robust else "wilson"
+        return Estimate(centre, low, high, n, len(groups), method, worth=worth)
     method = "cluster t" if robust else "t"
     if found is None:
         return Estimate(centre, None, None, n, len(groups), method)
-    reach = _t_quantile(found.degrees) * math.sqrt(found.variance)
-    return Estimate(centre, centre - reach, centre + reach, n, len(groups), method)
+    error = math.sqrt(found.variance)
+    reach = _t_quantile(found.degrees) * error
+    return Estimate(centre, centre - reach, centre + reach, n, len(groups), method, error, found.degrees)
+
+
+def sequence_tail(away: float, tuned: float) -> float:
+    """Return the one-sided always-valid p value of so many standard errors (see `sequence`)."""
+    return 0.5 * math.sqrt(tuned + 1) * math.exp(-away * away * tuned / (2 * (tuned + 1)))
+
+
+def whatever(values: Sequence[float], missing: int) -> tuple[float, float] | None:
+    """Return the mean if all missing scores were 0, and if all were 1 (Manski's bounds).
+
+    None where a score lies outside 0 to 1, as then nobody knows the worst and the best.
+    """
+    if not all(0 <= value <= 1 for value in values):
+        return None
+    total, n = math.fsum(values), len(values) + missing
+    return total / n, (total + missing) / n
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +189,22 @@ def bootstrap(
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
+    weighted: Callable[[Sequence[Any], Sequence[Any]], Callable[[Any], Any]] | None = None,
 ) -> Estimate:
     """Return a figure over pairs with its percentile bootstrap interval; whole clusters are drawn.
 
     Resamples in which the figure is undefined are left out; when that is more than a tenth of them there
     is no interval.
+
+    Args:
+        figure: The figure, from truths and predictions.
+        truths: One per row.
+        predictions: One per row.
+        clusters: One per row; None where every row stands alone.
+        seed: Of the resampling.
+        resamples: How many.
+        weighted: The same figure as a function of weights `(resamples, rows)`, which is much faster; it gives
+            NaN where it is undefined. The same resamples are drawn with it and without.
 
     Raises:
         ValueError: the figure is undefined for the pairs themselves.
@@ -147,16 +215,44 @@ def bootstrap(
     method = "cluster bootstrap" if len(groups) < len(truths) else "bootstrap"
     generator = numpy.random.default_rng(seed)
     drawn: list[float] = []
-    for _ in range(resamples if len(groups) > 1 else 0):
+    if weighted is not None and len(groups) > 1:
+        drawn = _drawn(weighted(truths, predictions), groups, generator, resamples)
+        resampled = 0
+    else:
+        resampled = resamples if len(groups) > 1 else 0
+    for _ in range(resampled):
         rows = [row for group in generator.integers(len(groups), size=len(groups)) for row in groups[group]]
         try:
             drawn.append(figure([truths[r] for r in rows], [predictions[r] for r in rows]))
         except ValueError:
             continue
-    low = high = None
+    low = high = error = None
     if drawn and len(drawn) >= 0.9 * resamples:
         low, high = (float(q) for q in numpy.quantile(drawn, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2]))
-    return Estimate(value, low, high, len(truths), len(groups), method)
+        error = float(numpy.std(drawn))
+    return Estimate(value, low, high, len(truths), len(groups), method, error, len(groups) - 1)
+
+
+def _drawn(
+    weigh: Callable[[Any], Any], groups: Sequence[Sequence[int]], generator: Any, resamples: int
+) -> list[float]:
+    """Return the figure of each resample for which it is defined, some at a time to bound the memory."""
+    numpy = need("numpy", extra="evals")
+    owner = numpy.empty(sum(map(len, groups)), int)
+    for number, rows in enumerate(groups):
+        owner[list(rows)] = number
+    size = max(1, min(resamples, 1_000_000 // len(owner)))
+    drawn: list[float] = []
+    for start in range(0, resamples, size):
+        times = numpy.stack(
+            [
+                numpy.bincount(generator.integers(len(groups), size=len(groups)), minlength=len(groups))
+                for _ in range(min(size, resamples - start))
+            ]
+        )
+        found = numpy.asarray(weigh(times[:, owner].astype(float)))
+        drawn += found[numpy.isfinite(found)].tolist()
+    return drawn
 
 
 def grouped(values: Sequence[Any], clusters: Sequence[Hashable] | None) -> dict[Hashable, list[Any]]:

@@ -27,8 +27,13 @@ class Figure:
     """Whether it is one figure over all pairs; the rows' scores are then losses, larger is worse."""
     slice: str = ""
     """Which cases it is of, such as `language=de`; empty for all of them."""
+    bounds: tuple[float, float] | None = None
+    """The mean if every unscored row had got 0, and if every one had got 1; None where all rows count, or
+    scores are not known to lie between 0 and 1."""
     problem: str = ""
     """Why there is no estimate although rows were scored."""
+    uncorrected: Estimate | None = None
+    """The judge's own mean, where `estimate` is corrected by people's labels; None where nothing was."""
 
     @property
     def total(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from trilith_evals.figure import Figure
+from trilith_evals.figure import Figure, brief
 
 
 class Outcome(StrEnum):
@@ -51,6 +51,63 @@ class Threshold:
         if self.max is not None:
             parts.append(f"{self.metric} <= {self.max:g}")
         return " and ".join(parts) + (" (95 % interval)" if self.on == "interval" else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A condition with a known chance of a false alarm: absolute, or against the run before.
+
+    A gate fails only where a test says so, with all gates of a run sharing one chance of a false alarm
+    (`trial`); it passes where its own test says so; anything else is no evidence.
+    """
+
+    metric: str
+    min: float | None = None
+    """Smallest value of the metric."""
+    max: float | None = None
+    """Largest value of the metric."""
+    not_worse_by: float | None = None
+    """So much worse than the run before is no harm, in the metric's unit (non-inferiority)."""
+    better: bool = False
+    """Must be better than the run before (superiority)."""
+    slice: str = ""
+    """Only these cases: `language=de`; `language` makes a gate of each of its values. Empty: all cases."""
+    alpha: float = 0.05
+    """Chance of an error, both sides together: tests are at half of it, intervals at one less it."""
+    power: float = 0.8
+    """Chance of telling a difference, for what is said about the cases needed."""
+    min_rows: int = 20
+    """A slice with fewer scored rows is no evidence either way."""
+    unproven: Literal["no evidence", "pass", "fail"] = "no evidence"
+    """What it counts as when neither test says anything. pass: only what is surely bad stops a change."""
+
+    def __post_init__(self) -> None:
+        kinds = (self.min is not None or self.max is not None, self.not_worse_by is not None, self.better)
+        if sum(kinds) != 1:
+            raise ValueError(f"the gate on {self.metric!r} needs min and max, or not_worse_by, or better")
+        if not 0 < self.alpha < 1 or not 0 < self.power < 1:
+            raise ValueError(f"the gate on {self.metric!r}: alpha and power are shares between 0 and 1")
+        if self.not_worse_by is not None and self.not_worse_by < 0:
+            raise ValueError(f"the gate on {self.metric!r}: not_worse_by is {self.not_worse_by}, not below 0")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"the gate on {self.metric!r}: min is above max")
+
+    @property
+    def against(self) -> bool:
+        """Whether it needs a run before."""
+        return self.better or self.not_worse_by is not None
+
+    @property
+    def text(self) -> str:
+        """For example `exact [language=de] is not worse by more than 0.02`."""
+        name = f"{self.metric} [{self.slice}]" if self.slice else self.metric
+        if self.better:
+            return f"{name} is better"
+        if self.not_worse_by is not None:
+            return f"{name} is not worse by more than {self.not_worse_by:g}"
+        parts = [f"{name} >= {self.min:g}"] if self.min is not None else []
+        parts += [f"{name} <= {self.max:g}"] if self.max is not None else []
+        return " and ".join(parts) + f" (tested at {self.alpha:g})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +156,9 @@ def judge(
     if not short:
         least = min(figures, key=lambda figure: figure.coverage)
         found = f"at least {least.scored + least.abstained} of {least.total} rows for every metric"
+        if least.bounds:
+            low, high = (brief(bound) for bound in least.bounds)
+            found += f"; with the unscored ones {least.metric} lies from {low} to {high}"
         short = [Check(f"coverage >= {min_coverage:g}", "", Outcome.PASS, found)]
     return (*short, *(_threshold(by_name[t.metric], t) for t in thresholds))
 
@@ -107,6 +167,10 @@ def _coverage(figure: Figure, min_coverage: float, max_abstained: float) -> Chec
     name = f"{figure.metric} coverage >= {min_coverage:g}"
     why = ", ".join(f"{reason} ({n})" for reason, n in figure.reasons.items())
     found = f"{figure.scored + figure.abstained} of {figure.total} rows; unscored: {why or 'none'}"
+    if figure.bounds:
+        found += (
+            f"; the mean lies from {brief(figure.bounds[0])} to {brief(figure.bounds[1])} whatever they are"
+        )
     if figure.coverage < min_coverage:
         covered = figure.scored + figure.abstained + figure.infrastructure
         blameless = covered >= min_coverage * figure.total

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from trilith.types import Usage
@@ -13,6 +16,7 @@ from trilith_evals.case import Case, Output
 from trilith_evals.contest import Line
 from trilith_evals.figure import Figure
 from trilith_evals.gate import Check, Outcome, Threshold, worst
+from trilith_evals.repeat import Repeated
 from trilith_evals.score import Score, State
 
 
@@ -53,6 +57,8 @@ class Row:
     failure: Failure | None = None
     scores: Mapping[str, Score] = field(default_factory=dict)
     """By metric."""
+    pairs: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    """Truth and prediction, by metric, for figures over the whole suite."""
 
     @property
     def complete(self) -> bool:
@@ -133,11 +139,33 @@ class SuiteReport:
     """Name of the part of the dataset; empty for the whole."""
     held_out: bool = False
     """Whether nobody was to tune on these cases."""
+    content_digest: str = ""
+    """sha256 of what the dataset's rows say, whatever their order and format; hexadecimal."""
+    looks: int = 0
+    """How often runs saw these held-out cases, this one included; 0 when nobody counts."""
+    releases: tuple[str, ...] = ()
+    """Digests of the releases that answered, as the gateway says."""
+    source: Path | None = None
+    """The dataset's file; None for rows in memory. In no output but MLflow."""
+    repeated: tuple[Repeated, ...] = ()
+    """What repeats tell, by metric; empty where every case ran once."""
+    planned_rows: int = 0
+    """Rows that there would have been at most, where the run might stop when decided; 0: it might not."""
 
     @property
     def outcome(self) -> Outcome:
         """What the checks add up to."""
         return worst(check.outcome for check in self.checks)
+
+    @property
+    def rests_on(self) -> str:
+        """What part of which data was run and which release answered, in one line; empty when nobody says."""
+        told = [f"split {self.split}"] if self.split else []
+        if self.held_out:
+            told.append(f"held out, looked at {self.looks} times" if self.looks else "held out")
+        if self.releases:
+            told.append(f"{'release' if len(self.releases) == 1 else 'releases'} {', '.join(self.releases)}")
+        return "; ".join(told)
 
     @property
     def complete_rows(self) -> int:
@@ -178,6 +206,7 @@ class Report:
             "exit_code": self.exit_code,
             "started": self.started.isoformat(),
             "duration_s": round(self.duration_s, 3),
+            "content": self.content,
             "suites": [suite_json(suite, content=self.content) for suite in self.suites],
         }
 
@@ -200,10 +229,16 @@ def suite_json(suite: SuiteReport, *, content: bool) -> dict[str, Any]:
         "spend": asdict(suite.spend) if suite.spend else None,
         "split": suite.split,
         "held_out": suite.held_out,
+        "content_digest": suite.content_digest,
+        "releases": list(suite.releases),
+        "looks": suite.looks,
+        "repeated": [asdict(one) for one in suite.repeated],
+        "planned_rows": suite.planned_rows,
         "judges": [asdict(judge) for judge in suite.judges],
         "slices": [{**asdict(f), "coverage": f.coverage} for f in suite.slices],
         "baseline": suite.baseline,
         "lines": [_line_json(line) for line in suite.lines],
+        "thresholds": [asdict(threshold) for threshold in suite.thresholds],
         "figures": [{**asdict(f), "coverage": f.coverage} for f in suite.figures],
         "checks": [{**asdict(c), "outcome": c.outcome.value} for c in suite.checks],
         "rows": [_row_json(row, content=content) for row in suite.rows],
@@ -212,23 +247,43 @@ def suite_json(suite: SuiteReport, *, content: bool) -> dict[str, Any]:
 
 def _row_json(row: Row, *, content: bool) -> dict[str, Any]:
     told: dict[str, Any] = {"id": row.case.id, "repeat": row.repeat, "cluster": row.case.cluster}
+    told["print"] = _print(row.case)
+    if row.case.line is not None:
+        told["line"] = row.case.line
     if row.case.tags:
         told["tags"] = dict(row.case.tags)
     if row.failure:
         told["failure"] = _failure_json(row.failure, content=content)
     if row.output:
         told |= {"latency_s": round(row.output.latency_s, 4), "request_id": row.output.request_id}
-    told["scores"] = {
-        metric: {"state": s.state.value, "value": s.value, "reason": s.reason}
-        for metric, s in row.scores.items()
-    }
+        told |= {"release": row.output.release} if row.output.release else {}
+        told |= {"cost_pico_usd": row.output.cost_pico_usd, "cached": row.output.cached}
+        told["usage"] = asdict(row.output.usage) if row.output.usage else None
+    told["scores"] = {metric: _score_json(s, content=content) for metric, s in row.scores.items()}
     if not content:
         return told
+    if row.pairs:
+        told["pairs"] = {metric: list(pair) for metric, pair in row.pairs.items()}
     told |= {"input": row.case.input, "expected": row.case.expected}
     if row.output:
         told["output"] = dict(row.output.values) or row.output.text
         told["citations"] = [f"{c.path}:{c.start}-{c.end}" for c in row.output.citations]
     return told
+
+
+def _print(case: Case) -> str:
+    """Return a fingerprint of question and expected answer: a later run of changed ones is no pair to it."""
+    text = json.dumps([case.input, case.expected], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _score_json(score: Score, *, content: bool) -> dict[str, Any]:
+    told = {"state": score.state.value, "value": score.value, "reason": score.reason}
+    if score.infrastructure:
+        told["infrastructure"] = True
+    if score.cost_pico_usd:
+        told["cost_pico_usd"] = score.cost_pico_usd
+    return {**told, "detail": score.detail} if content and score.detail else told
 
 
 def _line_json(line: Line) -> dict[str, Any]:

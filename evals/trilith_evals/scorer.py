@@ -13,6 +13,7 @@ import inspect
 import typing
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from trilith.errors import MissingExtra, SettingsError
@@ -83,20 +84,66 @@ _BUILT_IN: Mapping[str, str] = {
     "regex": "trilith_evals.scorers.text:Regex",
     "number": "trilith_evals.scorers.text:Number",
     "f1": "trilith_evals.scorers.text:F1",
+    "edit": "trilith_evals.scorers.overlap:Edit",
+    "bleu": "trilith_evals.scorers.overlap:Bleu",
+    "corpus_bleu": "trilith_evals.scorers.overlap:CorpusBleu",
+    "chrf": "trilith_evals.scorers.overlap:Chrf",
+    "rouge": "trilith_evals.scorers.overlap:Rouge",
+    "json_schema": "trilith_evals.scorers.structure:JsonSchema",
+    "tool_calls": "trilith_evals.scorers.structure:ToolCalls",
+    "sql": "trilith_evals.scorers.sql:Sql",
+    "pii_leak": "trilith_evals.scorers.safety:PiiLeak",
+    "secret_leak": "trilith_evals.scorers.safety:SecretLeak",
+    "injection": "trilith_evals.scorers.safety:Injection",
+    "refusal": "trilith_evals.scorers.refusal:Refusal",
     "latency": "trilith_evals.scorers.text:Latency",
+    "latency_quantile": "trilith_evals.scorers.economy:LatencyQuantile",
+    "cost": "trilith_evals.scorers.economy:Cost",
+    "tokens": "trilith_evals.scorers.economy:Tokens",
     "semantic": "trilith_evals.scorers.semantic:Semantic",
     "recall": "trilith_evals.scorers.retrieval:Recall",
     "mrr": "trilith_evals.scorers.retrieval:Mrr",
     "ndcg": "trilith_evals.scorers.retrieval:Ndcg",
+    "precision": "trilith_evals.scorers.retrieval:Precision",
+    "map": "trilith_evals.scorers.retrieval:AveragePrecision",
+    "hit": "trilith_evals.scorers.retrieval:Hit",
+    "r_precision": "trilith_evals.scorers.retrieval:RPrecision",
     "cited": "trilith_evals.scorers.retrieval:Cited",
     "supported": "trilith_evals.scorers.retrieval:Supported",
+    "faithful": "trilith_evals.scorers.faithful:Faithful",
     "ragas": "trilith_evals.scorers.ragas_metric:Ragas",
+    "judge": "trilith_evals.judging.scorer:JudgeScorer",
     "mae": "trilith_evals.scorers.predictor:Mae",
     "rmse": "trilith_evals.scorers.predictor:Rmse",
     "r2": "trilith_evals.scorers.predictor:R2",
     "accuracy": "trilith_evals.scorers.predictor:Accuracy",
     "roc_auc": "trilith_evals.scorers.predictor:RocAuc",
+    "mape": "trilith_evals.scorers.regression:Mape",
+    "smape": "trilith_evals.scorers.regression:Smape",
+    "medae": "trilith_evals.scorers.regression:MedianError",
+    "pinball": "trilith_evals.scorers.regression:Pinball",
+    "class_precision": "trilith_evals.scorers.classes:ClassPrecision",
+    "class_recall": "trilith_evals.scorers.classes:ClassRecall",
+    "class_f1": "trilith_evals.scorers.classes:ClassF1",
+    "balanced_accuracy": "trilith_evals.scorers.classes:BalancedAccuracy",
+    "mcc": "trilith_evals.scorers.classes:Mcc",
+    "pr_auc": "trilith_evals.scorers.probability:PrAuc",
+    "log_loss": "trilith_evals.scorers.probability:LogLoss",
+    "brier": "trilith_evals.scorers.probability:Brier",
+    "calibration_error": "trilith_evals.scorers.probability:CalibrationError",
+    "calibration_slope": "trilith_evals.scorers.probability:CalibrationSlope",
+    "calibration_intercept": "trilith_evals.scorers.probability:CalibrationIntercept",
+    "parity_gap": "trilith_evals.scorers.fairness:ParityGap",
+    "parity_ratio": "trilith_evals.scorers.fairness:ParityRatio",
+    "opportunity_gap": "trilith_evals.scorers.fairness:OpportunityGap",
+    "odds_gap": "trilith_evals.scorers.fairness:OddsGap",
+    "worst_group_accuracy": "trilith_evals.scorers.fairness:WorstGroup",
 }
+
+
+def built_in() -> Mapping[str, str]:
+    """Return the built-in scorers: name to `module:attribute`."""
+    return _BUILT_IN
 
 
 def metric_name(scorer: AnyScorer) -> str:
@@ -121,8 +168,14 @@ def require(*modules: str) -> None:
             raise MissingExtra(f"{module} is not installed; it comes with: pip install 'trilith[evals]'")
 
 
-def build(name: str, params: Mapping[str, Any]) -> AnyScorer:
+def build(name: str, params: Mapping[str, Any], folder: Path | None = None) -> AnyScorer:
     """Make a scorer by name, built in or of another distribution.
+
+    Args:
+        name: Its name.
+        params: What it takes.
+        folder: What the params that are files count from (a factory names those in `paths`); None: as they
+        are.
 
     Raises:
         SettingsError: no such scorer, or it does not take these params.
@@ -137,6 +190,8 @@ def build(name: str, params: Mapping[str, Any]) -> AnyScorer:
             takes = ", ".join(accepted) or "no params"
             raise SettingsError(f"params.{key}: the scorer {name!r} does not take it, expected {takes}")
         checked[key] = _of_type(f"params.{key}", value, hints[key]) if key in hints else value
+        if folder is not None and key in getattr(factory, "paths", ()) and checked[key] is not None:
+            checked[key] = str(folder / checked[key])
     try:
         scorer: AnyScorer = factory(**checked)
     except (TypeError, ValueError) as error:

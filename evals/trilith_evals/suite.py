@@ -5,23 +5,31 @@ A wrong file is refused before anything is called; the message names file, line,
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from trilith.errors import DataError, SettingsError
-from trilith.settings.document import Document, read_document
-from trilith.settings.fault import Fault, Origin, refusal
+from trilith.money import PICO_PER_USD
+from trilith.settings.document import Document
+from trilith.settings.fault import refusal
 from trilith_evals.dataset import Columns, Dataset, load
-from trilith_evals.gate import Threshold
-from trilith_evals.runner import Suite
+from trilith_evals.document import fault as _fault
+from trilith_evals.document import read
+from trilith_evals.gate import Gate, Threshold
+from trilith_evals.means import Means
+from trilith_evals.repeat import passes
+from trilith_evals.runner import Decided, Suite
+from trilith_evals.schema import SchemaSettings
 from trilith_evals.scorer import AnyScorer, build, metric_name
-from trilith_evals.target import Target, Task, known_parameters
+from trilith_evals.sidecar import SplitSettings
+from trilith_evals.target import DIGEST, Target, Task, known_parameters
+from trilith_evals.trial import refuse_early, spelled
 
 
 class _Section(BaseModel):
@@ -33,6 +41,10 @@ class TargetSettings(_Section):
 
     model: str = Field(min_length=1)
     """A public model name behind the gateway."""
+    release: str | None = Field(None, pattern=DIGEST)
+    """Digest of the release that must answer, also one without traffic; None: whichever the gateway takes."""
+    version: str | None = Field(None, min_length=1)
+    """A predictor's version, as its registry numbers it; None: whichever is live."""
 
 
 class FieldSettings(_Section):
@@ -59,6 +71,9 @@ class ScorerSettings(_Section):
     """What the scorer takes."""
     name: str | None = Field(None, min_length=1)
     """Another name for its metric."""
+    k: int | None = Field(None, ge=1)
+    """Also give the chance that one of k tries is right, and that all are, as the metrics `NAME pass@k` and
+    `NAME pass^k`; takes repeats of k or more."""
 
 
 class ThresholdSettings(_Section):
@@ -80,6 +95,40 @@ class ThresholdSettings(_Section):
         return self
 
 
+class GateSettings(_Section):
+    """A condition that fails only beyond doubt: one of min and max, not_worse_by, or better."""
+
+    metric: str
+    """The metric's name."""
+    min: float | None = None
+    """Smallest value of the metric."""
+    max: float | None = None
+    """Largest value of the metric."""
+    not_worse_by: float | None = Field(None, ge=0)
+    """So much worse than the run of `--against` is no harm, in the metric's unit."""
+    better: bool = False
+    """Must be better than the run of `--against`."""
+    slice: str = ""
+    """Only these cases: `language=de`; `language` makes a gate of each of its values."""
+    alpha: float = Field(0.05, gt=0, lt=1)
+    """Chance of an error, both sides together; all gates of a run share it."""
+    power: float = Field(0.8, gt=0, lt=1)
+    """Chance of telling a difference, for what is said about the cases needed."""
+    min_rows: int = Field(20, ge=2)
+    """A slice with fewer scored rows is no evidence either way."""
+    unproven: Literal["no evidence", "pass", "fail"] = "no evidence"
+    """What it counts as when no test says anything; with pass, only what is surely bad stops a change."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> GateSettings:
+        self.gate()
+        return self
+
+    def gate(self) -> Gate:
+        """Return the gate."""
+        return Gate(**self.model_dump())
+
+
 class SuiteSettings(_Section):
     """One suite."""
 
@@ -91,6 +140,10 @@ class SuiteSettings(_Section):
     """How it is asked."""
     data: str
     """JSONL, CSV or Parquet file, relative to the suite file."""
+    promised: SchemaSettings | None = Field(None, alias="schema")
+    """What its columns hold, in place of the schema beside the file."""
+    split: str | SplitSettings | None = None
+    """The part of it to run: a name that NAME.schema.yaml beside the file knows, or a part of its own."""
     fields: FieldSettings = FieldSettings()
     """Which column is what."""
     system: str | None = None
@@ -111,17 +164,46 @@ class SuiteSettings(_Section):
     """What is measured."""
     thresholds: tuple[ThresholdSettings, ...] = ()
     """What must hold."""
+    several_releases: bool = False
+    """Whether rows that different releases answered may be added up."""
+    gates: tuple[GateSettings, ...] = ()
+    """What must hold beyond doubt, also against the run before (`--against`) and for slices."""
+    stop_early: bool = False
+    """Stop as soon as all gates have passed or one has failed; intervals are always-valid ones then."""
     min_coverage: float = Field(0.95, ge=0, le=1)
     """Smallest share of rows that every metric must be able to judge."""
     max_abstained: float = Field(0.2, ge=0, le=1)
     """Largest share of rows on which a scorer may abstain."""
     seed: int = 0
     """Of the bootstrap and of `shuffle`."""
+    max_cost_usd: Decimal | None = Field(None, gt=0)
+    """Most that target and judges may cost; the run stops before it."""
+    max_call_cost_usd: Decimal | None = Field(None, gt=0)
+    """Most that one call can cost; without it a call is reserved at twice the dearest so far."""
+    requests_per_minute: float | None = Field(None, gt=0)
+    """Calls that begin in a minute, evenly spread."""
+    max_retries: int = Field(2, ge=0, le=20)
+    """Further attempts at one call, for causes that may pass."""
+    run_timeout_s: float | None = Field(None, gt=0)
+    """Longest time for the whole suite (seconds)."""
+
+    @model_validator(mode="after")
+    def _version_is_for_predictors(self) -> SuiteSettings:
+        if self.target.version is not None and self.task != "predictor":
+            raise ValueError(f"target.version is for the task predictor, found the task {self.task}")
+        return self
 
     @model_validator(mode="after")
     def _system_is_for_chat(self) -> SuiteSettings:
         if self.system is not None and self.task != "chat":
             raise ValueError(f"system is for the task chat, found the task {self.task}")
+        return self
+
+    @model_validator(mode="after")
+    def _enough_repeats(self) -> SuiteSettings:
+        k = max((scorer.k or 1 for scorer in self.scorers), default=1)
+        if k > self.repeats:
+            raise ValueError(f"repeats is {self.repeats}, expected {k} or more as a scorer has k: {k}")
         return self
 
 
@@ -149,9 +231,16 @@ class Plan:
     data: Dataset
     scorers: Mapping[str, AnyScorer]
     """By metric."""
+    k: Mapping[str, int]
+    """By metric, of pass@k and pass^k."""
 
-    def suite(self, target: Target) -> Suite:
-        """Join plan and target."""
+    @property
+    def gates(self) -> list[Gate]:
+        """The gates, one for every value of a tag where one names the tag alone."""
+        return spelled([gate.gate() for gate in self.settings.gates], self.data.cases)
+
+    def suite(self, target: Target, decided: Decided | None = None, means: Means | None = None) -> Suite:
+        """Join plan and target; `decided` says when the run may stop."""
         s = self.settings
         return Suite(
             name=s.name,
@@ -167,6 +256,24 @@ class Plan:
             task=s.task,
             parameters=s.parameters,
             seed=s.seed,
+            several_releases=s.several_releases,
+            decided=decided,
+            k=self.k,
+            configuration=[scorer.model_dump(mode="json") for scorer in s.scorers],
+            means=means or self.means(),
+        )
+
+    def means(self, max_cost_usd: Decimal | None = None) -> Means:
+        """Return what the file allows, with another cap where one is given."""
+        s = self.settings
+        cap = max_cost_usd or s.max_cost_usd
+        ceiling = s.max_call_cost_usd
+        return Means(
+            max_cost_pico_usd=None if cap is None else int(cap * PICO_PER_USD),
+            max_call_cost_pico_usd=None if ceiling is None else math.ceil(ceiling * PICO_PER_USD),
+            requests_per_minute=s.requests_per_minute,
+            max_retries=s.max_retries,
+            run_timeout_s=s.run_timeout_s,
         )
 
 
@@ -182,13 +289,7 @@ def read_plans(path: Path, only: Sequence[str] = ()) -> list[Plan]:
         DataError: a dataset is wrong.
         MissingExtra: a scorer or a reader needs a library that is not installed.
     """
-    document = read_document(path, os.environ, extra="evals")
-    try:
-        file = SuiteFile.model_validate(_plain(document.data))
-    except ValidationError as error:
-        raise refusal([*document.faults, *_faults(error, document, path)]) from None
-    if document.faults:
-        raise refusal(document.faults)
+    file, document = read(path, SuiteFile)
     names = [suite.name for suite in file.suites]
     for name in only:
         if name not in names:
@@ -211,10 +312,11 @@ def _plan(suite: SuiteSettings, number: int, document: Document, path: Path) -> 
             message = f"is not among the parameters of a {suite.task} model, expected one of {expected}"
             raise fault(("parameters", key), message)
     scorers: dict[str, AnyScorer] = {}
+    k: dict[str, int] = {}
     for place, given in enumerate(suite.scorers):
         try:
-            scorer = build(given.scorer, given.params)
-        except SettingsError as error:
+            scorer = build(given.scorer, given.params, path.parent)
+        except (SettingsError, DataError) as error:
             raise fault(("scorers", place), str(error)) from None
         metric = given.name or metric_name(scorer)
         if metric in scorers:
@@ -222,12 +324,40 @@ def _plan(suite: SuiteSettings, number: int, document: Document, path: Path) -> 
                 ("scorers", place), f"makes the metric {metric!r} a second time; give it another name"
             )
         scorers[metric] = scorer
+        k |= {metric: given.k} if given.k else {}
+    metrics = [*scorers, *(name for metric, n in k.items() for name in passes(metric, n))]
     for place, threshold in enumerate(suite.thresholds):
-        if threshold.metric not in scorers:
-            measured = ", ".join(scorers)
+        if threshold.metric not in metrics:
+            measured = ", ".join(metrics)
             message = f"{threshold.metric!r} is not measured here, expected one of {measured}"
             raise fault(("thresholds", place, "metric"), message)
-    return Plan(suite, _data(suite, path, fault), scorers)
+    for place, gate in enumerate(suite.gates):
+        if gate.metric not in metrics:
+            measured = ", ".join(metrics)
+            message = f"{gate.metric!r} is not measured here, expected one of {measured}"
+            raise fault(("gates", place, "metric"), message)
+    if suite.stop_early:
+        try:
+            refuse_early({gate.metric: scorers.get(gate.metric) for gate in suite.gates})
+        except ValueError as error:
+            raise fault(("stop_early",), str(error)) from None
+    data = _data(suite, path, fault)
+    _refuse_unknown_slices(suite, data, fault)
+    return Plan(suite, data, scorers, k)
+
+
+def _refuse_unknown_slices(suite: SuiteSettings, data: Dataset, fault: Any) -> None:
+    for place, gate in enumerate(suite.gates):
+        tag, _, value = gate.slice.partition("=")
+        values = sorted({case.tags[tag] for case in data.cases if tag in case.tags})
+        if gate.slice and not values:
+            tags = ", ".join(suite.fields.tags) or "none"
+            message = f"no case has the tag {tag!r}; the tags of the data (fields.tags) are {tags}"
+            raise fault(("gates", place, "slice"), message)
+        if value and value not in values:
+            raise fault(
+                ("gates", place, "slice"), f"no case has {gate.slice}, expected one of {', '.join(values)}"
+            )
 
 
 def _data(suite: SuiteSettings, path: Path, fault: Any) -> Dataset:
@@ -241,41 +371,8 @@ def _data(suite: SuiteSettings, path: Path, fault: Any) -> Dataset:
             Columns(fields.input, fields.expected, fields.id, fields.cluster, fields.tags),
             limit=suite.limit,
             shuffle_seed=suite.seed if suite.shuffle else None,
+            schema=suite.promised,
+            split=suite.split.made() if isinstance(suite.split, SplitSettings) else suite.split,
         )
     except DataError as error:
         raise DataError(f"suite {suite.name}: {error}") from None
-
-
-def _faults(error: ValidationError, document: Document, path: Path) -> list[Fault]:
-    return [_fault(fault["loc"], _words(fault), document, path) for fault in error.errors(include_url=False)]
-
-
-def _fault(loc: Sequence[str | int], message: str, document: Document, path: Path) -> Fault:
-    at = tuple(str(step) for step in loc)
-    known = next((at[:n] for n in range(len(at), 0, -1) if at[:n] in document.origins), None)
-    origin = document.origins[known] if known is not None else Origin(str(path))
-    return Fault(origin, ".".join(at), message)
-
-
-def _words(fault: Any) -> str:
-    """Say what pydantic found in the form that all of Trilith's errors have."""
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    if fault["type"] == "missing":
-        return "is missing"
-    if fault["type"] == "extra_forbidden":
-        return "is not a key that may stand here"
-    if fault["type"] == "value_error":
-        return message
-    shown = "a mapping" if isinstance(fault["input"], dict) else repr(fault["input"])
-    return f"found {shown}, expected {message.removeprefix('Input should be ')}"
-
-
-def _plain(value: Any) -> Any:
-    """Turn the file's decimals into floats: nothing here is money."""
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    return value

@@ -6,16 +6,29 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
+import json
+import re
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from trilith.types import Json, Usage
-from trilith_evals.case import Case, Output, as_output
+from trilith.errors import SettingsError
+from trilith.types import Json, Prediction, Usage
+from trilith_evals.case import Case, Output, ToolCall, as_output
 
 if TYPE_CHECKING:
     from trilith import AsyncClient
-    from trilith.client.schema import CompletionUsage
+    from trilith.client.raw import RawResponse
+    from trilith.client.schema import CompletionUsage, Function
+
+ASKED_HEADER = "trilith-release"
+"""Of a request: the digest of the release that must answer."""
+ANSWERED_HEADER = "x-trilith-release"
+"""Of an answer: the digest of the release that answered."""
+CASCADE_HEADER = "x-trilith-cascade"
+"""Of an answer: the model in a cascade that gave it; its release is then no sign of another one."""
+DIGEST = r"^(sha256:)?[0-9a-f]{12,64}$"
 
 Task: TypeAlias = Literal["chat", "rag", "predictor"]
 """How a model is asked: as a conversation, for an answer with citations, or for a prediction."""
@@ -85,6 +98,8 @@ class ModelTarget:
         task: Task = "chat",
         system: str | None = None,
         parameters: Mapping[str, Any] | None = None,
+        release: str | None = None,
+        version: str | None = None,
     ) -> None:
         """Take a client, which is closed with the target.
 
@@ -94,6 +109,9 @@ class ModelTarget:
             task: How it is asked.
             system: System message before every conversation (chat only).
             parameters: Sent with every call, such as `max_tokens` and `temperature`.
+            release: Digest of the release that must answer, also one without traffic; `model` may end in
+                `@DIGEST` instead. None: whichever the gateway takes.
+            version: A predictor's version, as its registry numbers it; None: whichever is live.
 
         Raises:
             ValueError: the SDK's call knows no such parameter.
@@ -105,31 +123,86 @@ class ModelTarget:
                 f"a {task} model takes no parameter {unknown[0]!r}, expected one of {expected}; "
                 "what only the server knows goes into extra_body"
             )
-        self.name = model
-        self._client = client
+        named = re.fullmatch(r"(.+)@((?:sha256:)?[0-9a-f]{12,64})", model)
+        if named is not None and release is None:
+            model, release = named[1], named[2]
+        if release is not None and not re.fullmatch(DIGEST, release):
+            raise ValueError(f"release is {release!r}, expected a digest such as sha256:0123456789ab")
+        self.release = release.removeprefix("sha256:") if release else None
+        self.model = model
+        self.version = version
+        self.name = f"{model}@{self.release}" if self.release else model
+        if version is not None:
+            self.name += f" version {version}"
+        self._owned = client
+        # The run tries again itself: it knows the causes, the deadline and what an attempt may cost.
+        self._raw = client.with_options(max_retries=0).with_raw_response
         self._task = task
         self._system = system
         self._parameters = dict(parameters or {})
+        if self.release:
+            headers = self._parameters.get("extra_headers") or {}
+            self._parameters["extra_headers"] = {**headers, ASKED_HEADER: self.release}
 
     async def answer(self, case: Case) -> Output:
-        """Ask the model."""
+        """Ask the model.
+
+        Raises:
+            SettingsError: the release that was asked for is not what answered.
+        """
+        said: RawResponse[Any]
         if self._task == "predictor":
-            prediction = await self._client.predict(self.name, [_features(case.input)], **self._parameters)
-            return as_output(prediction)
+            features = [_features(case.input)]
+            said = await self._raw.predict(self.model, features, version=self.version, **self._parameters)
+            prediction: Prediction = said.parse()
+            release = self._answered(said.headers, prediction.version)
+            return replace(as_output(prediction), release=release)
         if self._task == "rag":
-            return as_output(await self._client.ask(self.name, _question(case.input), **self._parameters))
-        reply = await self._client.chat.completions.create(
-            model=self.name, messages=self._messages(case.input), **self._parameters
-        )
-        return Output(
-            text=reply.choices[0].message.content or "",
-            usage=_usage(reply.usage),
-            request_id=reply.request_id or reply.id,
-        )
+            said = await self._raw.ask(self.model, _question(case.input), **self._parameters)
+            output = as_output(said.parse())
+        else:
+            said = await self._raw.chat.completions.create(
+                model=self.model, messages=self._messages(case.input), **self._parameters
+            )
+            reply = said.parse()
+            message = reply.choices[0].message
+            output = Output(
+                text=message.content or message.refusal or "",
+                tool_calls=tuple(_tool_call(call.function) for call in message.tool_calls if call.function),
+                usage=_usage(reply.usage),
+                request_id=reply.request_id or reply.id,
+                cost_pico_usd=reply.cost_pico_usd,
+            )
+        return replace(output, release=self._answered(said.headers))
+
+    def _answered(self, headers: Mapping[str, str], version: str = "") -> str:
+        """Return who answered; a server that cannot be asked for a release must not pass for one that was."""
+        release = headers.get(ANSWERED_HEADER, "")
+        if self.release and release != self.release:
+            found = f"the release {release} answered" if release else "the server names no release"
+            raise SettingsError(
+                f"{found}, expected {self.release}: releases are asked for behind a Trilith gateway only; "
+                "leave target.release out for other servers"
+            )
+        if self.version is not None and version != self.version:
+            raise SettingsError(f"version {version or 'unknown'} answered, expected version {self.version}")
+        if CASCADE_HEADER in headers and not self.release:
+            return ""
+        # An alias may move to another version, and the release that declares it stays the same.
+        return " ".join(part for part in (release, version and f"version {version}") if part)
+
+    def identity(self) -> dict[str, Json]:
+        """Return all but the case that an answer depends on; the server's address is no part of it."""
+        return {
+            "model": self.name,
+            "task": self._task,
+            "system": self._system,
+            "parameters": self._parameters,
+        }
 
     async def aclose(self) -> None:
         """Close the client."""
-        await self._client.aclose()
+        await self._owned.aclose()
 
     def _messages(self, given: Json) -> list[dict[str, Any]]:
         messages = given if isinstance(given, list) else [{"role": "user", "content": _question(given)}]
@@ -154,6 +227,15 @@ def _features(given: Json) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise TypeError(f"the case's input is a {type(given).__name__}, expected features by name")
     return given
+
+
+def _tool_call(wanted: Function) -> ToolCall:
+    text = wanted.arguments or "{}"
+    try:
+        arguments = json.loads(text)
+    except ValueError:  # a model's slip is the answer to judge, and no failure
+        arguments = text
+    return ToolCall(wanted.name or "", arguments)
 
 
 def _usage(reported: CompletionUsage | None) -> Usage | None:

@@ -47,7 +47,7 @@ def headers(exchange: Exchange, ready: Answer) -> dict[str, str]:
     found["server-timing"] = f"gateway;dur={overhead}, upstream;dur={waited:.3f}"
     found["x-trilith-overhead-ms"] = overhead
     if (release := exchange.release) is not None:
-        found["x-trilith-release"] = release.digest
+        found["x-trilith-release"] = exchange.pinned or release.digest
         if exchange.fell_back:
             found["x-trilith-fallback"] = release.model
     if exchange.budget:

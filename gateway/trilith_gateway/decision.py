@@ -91,6 +91,8 @@ def words(fact: Sequence[Any]) -> str:
     match list(fact):
         case ["route", number, model, other]:
             return f"route {number} of {model}: to {other}"
+        case ["release", digest, model]:
+            return f"release {digest}, which is {model}: as the caller asks"
         case ["tag", number, model, tag]:
             return f"route {number} of {model}: replicas with the tag {tag}"
         case ["replica", name, why, asked, out]:

@@ -81,6 +81,7 @@ class Exchange:
         "operation",
         "paid",
         "path",
+        "pinned",
         "protection",
         "place",
         "queued_s",
@@ -187,6 +188,8 @@ class Exchange:
         """What the caller is told of the cache (`x-trilith-cache`); None: nothing, the model has none."""
         self.cache_age_s = 0.0
         """How old the answer from the cache is (seconds)."""
+        self.pinned: str | None = None
+        """Digest of the release that the caller named; nothing but it and its own cascade may answer."""
         self.version: str | None = None
         """What the release answers from: its documents, its trained model; part of the cache's key."""
         self.question: Question | None = None

@@ -87,6 +87,7 @@ def _release(settings: Settings, name: str, upstream: Upstream) -> Release:
         price=price_of(settings, name),
         max_output_tokens=model.max_output_tokens if isinstance(model, ChatModel | RagModel) else 0,
         cache=model.cache,
+        candidates=model.candidates,
         fallbacks=model.fallbacks if isinstance(model, ChatModel | PredictorModel) else (),
         gate=Gate(model.max_concurrency, model.queue_length, model.queue_wait_s)
         if model.max_concurrency is not None

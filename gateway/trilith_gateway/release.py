@@ -56,6 +56,8 @@ class Release:
     several."""
     tries_again: bool = False
     """The upstream is several, and may ask more than one of them for the same answer."""
+    candidates: tuple[str, ...] = ()
+    """Models whose releases may answer in its name, when a caller asks for them by digest."""
     fallbacks: tuple[str, ...] = ()
     """Models to ask instead when this one cannot answer."""
     gate: Gate | None = field(default=None, compare=False)
@@ -154,6 +156,7 @@ def _answering(model: ModelSettings) -> dict[str, object]:
             "routing": True,
             "routes": True,
             "fallbacks": True,
+            "candidates": True,
         }
     )
     return {name: part for name, part in decided.items() if part or name not in ("cascade", "otherwise")}

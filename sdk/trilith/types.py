@@ -154,6 +154,8 @@ class Answer:
     model: str
     request_id: str
     usage: Usage
+    cost_pico_usd: int | None = field(default=None, compare=False)
+    """What the gateway charged (10^-12 USD); None where it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,8 @@ class Prediction:
     model: str
     version: str
     request_id: str
+    cost_pico_usd: int | None = field(default=None, compare=False)
+    """What the gateway charged (10^-12 USD); None where it does not say."""
 
     @property
     def values(self) -> list[Any]:

@@ -17,6 +17,10 @@ import pytest
 from trilith.cli import Command
 from trilith.settings import load_settings
 from trilith.settings.reference import json_schema, reference_page, settings_table
+from trilith_evals import catalogue
+from trilith_evals.judging.certificate import Certificate
+from trilith_evals.judging.document import read_judge
+from trilith_evals.online.watching import Watching
 from trilith_evals.suite import read_plans
 
 ROOT = Path(__file__).parents[2]
@@ -124,8 +128,15 @@ def test_every_settings_file_in_a_document_is_accepted(document: Path, tmp_path:
         file = tmp_path / f"{number}.yaml"
         file.write_text(text, encoding="utf-8")
         if text.startswith("suites:"):
-            (tmp_path / "cases.jsonl").write_text('{"question": "q", "answers": ["a"]}\n', encoding="utf-8")
+            row = '{"question": "q", "answers": ["a"], "document": "d", "language": "de"}\n'
+            (tmp_path / "cases.jsonl").write_text(row, encoding="utf-8")
             read_plans(file)
+        elif text.startswith("judge:"):
+            (tmp_path / "judge.yaml").write_text(text, encoding="utf-8")
+            read = read_judge(tmp_path / "judge.yaml")
+            Certificate(read.settings.fingerprint(), "m", 2, "", "", "", "").write(read.certificate)
+        elif re.search(r"^sources:", text, re.MULTILINE):
+            Watching.opened(file)
         else:
             load_settings(file, environ=dict.fromkeys(re.findall(r"\$\{(\w+)", text), "x"))
 
@@ -147,6 +158,23 @@ def test_the_reference_of_settings_is_current() -> None:
     assert (REFERENCE / "settings.schema.json").read_text(encoding="utf-8") == json_schema(), (
         "run `make docs`"
     )
+
+
+def test_the_reference_of_scorers_is_current() -> None:
+    assert (REFERENCE / "scorers.md").read_text(encoding="utf-8") == catalogue.reference_page(), (
+        "run `make docs`"
+    )
+
+
+def test_every_scorer_and_all_that_it_takes_is_written_down() -> None:
+    missing = [entry.name for entry in catalogue.entries() if not entry.meaning]
+    missing += [
+        f"{entry.name}.{parameter.name}"
+        for entry in catalogue.entries()
+        for parameter in entry.parameters
+        if not parameter.meaning
+    ]
+    assert missing == []
 
 
 def test_every_setting_has_a_heading() -> None:

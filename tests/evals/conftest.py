@@ -18,6 +18,8 @@ class LanguageServer:
 
     answer: Callable[[str], str] = str
     """From the last message to the answer; an exception becomes a 500."""
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    """What it wants called besides."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
     url: str = ""
@@ -40,7 +42,7 @@ def language_server() -> Iterator[LanguageServer]:
             except Exception as error:
                 self._reply(500, {"error": {"message": str(error), "type": "server_error"}})
                 return
-            message = {"role": "assistant", "content": text}
+            message = {"role": "assistant", "content": text, "tool_calls": state.tool_calls}
             self._reply(
                 200,
                 {

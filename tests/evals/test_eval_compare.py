@@ -82,7 +82,7 @@ def test_runs_that_have_too_few_cases_in_common_cannot_be_compared(
     assert main(["eval", "compare", str(base), str(new)]) == 3
     told = capsys.readouterr().out
     assert "only 60 cases are scored in both runs, 50% of them" in told
-    assert "(the dataset has changed)" in told
+    assert "the dataset has changed: only the cases of both count" in told
 
 
 def test_several_metrics_share_one_chance_of_a_false_alarm(

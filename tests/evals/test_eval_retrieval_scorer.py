@@ -9,7 +9,17 @@ import pytest
 
 from trilith.types import Citation
 from trilith_evals import Case, Output, State
-from trilith_evals.scorers.retrieval import Cited, Mrr, Ndcg, Recall, Supported
+from trilith_evals.scorers.retrieval import (
+    AveragePrecision,
+    Cited,
+    Hit,
+    Mrr,
+    Ndcg,
+    Precision,
+    Recall,
+    RPrecision,
+    Supported,
+)
 
 
 def citation(path: str, start: int = 0, end: int = 10, *, supported: bool = True) -> Citation:
@@ -89,3 +99,57 @@ def test_the_supported_share_abstains_where_nothing_is_cited() -> None:
     half = Output(citations=(citation("a"), citation("b", supported=False)))
     assert Supported()(case(), half).value == 0.5
     assert Supported()(case(), Output()).state is State.ABSTAINED
+
+
+def test_the_measures_of_a_ranking_by_hand() -> None:
+    found, golds = output("a", "x", "b", "y"), case(path=["a", "b", "c"])
+    assert Precision(k=4)(golds, found).value == 0.5
+    assert AveragePrecision(k=4)(golds, found).value == pytest.approx((1 + 2 / 3) / 3)
+    assert RPrecision()(golds, found).value == pytest.approx(2 / 3)
+    assert Hit(k=1)(golds, found).value == 1
+    assert Hit(k=2)(golds, output("x", "y", "a")).value == 0
+    assert [AveragePrecision(k=4).name, RPrecision().name] == ["map@4", "r_precision@10"]
+
+
+def test_average_precision_equals_scikit_learns_where_all_golds_are_ranked() -> None:
+    metrics = importlib.import_module("sklearn.metrics")
+    generator = random.Random(3)
+    for _ in range(50):
+        documents = [f"d{i}" for i in range(8)]
+        generator.shuffle(documents)
+        golds = generator.sample(documents, 3)
+        ours = AveragePrecision(k=8)(case(path=golds), output(*documents)).value
+        truth = [d in golds for d in documents]
+        assert ours == pytest.approx(metrics.average_precision_score(truth, list(range(8, 0, -1))))
+
+
+def test_graded_ndcg_equals_scikit_learns_on_random_rankings() -> None:
+    metrics = importlib.import_module("sklearn.metrics")
+    generator = random.Random(4)
+    for _ in range(50):
+        documents = [f"d{i}" for i in range(8)]
+        grades = {document: float(generator.randint(0, 3)) for document in documents}
+        grades[documents[0]] = 2.0
+        generator.shuffle(documents)
+        row = case(path=list(grades), grade=list(grades.values()))
+        ours = Ndcg(k=5, grades="grade")(row, output(*documents)).value
+        theirs = metrics.ndcg_score([[grades[d] for d in documents]], [list(range(8, 0, -1))], k=5)
+        assert ours == pytest.approx(theirs)
+
+
+def test_citing_one_document_twice_finds_nothing_new() -> None:
+    golds = case(path=["a", "b"], grade=[3, 1])
+    twice = output("a", "a")
+    assert Precision(k=2)(golds, twice).value == 0.5
+    assert AveragePrecision(k=2)(golds, twice).value == 0.5
+    assert (
+        Ndcg(k=2, grades="grade")(golds, twice).value == Ndcg(k=2, grades="grade")(golds, output("a")).value
+    )
+
+
+def test_where_nothing_is_relevant_there_is_nothing_to_judge() -> None:
+    for scorer in (Recall(), AveragePrecision(), Ndcg(grades="grade")):
+        assert scorer(case(path=[]), output("a")).state is State.ABSTAINED
+    assert Ndcg(grades="grade")(case(path="a", grade=0), output("a")).state is State.ABSTAINED
+    assert Ndcg(grades="grade")(case(path="a", grade="high"), output("a")).state is State.UNSCORED
+    assert Ndcg(grades="grade")(case(path=["a", "b"], grade=[1]), output("a")).state is State.UNSCORED

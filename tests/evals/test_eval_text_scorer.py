@@ -94,3 +94,27 @@ def test_word_f1_follows_squads_definition(answer: str, gold: str, f1: float) ->
 
 def test_latency_is_the_time_of_the_whole_answer() -> None:
     assert Latency()(Case("1", "q"), Output(latency_s=1.5)).value == 1.5
+
+
+def test_a_unit_behind_a_number_scales_it() -> None:
+    money = Number(units={"million": 1e6, "%": 0.01, "k": 1e3})
+    assert judged(money, "It cost $1.2 million in all", "1200000") == 1
+    assert judged(money, "12 %", "0.12") == 1
+    assert judged(money, "5K", "5,000") == 1
+    assert judged(money, "5 kilos", "5") == 1  # another word
+
+
+def test_thousands_are_parted_by_blanks_and_apostrophes_too_and_the_decimal_mark_may_be_a_comma() -> None:
+    assert judged(Number(), "about 1 234 567.5", "1234567.5") == 1
+    assert judged(Number(), "Fr. 12'500", "12500") == 1
+    assert judged(Number(decimal=","), "1.234,5 Euro", "1234,5") == 1
+    assert (
+        judged(Number(), "in 2024 100", "100") == 0
+    )  # a year and a number stand apart only with words between
+
+
+def test_a_pattern_that_would_take_ages_is_stopped() -> None:
+    scorer = Regex(pattern="(.*?,){25}P", timeout_s=0.05)
+    score = scorer(Case("1", "q"), Output(text="1," * 30))
+    assert score.state is State.UNSCORED
+    assert score.reason == "the pattern took too long on this answer"

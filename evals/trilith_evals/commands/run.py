@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trilith.errors import TrilithError
+from trilith.errors import SettingsError, TrilithError
+from trilith_evals.commands.arguments import share
 
 if TYPE_CHECKING:
     from trilith_evals.report import Report
@@ -29,8 +36,50 @@ def configure(actions: Any) -> None:
     run.add_argument("--api-key", help="key for it; default $TRILITH_API_KEY")
     run.add_argument("--junit", type=Path, metavar="PATH", help="write JUnit XML")
     run.add_argument("--report", type=Path, metavar="PATH", help="write a report page (one HTML file)")
+    run.add_argument("--markdown", type=Path, metavar="PATH", help="write Markdown, for a pull request")
+    run.add_argument(
+        "--github",
+        action="store_true",
+        help="annotate, and append to the job's summary; by itself in a GitHub job",
+    )
     run.add_argument("--json", type=Path, metavar="PATH", help="write everything as JSON")
+    run.add_argument(
+        "--against",
+        metavar="RUN",
+        help="hold the run against this one: a file that --json has written, or a name of --save-as, or a "
+        "commit that git knows",
+    )
+    run.add_argument(
+        "--margin",
+        type=share,
+        default=0.0,
+        metavar="X",
+        help="with --against and no gate in the file: so much worse is no harm (%(default)s)",
+    )
+    run.add_argument(
+        "--save-as",
+        metavar="NAME",
+        help="keep the run under this name for a later --against; HEAD keeps it under git's commit",
+    )
+    run.add_argument(
+        "--runs",
+        type=Path,
+        default=Path(".trilith/evals/runs"),
+        metavar="FOLDER",
+        help="where kept runs are (%(default)s)",
+    )
     run.add_argument("--mlflow", metavar="URI", help="log figures and report to this MLflow tracking server")
+    run.add_argument(
+        "--journal",
+        type=Path,
+        metavar="PATH",
+        help="keep answers here, and go on from them; default .trilith/evals beside the file, until complete",
+    )
+    run.add_argument("--fresh", action="store_true", help="forget what the journal has")
+    run.add_argument(
+        "--max-cost", type=Decimal, metavar="USD", help="stop each suite before it costs more than this"
+    )
+    run.add_argument("--cache", type=Path, metavar="DIR", help="keep answers by content between runs")
     run.add_argument(
         "--no-content",
         action="store_true",
@@ -43,25 +92,71 @@ def act(arguments: argparse.Namespace) -> int:
     """Run the suites; the exit code is the verdict."""
     report = asyncio.run(_judged(arguments))
     _written(report, arguments)
+    if arguments.save_as:
+        _kept(report, arguments)
     return report.exit_code
+
+
+def _kept(report: Report, arguments: argparse.Namespace) -> None:
+    from trilith_evals.gate import Outcome
+    from trilith_evals.shelf import Shelf
+
+    if report.outcome is Outcome.COULD_NOT_RUN and any(suite.stopped for suite in report.suites):
+        raise TrilithError(f"not kept as {arguments.save_as}: the run was given up, and is no measure")
+    kept = Shelf(arguments.runs).keep(report, arguments.save_as)
+    print(f"kept as {arguments.save_as}: {', '.join(str(path) for path in kept)}")
 
 
 async def _judged(arguments: argparse.Namespace) -> Report:
     import time
     from datetime import UTC, datetime
+    from functools import partial
 
     from trilith import AsyncClient
     from trilith_evals.output.console import Meter
     from trilith_evals.report import Report
     from trilith_evals.runner import run_suite
+    from trilith_evals.scorer import SuiteMetric
+    from trilith_evals.shelf import Shelf
     from trilith_evals.suite import read_plans
     from trilith_evals.target import ModelTarget
+    from trilith_evals.trial import decided, tried
 
     plans = read_plans(arguments.file, arguments.suite)
+    if arguments.journal and len(plans) > 1:
+        raise SettingsError(f"--journal is one suite's, and the file has {len(plans)}; choose one by --suite")
+    if arguments.max_cost is not None and not (arguments.max_cost.is_finite() and arguments.max_cost > 0):
+        raise SettingsError(f"--max-cost is {arguments.max_cost}, expected US dollars above 0")
+    halt, loop = asyncio.Event(), asyncio.get_running_loop()
+    # Read before anything is paid for.
+    baseline = None
+    if arguments.against:
+        baseline = Shelf(arguments.runs).find(arguments.against, [plan.settings.name for plan in plans])
+    for plan in plans:
+        if baseline is None and any(gate.gate().against for gate in plan.settings.gates):
+            raise SettingsError(
+                f"suite {plan.settings.name} has a gate against the run before, and there is none; "
+                "add --against main, or make one with --save-as main"
+            )
+    gates = {plan.settings.name: plan.gates for plan in plans}
+    stop = {
+        name: partial(
+            decided,
+            gates=gates[name],
+            before=(baseline or {}).get(name),
+            planned_rows=len(plan.data.cases) * plan.settings.repeats,
+            of=sum(map(len, gates.values())),
+        )
+        for plan in plans
+        if plan.settings.stop_early and (name := plan.settings.name)
+    }
     started, clock = datetime.now(UTC), time.perf_counter()
     found = []
     for plan in plans:
         settings = plan.settings
+        for scorer in plan.scorers.values():
+            if (connect := getattr(scorer, "connect", None)) is not None:
+                connect(arguments.base_url, arguments.api_key)
         client = AsyncClient(arguments.base_url, arguments.api_key, timeout_s=settings.timeout_s)
         target = ModelTarget(
             client,
@@ -69,13 +164,58 @@ async def _judged(arguments: argparse.Namespace) -> Report:
             task=settings.task,
             system=settings.system,
             parameters=settings.parameters,
+            release=settings.target.release,
+            version=settings.target.version,
+        )
+        means = replace(
+            plan.means(arguments.max_cost),
+            journal=arguments.journal,
+            folder=arguments.file.parent / ".trilith" / "evals" / settings.name,
+            fresh=arguments.fresh,
+            cache=arguments.cache,
         )
         try:
-            with Meter(settings.name) as progress:
-                found.append(await run_suite(plan.suite(target), progress))
+            suite = plan.suite(target, stop.get(settings.name), means)
+            with Meter(settings.name) as progress, _interruptible(loop, halt):
+                found.append(await run_suite(suite, progress, stop=halt))
         finally:
             await target.aclose()
-    return Report(tuple(found), started, time.perf_counter() - clock, content=not arguments.no_content)
+        if halt.is_set():
+            break
+    judged = tried(
+        found,
+        gates,
+        baseline,
+        named=arguments.against or "",
+        margin=arguments.margin,
+        min_coverage={plan.settings.name: plan.settings.min_coverage for plan in plans},
+        figures={
+            (plan.settings.name, metric): scorer.value
+            for plan in plans
+            for metric, scorer in plan.scorers.items()
+            if isinstance(scorer, SuiteMetric)
+        },
+    )
+    return Report(judged, started, time.perf_counter() - clock, content=not arguments.no_content)
+
+
+@contextlib.contextmanager
+def _interruptible(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Iterator[None]:
+    """Let Ctrl-C end the run with a report over what is done; a second one ends the process."""
+
+    def interrupt() -> None:
+        stop.set()
+        loop.remove_signal_handler(signal.SIGINT)
+
+    try:
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+    except (NotImplementedError, RuntimeError, ValueError):  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
 
 
 def _written(report: Report, arguments: argparse.Namespace) -> None:
@@ -95,6 +235,15 @@ def _written(report: Report, arguments: argparse.Namespace) -> None:
             from trilith_evals.output.page import write_page
 
             write_page(report, arguments.report)
+        if arguments.markdown:
+            from trilith_evals.output.markdown import write_markdown
+
+            write_markdown(report, arguments.markdown)
+        if arguments.github or os.environ.get("GITHUB_ACTIONS") == "true":
+            from trilith_evals.output.github import append_summary, commands
+
+            append_summary(report)
+            print(commands(report, arguments.file))
     except OSError as error:
         raise TrilithError(
             f"cannot write {error.filename}: {(error.strerror or str(error)).lower()}"

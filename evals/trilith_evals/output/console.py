@@ -6,9 +6,10 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from trilith_evals.figure import Figure
+from trilith_evals import repeat
+from trilith_evals.figure import Figure, brief
 from trilith_evals.gate import Outcome
-from trilith_evals.report import Report, SuiteReport
+from trilith_evals.report import JudgeMark, Report, SuiteReport
 
 _MARKS = {
     Outcome.PASS: "pass",
@@ -55,16 +56,36 @@ def _suite(suite: SuiteReport, *, content: bool) -> str:
         f"{suite.name}: {suite.target} ({suite.task}), {suite.cases} cases{times} of {suite.data}, "
         f"{suite.duration_s:.1f} s"
     )
+    if suite.rests_on:
+        head += f"\n  {suite.rests_on}"
     if suite.stopped:
-        return f"{head}\n  {_MARKS[suite.outcome]}: {suite.stopped.told(content=content)}"
+        head = f"{head}\n  {_MARKS[suite.outcome]}: {suite.stopped.told(content=content)}"
+        if not any(figure.scored for figure in suite.figures):
+            return head
+    head = "\n".join([head, *map(_judge, suite.judges)])
+    if len(suite.rows) < suite.planned_rows:
+        head += f"\n  stopped when decided, after {len(suite.rows)} of {suite.planned_rows} rows"
     rows = [("metric", "figure", "95 % interval", "rows", "unscored", ""), *(_row(f) for f in suite.figures)]
     checks = [f"  {_MARKS[check.outcome]:<13} {check.name}: {check.message}" for check in suite.checks]
-    return "\n".join([head, *_aligned(rows), *checks])
+    repeats = [f"  repeats       {line}" for line in repeat.table(suite.repeated)]
+    return "\n".join([head, *_aligned(rows), *repeats, *checks, *_worse_slices(suite)])
+
+
+def _worse_slices(suite: SuiteReport) -> list[str]:
+    """Name the slices that got worse since the run before; part of the verdict only where a gate says so."""
+    of = [line for line in suite.lines if line.slice]
+    worse = [line for line in of if line.check.outcome is Outcome.FAIL]
+    if of and not worse:
+        return [f"  no slice got worse beyond doubt since {suite.baseline}, of {len(of)} looked at"]
+    return [f"  worse slice   {line.metric} [{line.slice}]: {line.check.message}" for line in worse]
 
 
 def _row(figure: Figure) -> tuple[str, ...]:
     value, _, interval = figure.text.partition(" ")
-    aside = f"abstained {figure.abstained}" if figure.abstained else ""
+    asides = [f"abstained {figure.abstained}"] if figure.abstained else []
+    if figure.uncorrected is not None:
+        asides.append(f"corrected by people's labels, without {brief(figure.uncorrected.value)}")
+    aside = ", ".join(asides)
     return (figure.metric, value, interval, f"{figure.scored}/{figure.total}", str(figure.unscored), aside)
 
 
@@ -74,3 +95,8 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+
+
+def _judge(mark: JudgeMark) -> str:
+    known = "calibrated" if mark.calibrated else "NOT CALIBRATED"
+    return f"  {known} judge of {mark.metric}: {mark.agreement}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -41,6 +42,13 @@ def _suite(suite: SuiteReport, report: Report) -> ElementTree.Element:
     element.set("timestamp", report.started.isoformat(timespec="seconds"))
     for check in suite.checks:
         element.append(_check(suite, check, content=report.content))
+    for line in suite.lines:
+        if line.check in suite.checks:
+            continue
+        name = f"{line.check.name} against {suite.baseline or 'the run before'}"
+        if line.slice:
+            name = f"{name} ({line.slice})"
+        element.append(_check(suite, replace(line.check, name=name), content=report.content))
     for group, count in _unscored(suite).items():
         case = _case(suite, group)
         ElementTree.SubElement(case, "skipped", message=f"{count} of {len(suite.rows)} rows")
@@ -64,7 +72,9 @@ def _unscored(suite: SuiteReport) -> Counter[str]:
 
 def _check(suite: SuiteReport, check: Check, *, content: bool) -> ElementTree.Element:
     case = _case(suite, check.name)
-    message = _clean(suite.stopped.told(content=content) if suite.stopped else check.message)
+    message = _clean(
+        suite.stopped.told(content=content) if suite.stopped and check.name == "run" else check.message
+    )
     if check.outcome is Outcome.PASS:
         ElementTree.SubElement(case, "system-out").text = message
     elif check.outcome is Outcome.COULD_NOT_RUN:

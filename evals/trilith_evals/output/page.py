@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from trilith.extras import need
 from trilith.types import Json
+from trilith_evals.comparison import Comparison
+from trilith_evals.contest import Line
 from trilith_evals.figure import Figure, brief
 from trilith_evals.gate import Outcome, Threshold
 from trilith_evals.output.file import write_text
+from trilith_evals.output.telling import flaky, rests_on, spent
 from trilith_evals.report import Report, Row, SuiteReport
 from trilith_evals.score import Score
 
@@ -22,6 +24,8 @@ _OPEN_ROWS = 10
 _MOST_ROWS = 500
 """Rows on the page at most; the JSON output has them all."""
 _LONGEST_TEXT = 2000
+_GIST = 120
+"""Characters of a case's input on its folded line."""
 
 _STYLES = {
     Outcome.PASS: ("pass", "✓", "Passed"),
@@ -40,16 +44,13 @@ class Scale:
     width: float | None
     ticks: tuple[float, ...]
     ends: tuple[str, str]
+    zero: float | None = None
+    """Where nought is, for a difference."""
 
 
 def page(report: Report) -> str:
     """Return the report as one HTML document without outside references."""
-    jinja2 = need("jinja2", extra="evals")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    source = files("trilith_evals.output").joinpath("page.html.j2").read_text(encoding="utf-8")
-    template = environment.from_string(source)
+    template = templates().get_template("page.html.j2")
     rendered: str = template.render(
         report=report,
         suites=[_suite(suite, content=report.content) for suite in report.suites],
@@ -57,6 +58,18 @@ def page(report: Report) -> str:
         passed=sum(suite.outcome is Outcome.PASS for suite in report.suites),
     )
     return rendered
+
+
+def templates() -> Any:
+    """Return the environment in which pages are made: everything is escaped, a missing name is an error."""
+    jinja2 = need("jinja2", extra="evals")
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("trilith_evals", "output"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
 
 
 def write_page(report: Report, path: Path) -> None:
@@ -76,11 +89,17 @@ def _suite(suite: SuiteReport, *, content: bool) -> dict[str, Any]:
             for check in sorted(suite.checks, key=lambda check: check.outcome is Outcome.PASS)
         ],
         "figures": [{"told": f, "scale": scale(f, suite.thresholds)} for f in suite.figures],
+        "rests": rests_on(suite),
+        "uncalibrated": [judge for judge in suite.judges if not judge.calibrated],
+        "flaky": flaky(suite),
+        "spend": spent(suite.spend) if suite.spend else "",
+        "slices": [{"told": f, "scale": scale(f, ())} for f in suite.slices],
+        "lines": [line_told(line) for line in suite.lines],
         "columns": list(columns),
         "open_rows": rows[:_OPEN_ROWS],
         "folded_rows": rows[_OPEN_ROWS:],
         "left_out": max(0, len(suite.rows) - _MOST_ROWS),
-        "parameters": ", ".join(f"{key} {_text(value)}" for key, value in suite.parameters.items()),
+        "parameters": ", ".join(f"{key} {text_of(value)}" for key, value in suite.parameters.items()),
     }
 
 
@@ -106,9 +125,11 @@ def _columns(suite: SuiteReport) -> dict[str, str]:
 def _row(suite: SuiteReport, row: Row, columns: Mapping[str, str], *, content: bool) -> dict[str, Any]:
     return {
         "id": row.case.id if suite.repeats == 1 else f"{row.case.id} · {row.repeat + 1}",
-        "input": _cut(_text(row.case.input)) if content else "",
-        "expected": _cut(_text(row.case.expected)) if content else "",
-        "output": _cut(_said(row)) if content else "",
+        "gist": text_of(row.case.input)[:_GIST] if content else "",
+        "about": _about(row),
+        "input": _cut(text_of(row.case.input)) if content else "",
+        "expected": _cut(text_of(row.case.expected)) if content else "",
+        "output": _cut(said(row)) if content else "",
         "citations": [_cited(row, number) for number in range(len(row.output.citations))]
         if content and row.output
         else [],
@@ -117,10 +138,34 @@ def _row(suite: SuiteReport, row: Row, columns: Mapping[str, str], *, content: b
     }
 
 
-def _said(row: Row) -> str:
+def line_told(line: Line) -> dict[str, Any]:
+    """Return what a page shows of one comparison."""
+    return {
+        "told": line,
+        "style": _STYLES[line.check.outcome],
+        "scale": around_zero(line.comparison),
+    }
+
+
+def _about(row: Row) -> str:
+    """Say in one line where a row comes from and how long it took."""
+    parts = [f"{key}={value}" for key, value in row.case.tags.items()]
+    if row.case.line is not None:
+        parts.append(f"line {row.case.line}")
+    if row.case.cluster is not None:
+        parts.append(f"from {row.case.cluster}")
+    if row.output:
+        parts.append("kept from earlier" if row.output.cached else f"{row.output.latency_s:.2f} s")
+        if row.output.request_id:
+            parts.append(f"request {row.output.request_id}")
+    return " · ".join(parts)
+
+
+def said(row: Row) -> str:
+    """Return an answer as one text; empty where there is none."""
     if row.output is None:
         return ""
-    return _text(dict(row.output.values)) if row.output.values else row.output.text
+    return text_of(dict(row.output.values)) if row.output.values else row.output.text
 
 
 def _cited(row: Row, number: int) -> str:
@@ -136,7 +181,8 @@ def _cell(score: Score) -> dict[str, str]:
     return {"text": score.state.value, "style": score.state.value, "why": score.reason}
 
 
-def _text(value: Json) -> str:
+def text_of(value: Json) -> str:
+    """Return an input, an answer or an expectation as one text."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -154,6 +200,27 @@ def _number(value: Json) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + " …"
+
+
+def around_zero(found: Comparison) -> Scale:
+    """Place a difference and its interval on a line with nought in its middle."""
+    difference = found.difference
+    known = [abs(end) for end in (difference.value, difference.low, difference.high) if end is not None]
+    reach = max(known) * 1.15 or 1.0
+
+    def place(value: float) -> float:
+        return round(50 + 50 * value / reach, 2)
+
+    low, high = difference.low, difference.high
+    whole = low is not None and high is not None
+    return Scale(
+        value=place(difference.value),
+        low=place(low) if whole and low is not None else None,
+        width=round(place(high) - place(low), 2) if low is not None and high is not None else None,
+        ticks=(),
+        ends=(f"−{brief(reach)}", f"+{brief(reach)}"),
+        zero=50.0,
+    )
 
 
 def scale(figure: Figure, thresholds: Sequence[Threshold]) -> Scale | None:

@@ -11,6 +11,7 @@ from trilith.extras import need
 from trilith.types import Json
 from trilith_evals.case import Case, Output
 from trilith_evals.scorer import require
+from trilith_evals.scorers.weighing import Weigher, numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,24 @@ class RocAuc(_Figure):
         if len(set(truths)) < 2:
             raise ValueError("ROC AUC is undefined when only one class is expected")
         return float(_sklearn().roc_auc_score(truths, predictions))
+
+    def weighted(self, truths: Sequence[int], predictions: Sequence[float]) -> Weigher:
+        """Return the figure as a function of the rows' weights; a tied pair is half right."""
+        numpy = numbers()
+        truth, score = numpy.asarray(truths), numpy.asarray(predictions, float)
+        order = numpy.argsort(score, kind="stable")
+        ranked, positive = score[order], truth[order] == 1
+        first = numpy.flatnonzero(numpy.append(True, ranked[1:] != ranked[:-1]))
+
+        def weigh(weights: Any) -> Any:
+            drawn = weights[:, order]
+            up = numpy.add.reduceat(drawn * positive, first, axis=1)
+            down = numpy.add.reduceat(drawn * ~positive, first, axis=1)
+            below = numpy.cumsum(down, axis=1) - down / 2
+            with numpy.errstate(divide="ignore", invalid="ignore"):
+                return (up * below).sum(axis=1) / (up.sum(axis=1) * down.sum(axis=1))
+
+        return weigh
 
 
 def _number(value: Json, what: str) -> float:

@@ -61,6 +61,8 @@ class _Retrieval:
 
     def __call__(self, case: Case, output: Output) -> Score:
         """Score one case."""
+        if case.fields.get(self.document) == []:
+            return abstained("nothing is relevant to this case")
         try:
             golds = self._golds(case)
         except ValueError as error:
@@ -120,10 +122,51 @@ def ndcg(ranked: Sequence[frozenset[int]], golds: int, k: int) -> float:
     return gain / ideal
 
 
+def precision(ranked: Sequence[frozenset[int]], golds: int, k: int) -> float:
+    """Return the share of the first `k` ranks that hit a gold not hit before; ranks left empty count."""
+    return sum(_gains(ranked[:k])) / k
+
+
+def average_precision(ranked: Sequence[frozenset[int]], golds: int, k: int) -> float:
+    """Return the mean, over the golds that `k` ranks can hold, of the precision where each is first hit.
+
+    As trec_eval's `map_cut`, but divided by no more golds than fit, so that 1 can be reached.
+    """
+    found, total = 0, 0.0
+    for rank, gain in enumerate(_gains(ranked[:k]), start=1):
+        found += gain
+        total += gain * found / rank
+    return total / min(golds, k)
+
+
+def hit(ranked: Sequence[frozenset[int]], golds: int, k: int) -> float:
+    """Return 1 when one of the first `k` entries hits a gold."""
+    return float(any(ranked[:k]))
+
+
+def r_precision(ranked: Sequence[frozenset[int]], golds: int, k: int) -> float:
+    """Return the precision at as many ranks as there are golds, and at most `k`."""
+    return precision(ranked, golds, min(golds, k))
+
+
+def _gains(ranked: Sequence[frozenset[int]]) -> list[int]:
+    """Return 1 for every rank that hits a gold for the first time: citing one twice finds nothing new."""
+    seen: set[int] = set()
+    gains = []
+    for hits in ranked:
+        gains.append(int(bool(hits - seen)))
+        seen |= hits
+    return gains
+
+
 _MEASURES: Mapping[str, Callable[[Sequence[frozenset[int]], int, int], float]] = {
     "recall": recall,
     "mrr": reciprocal_rank,
     "ndcg": ndcg,
+    "precision": precision,
+    "map": average_precision,
+    "hit": hit,
+    "r_precision": r_precision,
 }
 
 
@@ -143,9 +186,73 @@ class Mrr(_Retrieval):
 
 @dataclass(frozen=True, slots=True)
 class Ndcg(_Retrieval):
-    """Normalised discounted cumulative gain of the citations, binary relevance."""
+    """Normalised discounted cumulative gain of the citations; relevance is binary unless grades are given."""
 
+    grades: str | None = None
+    """Column with the relevance of each gold (numbers of 0 or more); a citation's gain is its grade."""
     stem: ClassVar[str] = "ndcg"
+
+    def __call__(self, case: Case, output: Output) -> Score:
+        """Score one case."""
+        if self.grades is None:
+            return _Retrieval.__call__(self, case, output)
+        if case.fields.get(self.document) == []:
+            return abstained("nothing is relevant to this case")
+        try:
+            golds = self._golds(case)
+            grades = [_grade(value) for value in _column(case, self.grades)]
+        except ValueError as error:
+            return unscored(str(error))
+        if len(grades) != len(golds):
+            return unscored(f"the grades in {self.grades!r} and the golds do not pair up")
+        if not any(grades):
+            return abstained("nothing is relevant to this case")
+        return scored(graded_ndcg([_found(c, golds) for c in output.citations[: self.k]], grades, self.k))
+
+
+def graded_ndcg(ranked: Sequence[frozenset[int]], grades: Sequence[float], k: int) -> float:
+    """Return the normalised discounted cumulative gain at `k`; each gold's grade counts at its first hit."""
+    seen: set[int] = set()
+    gain = 0.0
+    for rank, hits in enumerate(ranked[:k], start=1):
+        gain += max((grades[at] for at in hits - seen), default=0.0) / math.log2(rank + 1)
+        seen |= hits
+    best = enumerate(sorted(grades, reverse=True)[:k], start=1)
+    return gain / sum(grade / math.log2(rank + 1) for rank, grade in best)
+
+
+def _grade(value: Json) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and math.isfinite(value):
+        return float(value)
+    raise ValueError("a gold's grade is not a number of 0 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class Precision(_Retrieval):
+    """Share of the first `k` ranks whose citation hits a gold that none above it hit."""
+
+    stem: ClassVar[str] = "precision"
+
+
+@dataclass(frozen=True, slots=True)
+class AveragePrecision(_Retrieval):
+    """Average precision of the citations; its mean over the suite is MAP."""
+
+    stem: ClassVar[str] = "map"
+
+
+@dataclass(frozen=True, slots=True)
+class Hit(_Retrieval):
+    """1 when at least one of the first `k` citations hits a gold."""
+
+    stem: ClassVar[str] = "hit"
+
+
+@dataclass(frozen=True, slots=True)
+class RPrecision(_Retrieval):
+    """Precision at as many ranks as the case has golds."""
+
+    stem: ClassVar[str] = "r_precision"
 
 
 @dataclass(frozen=True, slots=True)

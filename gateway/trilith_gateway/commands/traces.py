@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import sqlite3
-from contextlib import closing
+import sys
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from trilith.errors import DataError
+from trilith.settings.schema import Settings
 from trilith.telemetry import names
-from trilith_gateway import tracing
+from trilith_gateway import otlp, tracing
 from trilith_gateway.commands.option import add_settings, positive, read_settings, table
+from trilith_gateway.store.opening import open_connection
 
 
 class Traces:
@@ -26,16 +30,30 @@ class Traces:
             "id", nargs="?", help="a request id (req_...) or a trace id; none lists the newest"
         )
         parser.add_argument("--limit", type=positive, default=20, help="how many to list (%(default)s)")
+        parser.add_argument(
+            "--export",
+            metavar="PATH",
+            help="write all spans as OTLP JSON lines, with the feedback on them; - is standard output",
+        )
+        parser.add_argument(
+            "--since",
+            type=_when,
+            metavar="WHEN",
+            help="export traces from then on (ISO 8601; UTC if it says no zone)",
+        )
         add_settings(parser)
 
     def run(self, arguments: argparse.Namespace) -> int:
-        """Print the list or the tree."""
-        path = tracing.database(read_settings(arguments).home)
+        """Print the list or the tree, or write all of it."""
+        settings = read_settings(arguments)
+        path = tracing.database(settings.home)
         if not path.exists():
             raise DataError(
                 f"no spans are stored at {path}; is `telemetry.store_spans` on, and did a gateway run?"
             )
-        if arguments.id is None:
+        if arguments.export is not None:
+            export(settings, path, arguments.export, arguments.since)
+        elif arguments.id is None:
             print(newest(path, arguments.limit))
         else:
             print(tree(path, arguments.id))
@@ -48,6 +66,36 @@ class Node:
 
     row: sqlite3.Row
     children: list[Node] = field(default_factory=list)
+
+
+def export(settings: Settings, path: Path, to: str, since: datetime | None) -> None:
+    """Write spans and feedback; people's own words only where spans hold text as well.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    with closing(open_connection(settings)) as connection:
+        feedback = otlp.said(connection, comments=settings.telemetry.content)
+    since_ns = int(since.timestamp() * 1e9) if since is not None else 0
+    count = 0
+    try:
+        with nullcontext(sys.stdout) if to == "-" else open(to, "w", encoding="utf-8") as file:
+            for line in otlp.lines(path, feedback, since_ns=since_ns):
+                file.write(line + "\n")
+                count += 1
+    except OSError as error:
+        raise DataError(f"cannot write {to}: {(error.strerror or str(error)).lower()}") from error
+    print(f"{count} traces written to {to}", file=sys.stderr)
+
+
+def _when(text: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time, expected one such as 2026-11-01T08:00"
+        ) from None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def newest(path: Path, limit: int) -> str:

@@ -18,6 +18,7 @@ from trilith_gateway.limits.keeper import LimitKeeper
 from trilith_gateway.release import Release, ReleaseTable
 from trilith_gateway.routing import cascade
 from trilith_gateway.routing.condition import routed, stands_in
+from trilith_gateway.routing.pin import HEADER, pinned
 from trilith_gateway.shared import LeasedBudgets
 from trilith_gateway.store.amount import capped
 from trilith_gateway.store.journal import Record
@@ -80,7 +81,9 @@ class Admit:
             raise model_not_found(name, exchange.api)
         exchange.model = name
         exchange.stream = body.get("stream") is True
-        if release.routes:
+        if HEADER in exchange.headers:
+            release = pinned(exchange, release, self._releases.find)
+        elif release.routes:
             release = routed(exchange, release, self._releases.find)
         exchange.release = release = release.priced(batched=exchange.batched)
         if release.protocol != "openai":
@@ -171,7 +174,8 @@ class Admit:
         """Ask the budgets; returns what is reserved (pico-USD), what is `owed` already included."""
         key = exchange.caller
         try:
-            if key.shares and (budget := self._budgets.degrades(key, bound, now)) is not None:
+            may_degrade = key.shares and exchange.pinned is None
+            if may_degrade and (budget := self._budgets.degrades(key, bound, now)) is not None:
                 other = self._releases.find(budget.degrade_to)
                 other = other and other.priced(batched=exchange.batched)
                 cheaper = self._instead(exchange, other)

@@ -205,12 +205,15 @@ class AsyncClient:
         """
         return await self._driver.run(operation.ask(model, question, history, options))
 
-    async def predict(self, model: str, rows: Rows, **options: Unpack[CallOptions]) -> Prediction:
+    async def predict(
+        self, model: str, rows: Rows, *, version: str | None = None, **options: Unpack[CallOptions]
+    ) -> Prediction:
         """Let a `predictor` model predict a value for each row.
 
         Args:
             model: The public name.
             rows: `n` rows: a list of dicts, a dict of columns, or a DataFrame of pandas or polars.
+            version: Of the model, as its registry numbers it; None: whichever is live.
             **options: What every call accepts.
 
         Returns:
@@ -219,7 +222,7 @@ class AsyncClient:
         Raises:
             DataError: the rows are not a table of numbers, booleans and texts.
         """
-        return await self._driver.run(operation.predict(model, rows, options))
+        return await self._driver.run(operation.predict(model, rows, options, version))
 
     async def feedback(
         self,

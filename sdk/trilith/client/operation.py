@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 from urllib.parse import quote
 
 from pydantic import TypeAdapter, ValidationError
@@ -14,6 +14,7 @@ from trilith.client import schema, tensor
 from trilith.client.option import CALL_OPTIONS, CallOptions, ChatOptions, EmbeddingOptions
 from trilith.client.wire import Answer
 from trilith.errors import APIError
+from trilith.money import pico_usd
 from trilith.types import Answer as RagAnswer
 from trilith.types import Citation, Message, Prediction, Usage
 
@@ -45,7 +46,7 @@ class Operation(Generic[T]):
             value = json.loads(answer.body)
         except ValueError:
             raise self._strange("no JSON", request_id) from None
-        return self.shaped(value, request_id)
+        return _priced(self.shaped(value, request_id), answer.headers.get("x-trilith-cost-usd"))
 
     def shaped(self, value: Any, request_id: str | None) -> T:
         """Read decoded JSON: a whole answer, or one event of a stream; raises as `result` does."""
@@ -112,14 +113,19 @@ def embed(
     return Operation("POST", "/v1/embeddings", body, _answered(schema.EmbeddingList), options)
 
 
-def predict(model: str, rows: tensor.Rows, options: CallOptions) -> Operation[Prediction]:
+def predict(
+    model: str, rows: tensor.Rows, options: CallOptions, version: str | None = None
+) -> Operation[Prediction]:
     """Describe a prediction for a batch of rows."""
     _known(options, CallOptions)
 
     def read(value: Any, request_id: str | None) -> Prediction:
         return tensor.prediction(value, model, request_id or "")
 
-    path = f"/v2/models/{quote(model, safe='')}/infer"
+    path = f"/v2/models/{quote(model, safe='')}"
+    if version is not None:
+        path += f"/versions/{quote(version, safe='')}"
+    path += "/infer"
     return Operation("POST", path, {"inputs": tensor.tensors(rows)}, read, options)
 
 
@@ -184,6 +190,21 @@ def _known(options: CallOptions, described: type) -> None:
 
 def _fields(options: CallOptions) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in CALL_OPTIONS and value is not None}
+
+
+def _priced(found: T, told: str | None) -> T:
+    """Put what the gateway charged into a result that has a place for it."""
+    if told is None:
+        return found
+    try:
+        cost = pico_usd(told)
+    except (ValueError, ArithmeticError):  # not a gateway's header
+        return found
+    if isinstance(found, schema.ChatCompletion | schema.EmbeddingList):
+        found._cost_pico_usd = cost
+    elif isinstance(found, RagAnswer | Prediction):
+        return cast(T, replace(found, cost_pico_usd=cost))
+    return found
 
 
 A = TypeVar("A", schema.ChatCompletion, schema.EmbeddingList)

@@ -20,11 +20,17 @@ class _Answered(_Shape):
     """A whole answer, with the id under which the gateway has recorded it."""
 
     _request_id: str | None = PrivateAttr(None)
+    _cost_pico_usd: int | None = PrivateAttr(None)
 
     @property
     def request_id(self) -> str | None:
         """The `x-request-id` of the answer: what `feedback` wants; None where the server sent none."""
         return self._request_id
+
+    @property
+    def cost_pico_usd(self) -> int | None:
+        """What the gateway charged (10^-12 USD); None where the server does not say."""
+        return self._cost_pico_usd
 
 
 class TokenDetails(_Shape):

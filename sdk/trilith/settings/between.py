@@ -53,8 +53,9 @@ def reference_faults(tree: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str
             message = "only chat models have another protocol; expected openai"
             faults.append(((*at, "upstream", "protocol"), message))
         alike = {other: entry for other, entry in models.items() if entry.get("kind") == kind}
-        for number, other in enumerate(model.get("fallbacks") or ()):
-            check((*at, "fallbacks", str(number)), other, f"{kind} models", alike)
+        for others in ("fallbacks", "candidates"):
+            for number, other in enumerate(model.get(others) or ()):
+                check((*at, others, str(number)), other, f"{kind} models", alike)
         if model.get("kind") == Kind.RAG:
             check((*at, "index"), model.get("index"), "indexes", _entries(tree, "indexes"))
             check((*at, "generator"), model.get("generator"), "chat models", chats)

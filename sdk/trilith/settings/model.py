@@ -85,6 +85,9 @@ class _Model(Section):
     """Name of an entry under `policies`; none means no protection."""
     price: PriceSettings | None = None
     """What callers pay. Without it the model is listed as unpriced and keys with a budget may not call it."""
+    candidates: tuple[str, ...] = ()
+    """Models of the same kind that answer in this one's name when a request asks for their release by digest
+    (header `trilith-release`), and never otherwise: how a release is judged before it has traffic."""
     cache: CacheSettings | None = None
     """Keep answers and give them again to identical requests; none: every request is answered anew."""
     max_concurrency: int | None = Field(None, ge=1)

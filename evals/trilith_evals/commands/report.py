@@ -1,0 +1,98 @@
+"""`trilith eval report`: shows a recorded run again, or the rows that changed between two."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from trilith.errors import TrilithError
+
+
+def configure(actions: Any) -> None:
+    """Add the action and its arguments."""
+    report = actions.add_parser(
+        "report",
+        help="show a recorded run again, or what changed between two",
+        description="Show a run that --json has written. With --against, show which rows changed since "
+        "another run. Exit code: 0 shown, 3 could not be read.",
+    )
+    report.add_argument("run", type=Path, help="JSON of the run")
+    report.add_argument("--against", type=Path, metavar="JSON", help="the run that is the measure")
+    report.add_argument("--html", type=Path, metavar="PATH", help="write a page (one HTML file)")
+    report.add_argument("--markdown", type=Path, metavar="PATH", help="write Markdown, for a pull request")
+    report.add_argument("--junit", type=Path, metavar="PATH", help="write JUnit XML of the run")
+    report.add_argument("--github", action="store_true", help="append to the job's summary, and annotate")
+    report.add_argument(
+        "--no-content", action="store_true", help="keep inputs and answers out of the outputs"
+    )
+    report.set_defaults(act=act)
+
+
+def act(arguments: argparse.Namespace) -> int:
+    """Show the run; showing a failed run is no failure."""
+    try:
+        _act(arguments)
+    except OSError as error:
+        raise TrilithError(
+            f"cannot write {error.filename}: {(error.strerror or str(error)).lower()}"
+        ) from error
+    return 0
+
+
+def _act(arguments: argparse.Namespace) -> None:
+    from trilith_evals import archive
+    from trilith_evals.output.console import table
+
+    report = archive.read(arguments.run)
+    report = replace(report, content=report.content and not arguments.no_content)
+    if arguments.against:
+        _difference(arguments, report)
+    else:
+        if not (arguments.html or arguments.markdown or arguments.junit):
+            print(table(report))
+        if arguments.html:
+            from trilith_evals.output.page import write_page
+
+            write_page(report, arguments.html)
+        if arguments.markdown:
+            from trilith_evals.output.markdown import write_markdown
+
+            write_markdown(report, arguments.markdown)
+    if arguments.junit:
+        from trilith_evals.output.junit import write_junit
+
+        write_junit(report, arguments.junit)
+    if arguments.github:
+        from trilith_evals.output.github import append_summary, commands
+
+        append_summary(report)
+        print(commands(report))
+
+
+def _difference(arguments: argparse.Namespace, report: Any) -> None:
+    from trilith_evals import archive, contest, recorded
+
+    before = archive.read(arguments.against)
+    before = replace(before, content=before.content and not arguments.no_content)
+    lines = contest.against(recorded.read(arguments.against), recorded.read(arguments.run))
+    names = _names(arguments.against, arguments.run)
+    if arguments.html:
+        from trilith_evals.output.difference import write_difference
+
+        write_difference(before, report, lines, names, arguments.html)
+    if arguments.markdown:
+        from trilith_evals.output.file import write_text
+        from trilith_evals.output.markdown import differences
+
+        write_text(arguments.markdown, differences(lines, names))
+    if not (arguments.html or arguments.markdown):
+        print(contest.table(lines))
+
+
+def _names(before: Path, after: Path) -> tuple[str, str]:
+    """Call the runs by their files' names, or by the paths where these are the same."""
+    if before.stem == after.stem:
+        return str(before), str(after)
+    return before.stem, after.stem

@@ -1,0 +1,75 @@
+"""What a run may use: money, time, retries, and the places where answers are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trilith.types import Json
+from trilith_evals.cache import Cache
+from trilith_evals.journal import Journal, digest
+from trilith_evals.pace import Pace
+from trilith_evals.paid import Purse
+from trilith_evals.spend import Ledger
+from trilith_evals.target import ModelTarget, Target
+
+if TYPE_CHECKING:
+    from trilith_evals.runner import Suite
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """How a suite is run, as far as it does not change what an answer is."""
+
+    max_cost_pico_usd: int | None = None
+    """Most that target and judges may cost, earlier runs of the journal included; None: no cap."""
+    max_call_cost_pico_usd: int | None = None
+    """Most that one call can cost; None estimates it from the calls so far."""
+    requests_per_minute: float | None = None
+    """Calls that begin in a minute; None: no limit."""
+    max_retries: int = 2
+    """Further attempts at one call, for causes that may pass."""
+    run_timeout_s: float | None = None
+    """Longest time for the whole suite (seconds); None: no limit."""
+    journal: Path | None = None
+    """File of finished answers; None keeps none."""
+    folder: Path | None = None
+    """Where a journal of the run's own lies when `journal` is None, until the run is complete."""
+    fresh: bool = False
+    """Whether to forget what the journal has."""
+    cache: Path | None = None
+    """Folder of answers by content; None keeps none."""
+
+    @property
+    def passing(self) -> bool:
+        """Whether the journal goes when the run is complete."""
+        return self.journal is None
+
+    def purse(self, run: str, concurrency: int, timeout_s: float) -> Purse:
+        """Open journal and cache for the run of this digest.
+
+        Raises:
+            DataError: the journal is another run's, or in use.
+        """
+        path = self.journal or (self.folder / f"{run[:16]}.jsonl" if self.folder else None)
+        return Purse(
+            Ledger(self.max_cost_pico_usd, self.max_call_cost_pico_usd),
+            Pace(concurrency, self.requests_per_minute),
+            journal=Journal(path, run, fresh=self.fresh) if path else None,
+            cache=Cache(self.cache) if self.cache else None,
+            max_retries=self.max_retries,
+            timeout_s=timeout_s,
+        )
+
+
+def identity(target: Target) -> Json:
+    """Return all but the case that a target's answers depend on, as far as it can be known."""
+    return target.identity() if isinstance(target, ModelTarget) else {"target": target.name}
+
+
+def run_digest(suite: Suite) -> str:
+    """Return the digest of data, target and scorers: runs with one digest share their answers."""
+    cases = [case.id for case in suite.data.cases]
+    scorers = [suite.configuration, list(suite.scorers)]
+    return digest([suite.name, suite.data.digest, cases, suite.repeats, identity(suite.target), scorers])

@@ -1,0 +1,205 @@
+"""The one way to a call that costs money: kept answers first, then cap, pace, retries, and the journal.
+
+A scorer that asks a judge wraps the call: `answer = await paid(key, call)`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import TypeAlias, TypeVar
+
+from trilith.errors import APIConnectionError, APIError, APIStatusError, RateLimitError
+from trilith.types import Json
+from trilith_evals.cache import Cache
+from trilith_evals.journal import Journal, digest
+from trilith_evals.pace import Pace
+from trilith_evals.spend import Ledger, Payer
+
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 30.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """What a call gave, and its price."""
+
+    value: Json
+    """Plain JSON, so that it can be kept."""
+    cost_pico_usd: int | None = None
+    """10^-12 USD, as the server says; None when it does not."""
+    kept: bool = False
+    """Whether it was kept from earlier and nothing was asked now."""
+
+
+Call: TypeAlias = Callable[[], Awaitable[Paid]]
+
+
+class Late(Exception):
+    """The call's time is over; not a TimeoutError, which the call may raise itself."""
+
+
+async def paid(key: Json, call: Call, *, payer: Payer = "scorer") -> Paid:
+    """Make a call within the run that is under way, unless its answer is kept.
+
+    Args:
+        key: All that the answer depends on, as JSON: model, messages, parameters, schema, and the number of
+            the try where a judge is asked several times. The case and its repeat are added here.
+        call: Makes one attempt with a client that does not retry (`max_retries=0`), as retries are made here.
+        payer: Whose money it is in the report.
+
+    Raises:
+        CapReached: the call might exceed the cap; let it pass, the run stops.
+        Late: no answer in time.
+        Exception: what the last attempt raised.
+    """
+    purse = _PURSE.get()
+    return await call() if purse is None else await purse.paid(key, call, payer)
+
+
+class Purse:
+    """What all paid calls of one run share."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        pace: Pace,
+        *,
+        journal: Journal | None = None,
+        cache: Cache | None = None,
+        max_retries: int = 2,
+        timeout_s: float = 120.0,
+    ) -> None:
+        """Take the parts; `timeout_s` bounds all attempts of one call, without the wait for their turn."""
+        self.ledger = ledger
+        self._pace = pace
+        self._journal = journal
+        self._cache = cache
+        self._max_retries = max_retries
+        self._timeout_s = timeout_s
+        if journal:
+            journal.count(ledger)
+
+    @property
+    def journalled(self) -> bool:
+        """Whether answers are kept for a resume."""
+        return self._journal is not None
+
+    def close(self, *, remove: bool = False) -> None:
+        """Close the journal, and remove it when nothing is left to resume."""
+        if self._journal:
+            self._journal.close(remove=remove)
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[None]:
+        """Let `paid` use this purse within the block."""
+        token = _PURSE.set(self)
+        try:
+            yield
+        finally:
+            _PURSE.reset(token)
+
+    async def paid(self, key: Json, call: Call, payer: Payer) -> Paid:
+        """Do what the function `paid` says."""
+        case, repeat = _PLACE.get()
+        place = digest([payer, case, repeat, key])
+        if self._journal and (found := self._journal.kept(place)):
+            return Paid(found["value"], found["cost"], kept=True)
+        content = digest([payer, repeat, key]) if self._cache else ""
+        if self._cache and (found := self._cache.get(content)):
+            self.ledger.keep()
+            return Paid(found["value"], 0, kept=True)
+        answer = await self._asked(place, call, payer)
+        if self._cache:
+            self._cache.put(content, {"value": answer.value})
+        return answer
+
+    async def _asked(self, place: str, call: Call, payer: Payer) -> Paid:
+        left_s = self._timeout_s
+        for attempt in range(self._max_retries + 1):
+            held = await self.ledger.reserve(payer)
+            began = time.monotonic()
+            try:
+                async with self._pace.slot():
+                    if self._journal and self.ledger.capped:
+                        self._journal.begin(place, payer, held if self.ledger.certain(payer) else 0)
+                    began = time.monotonic()
+                    answer = await in_time(call(), left_s)
+            except BaseException as error:
+                self._lost(place, payer, held, error)
+                left_s -= time.monotonic() - began
+                pause_s = _pause_s(error, attempt)
+                if isinstance(error, RateLimitError):
+                    self._pace.slower(began, pause_s or 0.0)
+                if pause_s is None or attempt == self._max_retries or left_s <= 0:
+                    raise
+                await asyncio.sleep(pause_s)
+                continue
+            self._pace.well()
+            known = self.ledger.certain(payer)
+            try:
+                self.ledger.settle(payer, held, answer.cost_pico_usd)
+            finally:
+                if self._journal:
+                    cost = answer.cost_pico_usd
+                    if cost is None and self.ledger.capped and known:
+                        cost = held
+                    self._journal.add(place, payer, answer.value, cost)
+            return replace(answer, kept=False)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _lost(self, place: str, payer: Payer, held: int, error: BaseException) -> None:
+        # A status says that nothing was answered; where an answer broke or was left, it may be charged.
+        unsent = isinstance(error, APIConnectionError) and not error.sent
+        charged = not (isinstance(error, APIStatusError) or unsent)
+        known = self.ledger.certain(payer)
+        self.ledger.lost(payer, held, charged=charged)
+        if self._journal and self.ledger.capped:
+            self._journal.end(place, payer, held if charged and known else 0)
+
+
+def _pause_s(error: BaseException, attempt: int) -> float | None:
+    """Return how long to wait before the next attempt; None: another one is of no use."""
+    broken = isinstance(error, APIError) and not isinstance(error, APIStatusError | APIConnectionError)
+    if broken:  # an answer that is no JSON: the next one may be whole, and nobody is overloaded
+        return 0.0
+    if not isinstance(error, APIError) or not error.retryable:
+        return None
+    asked: float | None = error.retry_after_s if isinstance(error, APIStatusError) else None
+    if asked is not None:
+        return min(asked, _LONGEST_PAUSE_S)
+    # Full jitter: calls that failed together do not come back together.
+    longest_s: float = min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S)
+    return random.random() * longest_s
+
+
+async def in_time(answer: Awaitable[T], timeout_s: float) -> T:
+    """Await an answer so long; raises `Late` after it."""
+    try:
+        async with asyncio.timeout(timeout_s) as deadline:
+            return await answer
+    except TimeoutError:
+        if deadline.expired():
+            raise Late from None
+        raise
+
+
+@contextlib.contextmanager
+def place(case: str, repeat: int) -> Iterator[None]:
+    """Say for which case, and which of its repeats, the block calls."""
+    token = _PLACE.set((case, repeat))
+    try:
+        yield
+    finally:
+        _PLACE.reset(token)
+
+
+_PURSE: ContextVar[Purse | None] = ContextVar("trilith_eval_purse", default=None)
+_PLACE: ContextVar[tuple[str, int]] = ContextVar("trilith_eval_place", default=("", 0))

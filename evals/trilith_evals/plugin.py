@@ -1,0 +1,132 @@
+"""The pytest plugin: tests marked `trilith_eval` ask the target, and the runner judges what they recorded.
+
+One test per case, one verdict per marked function at the session's end. Nothing is computed here: the
+recorded answers are played back to the runner, so figures, gates and reports are the same as elsewhere. This
+module imports next to nothing, as pytest loads it in sessions that hold no evaluation too.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trilith_evals.trialled import EvalCase, Trial
+
+_OPTIONS = {
+    "html": "one HTML file",
+    "json": "everything as JSON",
+    "markdown": "Markdown",
+    "junit": "JUnit XML",
+}
+_FAILED = 1
+"""pytest's exit status for failed tests; its 2 is an interrupt, and no "no evidence"."""
+
+_JUDGED: pytest.StashKey[Any] = pytest.StashKey()
+_TRIALS: pytest.StashKey[dict[str, Trial]] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--eval-html` and its kin."""
+    group = parser.getgroup("trilith eval")
+    for name, what in _OPTIONS.items():
+        group.addoption(f"--eval-{name}", type=Path, metavar="PATH", help=f"write the evaluations as {what}")
+    group.addoption(
+        "--eval-no-content",
+        action="store_true",
+        help="keep inputs and answers out of the evaluations' outputs",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line(
+        "markers",
+        "trilith_eval(suite=None, data=None, scorers=(), min=None, max=None, ...): one test per case through "
+        "the fixture `case`; the verdict over all of them is passed at the session's end",
+    )
+    config.stash[_TRIALS] = {}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make one test per case, and per repeat."""
+    marker = metafunc.definition.get_closest_marker("trilith_eval")
+    if marker is None:
+        return
+    if "case" not in metafunc.fixturenames:
+        raise pytest.UsageError(
+            f"{metafunc.definition.nodeid}: expected an argument `case` beside trilith_eval"
+        )
+    if hasattr(metafunc.config, "workerinput"):
+        raise pytest.UsageError("trilith_eval needs all cases in one process; run with -n0 or -p no:xdist")
+    from trilith.errors import TrilithError
+    from trilith_evals.trialled import trial
+
+    node = metafunc.definition.nodeid
+    try:
+        made = trial(marker.args, dict(marker.kwargs), node, metafunc.definition.path.parent)
+    except (TrilithError, TypeError, ValueError) as error:
+        raise pytest.UsageError(f"{node}: {error}") from error
+    metafunc.config.stash[_TRIALS][node] = made
+    metafunc.parametrize("case", made.cases, ids=[case.label for case in made.cases])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
+    """Run a marked test; what it returns is its answer, and what it raises is the case's failure."""
+    if pyfuncitem.get_closest_marker("trilith_eval") is None:
+        return None
+    case: EvalCase = pyfuncitem.funcargs["case"]  # type: ignore[assignment]  # made in pytest_generate_tests
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    case.begin()
+    try:
+        returned = pyfuncitem.obj(**arguments)
+        if inspect.iscoroutine(returned):
+            import asyncio
+
+            returned = asyncio.run(returned)
+        if returned is not None:
+            case.record(returned)
+    except AssertionError:  # the test's own claim, and no fault of the target
+        raise
+    except Exception as error:
+        if case.strict:
+            case.fail(error)
+            raise
+        case.fail(error)
+    if not case.recorded:
+        pytest.fail("no answer was recorded; return it, or call case.record(answer)", pytrace=False)
+    return True
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Judge what was recorded, write the outputs, and let the verdict set the exit status."""
+    trials = [trial for trial in session.config.stash[_TRIALS].values() if trial.begun]
+    if not trials:
+        return
+    from trilith_evals.trialled import Judged
+
+    judged = Judged.of(trials, content=not session.config.getoption("--eval-no-content"))
+    session.config.stash[_JUDGED] = judged
+    for name in _OPTIONS:
+        path = session.config.getoption(f"--eval-{name}")
+        if path is not None:
+            judged.write(name, path)
+    if session.exitstatus == 0 and judged.failed:
+        session.exitstatus = _FAILED
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Iterator[None]:
+    """Show figures and verdicts."""
+    judged = config.stash.get(_JUDGED, None)
+    if judged is not None:
+        terminalreporter.section("trilith eval")
+        for line in judged.lines():
+            terminalreporter.write_line(line)
+    return (yield)

@@ -1,0 +1,69 @@
+"""Figures over a whole suite as functions of weighted sums, so that a bootstrap is a matrix product.
+
+A resample of rows is a vector of weights: how often each row was drawn. Most figures of predictors need only
+a few sums over the rows, and all resamples' sums come out of one product.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from trilith.extras import need
+
+Weigher: TypeAlias = Callable[[Any], Any]
+"""From weights `(resamples, rows)` to the figure of each resample, NaN where it is undefined."""
+
+
+class Summed:
+    """A suite metric whose figure is made of sums over the rows."""
+
+    __slots__ = ()
+
+    undefined = "the figure is undefined for these rows"
+    """Said when it is."""
+
+    def terms(self, truths: Sequence[Any], predictions: Sequence[Any]) -> Any:
+        """Return `(rows, terms)`, what each row adds to each sum."""
+        raise NotImplementedError
+
+    def combined(self, sums: Any) -> Any:
+        """Return the figures `(resamples,)` from sums `(resamples, terms)`; NaN where undefined."""
+        raise NotImplementedError
+
+    def weighted(self, truths: Sequence[Any], predictions: Sequence[Any]) -> Weigher:
+        """Return the figure as a function of the rows' weights."""
+        numpy = numbers()
+        terms = numpy.asarray(self.terms(truths, predictions), float)
+
+        def weigh(weights: Any) -> Any:
+            with numpy.errstate(divide="ignore", invalid="ignore"):
+                return self.combined(weights @ terms)
+
+        return weigh
+
+    def value(self, truths: Sequence[Any], predictions: Sequence[Any]) -> float:
+        """Return the figure.
+
+        Raises:
+            ValueError: it is undefined for these pairs.
+        """
+        return defined(self.weighted(truths, predictions), len(truths), self.undefined)
+
+
+def defined(weigh: Weigher, rows: int, undefined: str) -> float:
+    """Return the figure of the rows themselves.
+
+    Raises:
+        ValueError: it is undefined.
+    """
+    found = float(weigh(numbers().ones((1, rows)))[0])
+    if not math.isfinite(found):
+        raise ValueError(undefined)
+    return found
+
+
+def numbers() -> Any:
+    """Return numpy."""
+    return need("numpy", extra="evals")
