@@ -8,7 +8,8 @@ from typing import Any
 from trilith.types import NO_PARTICULARS, Citation, Particulars, Usage
 from trilith_evals.case import Output, ToolCall
 
-_PLAIN = tuple(
+_APART = frozenset({"values", "citations", "usage", "tool_calls", "cached"})
+_PLAIN = tuple(f.name for f in fields(Output) if f.name not in _APART)
     f.name for f in fields(Output) if f.name not in ("values", "citations", "usage", "tool_calls", "cached")
 )
 

@@ -111,7 +111,7 @@ def test_a_run_that_was_given_up_is_not_kept(
     )
     assert code == 3
     assert "not kept as main" in capsys.readouterr().err
-    assert not Path(".trilith").exists()
+    assert not Path(".trilith/evals/runs").exists()
 
 
 def test_a_suite_may_stop_when_it_is_decided(

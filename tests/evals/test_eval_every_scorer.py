@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
 
-from trilith_evals import Case, Output, Score, State, run
-from trilith_evals.scorer import BatchScorer, build, built_in
+from trilith_evals import Case, Output, Score, State, scored, unscored
+from trilith_evals.scorer import BatchScorer, SuiteMetric, build, built_in
 
 CONVERSATION = [
     {"role": "user", "content": "Where is the Louvre?"},
     {"role": "assistant", "content": "In Paris."},
     {"role": "user", "content": "And the Prado?"},
 ]
-PARAMS: dict[str, dict[str, Any]] = {"regex": {"pattern": "x"}}
-LIGHT = sorted(set(built_in()) - {"semantic", "ragas", "faithful", "faithfulness"})
+GROUPED = ("odds_gap", "opportunity_gap", "parity_gap", "parity_ratio", "worst_group_accuracy")
+PARAMS: dict[str, dict[str, Any]] = {"regex": {"pattern": "x"}, **dict.fromkeys(GROUPED, {"by": "language"})}
+LIGHT = sorted(set(built_in()) - {"semantic", "ragas", "faithful", "judge"})
 """The others load a model, and have tests of their own."""
 
 
@@ -23,8 +25,14 @@ def scores(name: str, case: Case, output: Output) -> list[Score]:
     scorer = build(name, PARAMS.get(name, {}))
     if isinstance(scorer, BatchScorer):
         return list(scorer.score_all([(case, output)]))
-    report = run(lambda _: output, [case], [scorer])
-    return list(report.suites[0].rows[0].scores.values())
+    if isinstance(scorer, SuiteMetric):
+        try:
+            return [scored(scorer.loss(*scorer.pair(case, output)))]
+        except ValueError as error:
+            return [unscored(str(error))]
+    found = scorer(case, output)
+    assert not inspect.isawaitable(found)  # judges have tests of their own
+    return [found if isinstance(found, Score) else scored(found)]
 
 
 @pytest.mark.parametrize("name", LIGHT)
