@@ -10,8 +10,6 @@ from trilith_evals.case import Output, ToolCall
 
 _APART = frozenset({"values", "citations", "usage", "tool_calls", "cached"})
 _PLAIN = tuple(f.name for f in fields(Output) if f.name not in _APART)
-    f.name for f in fields(Output) if f.name not in ("values", "citations", "usage", "tool_calls", "cached")
-)
 
 
 def output_json(output: Output) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def test_an_unchanged_one_stays_green(
 def test_an_unchanged_one_that_answers_differently_each_time_is_seldom_called_worse(
     gated: Platform, tmp_path: Path
 ) -> None:
-    """Two hundred pairs of runs, drawn from real answers at temperature 1; the gate may err once in twenty."""
+    """Two hundred pairs of runs, drawn from answers at temperature 1; the gate may err once in twenty."""
     warm = {"parameters": {"temperature": 1, "max_tokens": 12}, "repeats": 16, "concurrency": 16}
     told = json.loads(judged(gated, tmp_path, "warm", CHAT, **warm).read_text(encoding="utf-8"))["suites"][0]
     rng, verdicts = random.Random(7), Counter[bool]()
