@@ -6,7 +6,6 @@ of the cases in a run that was written without content.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from trilith_evals.case import Case, Output
 from trilith_evals.contest import Line
 from trilith_evals.figure import Figure
 from trilith_evals.gate import Check, Threshold
+from trilith_evals.recorded import read_json
 from trilith_evals.report import Failure, JudgeMark, Report, Row, Spend, SuiteReport
 from trilith_evals.score import Score
 
@@ -30,13 +30,7 @@ def read(path: Path) -> Report:
     Raises:
         DataError: the file cannot be read, or is no report.
     """
-    try:
-        told = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON; `trilith eval run --json PATH` writes such a file") from error
-    return report(told, str(path))
+    return report(read_json(path), str(path))
 
 
 def report(told: Any, place: str = "the report") -> Report:

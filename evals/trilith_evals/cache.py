@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from trilith.errors import SettingsError
+
 
 class Cache:
     """A folder with a file per answer; several runs may share it."""
@@ -19,16 +21,26 @@ class Cache:
         """Return what was kept under a key; None for nothing, or for a file that is damaged."""
         try:
             return json.loads(self._path(key).read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
 
     def put(self, key: str, value: dict[str, Any]) -> None:
-        """Keep a value; readers see all of it or nothing."""
+        """Keep a value; readers see all of it or nothing.
+
+        Raises:
+            SettingsError: the folder cannot be written; no fault of the target, whose answer it is.
+        """
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{os.getpid()}")
-        unfinished.write_bytes(json.dumps(value, separators=(",", ":")).encode())
-        unfinished.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_bytes(json.dumps(value, separators=(",", ":")).encode())
+            unfinished.replace(path)
+        except OSError as error:
+            raise SettingsError(
+                f"cannot keep answers in {self._folder}: {(error.strerror or str(error)).lower()}; "
+                "name a folder that can be written"
+            ) from error
 
     def _path(self, key: str) -> Path:
         return self._folder / key[:2] / f"{key}.json"

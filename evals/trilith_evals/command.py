@@ -43,7 +43,10 @@ class EvalCommand:
         try:
             code: int = arguments.act(arguments)
         except TrilithError as error:
-            print(f"trilith eval: {error}", file=sys.stderr)
+            from trilith_evals.output.telling import harmless
+
+            told = "\n".join(map(harmless, f"trilith eval: {error}".splitlines()))
+            print(told, file=sys.stderr)
             return _COULD_NOT_RUN
         return code
 

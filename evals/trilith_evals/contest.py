@@ -44,6 +44,9 @@ Figures = Mapping[tuple[str, str], Callable[[Sequence[Any], Sequence[Any]], floa
 FEWEST = 20
 """A slice with fewer cases in both runs is not looked at: it could only be found worse by luck."""
 
+_SMALLEST_P = 0.001
+"""Smaller ones are not told apart, as a p value of 0.000 would promise what no test can."""
+
 
 def against(
     baseline: Mapping[str, RecordedSuite],
@@ -256,7 +259,7 @@ def said(found: Comparison) -> str:
     if difference.low is not None and difference.high is not None:
         text += f" [{difference.low:+.3g}, {difference.high:+.3g}]"
     if found.p is not None:
-        text += f", p {brief(found.p)}"
+        text += f", p {brief(found.p)}" if found.p >= _SMALLEST_P else f", p below {_SMALLEST_P:g}"
     text += f" over {difference.n} cases"
     if difference.clusters < difference.n:
         text += f" of {difference.clusters} sources"

@@ -21,7 +21,7 @@ from trilith_evals.report import Report, suite_json
 from trilith_evals.runner import Suite, run_suite
 from trilith_evals.scorer import AnyScorer, SuiteMetric, build, metric_name
 from trilith_evals.split import Split
-from trilith_evals.target import CallableTarget, ModelTarget, Target, Task
+from trilith_evals.target import CallableTarget, ModelTarget, Target, Task, shown
 from trilith_evals.trial import decided, refuse_early, spelled, tried
 
 
@@ -124,7 +124,7 @@ async def arun(
         repeats=repeats,
         k=dict(k or {}),
         task=task if isinstance(target, str) else "callable",
-        parameters=dict(parameters or {}),
+        parameters=shown(parameters or {}),
         seed=seed,
         several_releases=several_releases,
         decided=functools.partial(

@@ -19,6 +19,9 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+_BEGINNING = b'{"journal":'
+
+
 class Journal:
     """An append-only JSONL file that one run at a time writes; a kill may tear its last line only."""
 
@@ -43,6 +46,7 @@ class Journal:
             raise DataError(f"cannot open the journal {path}: {error.strerror}") from error
         try:
             self._lock()
+            self._refuse_foreign()
             if fresh:
                 self._file.truncate(0)
             self._read(run)
@@ -58,6 +62,13 @@ class Journal:
                 f"the journal {self.path} is in use by another run; wait, or name another"
             ) from None
 
+    def _refuse_foreign(self) -> None:
+        """Leave alone what is no journal: mending a torn line, or starting anew, would cut it off."""
+        self._file.seek(0)
+        begun = self._file.read(len(_BEGINNING))
+        if begun != _BEGINNING[: len(begun)]:
+            raise DataError(f"{self.path} is no journal of trilith eval; name another file")
+
     def _read(self, run: str) -> None:
         self._file.seek(0)
         raw = self._file.read()
@@ -71,7 +82,7 @@ class Journal:
         try:
             head, *records = [json.loads(line) for line in lines]
             found = head["run"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise DataError(f"{self.path} is no journal of trilith eval; name another file") from None
         if found != run:
             raise DataError(

@@ -53,18 +53,27 @@ class RecordedSuite:
         return sorted({f"{tag}={value}" for tags in self.tags.values() for tag, value in tags.items()})
 
 
+def read_json(path: Path) -> Any:
+    """Return what a run's file holds, as plain JSON values.
+
+    Raises:
+        DataError: the file cannot be read, or is no JSON.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON; `trilith eval run --json PATH` writes such a file") from error
+
+
 def read(path: Path) -> dict[str, RecordedSuite]:
     """Return a run's suites by name.
 
     Raises:
         DataError: the file cannot be read, or is no report.
     """
-    try:
-        told = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON; `trilith eval run --json PATH` writes such a file") from error
+    told = read_json(path)
     try:
         return {suite["name"]: taken(suite) for suite in told["suites"]}
     except (KeyError, TypeError, AttributeError) as error:

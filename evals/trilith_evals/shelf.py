@@ -8,10 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
-from trilith.errors import DataError, TrilithError
+from trilith.errors import DataError, SettingsError, TrilithError
 from trilith_evals.output.file import write_json
 from trilith_evals.recorded import RecordedSuite, read
 from trilith_evals.report import Report
+
+_LONGEST = 200
+"""Characters of a name in its file's name; file systems take 255 bytes, the process beside it included."""
 
 
 class Shelf:
@@ -20,6 +23,19 @@ class Shelf:
     def __init__(self, folder: Path) -> None:
         """Take the folder; it is made when the first run is kept."""
         self._folder = folder
+
+    def refuse_name(self, name: str) -> None:
+        """Refuse a name that no file can have.
+
+        Raises:
+            SettingsError: it has no letter or digit, or is too long.
+        """
+        if not any(sign.isalnum() for sign in name):
+            raise SettingsError(f"a run cannot be kept as {name!r}, expected letters or digits in its name")
+        if len(quote(name, safe="")) > _LONGEST:
+            raise SettingsError(
+                f"a run cannot be kept under a name of {len(name)} characters; take a shorter one"
+            )
 
     def keep(self, report: Report, name: str) -> list[Path]:
         """Write each suite of a run; what stood there under that name is replaced.

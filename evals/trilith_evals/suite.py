@@ -28,7 +28,7 @@ from trilith_evals.runner import Decided, Suite
 from trilith_evals.schema import SchemaSettings
 from trilith_evals.scorer import AnyScorer, build, metric_name
 from trilith_evals.sidecar import SplitSettings
-from trilith_evals.target import DIGEST, Target, Task, known_parameters
+from trilith_evals.target import DIGEST, Target, Task, known_parameters, shown, unfit
 from trilith_evals.trial import refuse_early, spelled
 
 
@@ -239,6 +239,19 @@ class Plan:
         """The gates, one for every value of a tag where one names the tag alone."""
         return spelled([gate.gate() for gate in self.settings.gates], self.data.cases)
 
+    def refuse_unfit(self) -> None:
+        """Refuse cases that a model cannot be asked with, before any is paid for.
+
+        Raises:
+            DataError: one of them is none; it names its line.
+        """
+        named = self.settings.fields.input
+        columns = named if isinstance(named, str) else ", ".join(named)
+        for case in self.data.cases:
+            if problem := unfit(case.input, self.settings.task):
+                place = f"suite {self.settings.name}: {self.data.label}:{case.line}"
+                raise DataError(f"{place}: the input ({columns}) {problem}")
+
     def suite(self, target: Target, decided: Decided | None = None, means: Means | None = None) -> Suite:
         """Join plan and target; `decided` says when the run may stop."""
         s = self.settings
@@ -254,7 +267,7 @@ class Plan:
             timeout_s=s.timeout_s,
             repeats=s.repeats,
             task=s.task,
-            parameters=s.parameters,
+            parameters=shown(s.parameters),
             seed=s.seed,
             several_releases=s.several_releases,
             decided=decided,

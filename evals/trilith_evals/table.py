@@ -133,7 +133,11 @@ class _NoText(ValueError):
 
 
 def _unread(error: ValueError) -> str:
-    return str(error) if isinstance(error, _Twice | _NoText) else f"not JSON: {error}"
+    if isinstance(error, _Twice | _NoText):
+        return str(error)
+    if "integer string conversion" in str(error):
+        return "a number has thousands of digits, expected one that can be counted with; write it as text"
+    return f"not JSON: {error}"
 
 
 def _once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:

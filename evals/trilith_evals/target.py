@@ -217,15 +217,47 @@ def known_parameters(task: Task) -> frozenset[str]:
     return frozenset((CallOptions if task == "predictor" else ChatOptions).__annotations__)
 
 
+def shown(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters as reports show them: of headers and query, which may carry a key, only the names."""
+    return {
+        name: dict.fromkeys(value, "(not shown)")
+        if name in ("extra_headers", "extra_query") and isinstance(value, Mapping)
+        else value
+        for name, value in parameters.items()
+    }
+
+
+def unfit(given: Json, task: Task) -> str:
+    """Say why a model cannot be asked with a case's input; empty when it can."""
+    if task == "predictor":
+        return "" if isinstance(given, dict) else f"is {_kind(given)}, expected features by name"
+    if isinstance(given, str):
+        return ""
+    if task == "chat" and isinstance(given, list):
+        wrong = next((one for one in given if not isinstance(one, dict) or "role" not in one), None)
+        if given and wrong is None:
+            return ""
+        return (
+            f"is a list with {_kind(wrong)}, expected messages, each with its role" if given else "is empty"
+        )
+    wanted = "a question as text" + (", or messages" if task == "chat" else "")
+    return f"is {_kind(given)}, expected {wanted}"
+
+
+def _kind(value: Json) -> str:
+    names = {dict: "a mapping", list: "a list", bool: "true or false", str: "text", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
 def _question(given: Json) -> str:
     if not isinstance(given, str):
-        raise TypeError(f"the case's input is a {type(given).__name__}, expected a question as text")
+        raise TypeError(f"the case's input {unfit(given, 'rag')}")
     return given
 
 
 def _features(given: Json) -> dict[str, Any]:
     if not isinstance(given, dict):
-        raise TypeError(f"the case's input is a {type(given).__name__}, expected features by name")
+        raise TypeError(f"the case's input {unfit(given, 'predictor')}")
     return given
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from trilith_evals.commands.arguments import chance, share
+from trilith_evals.commands.arguments import chance, size
 
 
 def configure(actions: Any) -> None:
@@ -21,7 +21,7 @@ def configure(actions: Any) -> None:
     compare.add_argument("candidate", type=Path, help="JSON of the run in question")
     compare.add_argument(
         "--margin",
-        type=share,
+        type=size,
         default=0.0,
         metavar="X",
         help="so much worse is no harm, in the metric's own unit (%(default)s)",

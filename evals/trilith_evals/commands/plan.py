@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from trilith_evals.commands.arguments import chance
+from trilith_evals.commands.arguments import chance, step
 
 
 def configure(actions: Any) -> None:
@@ -21,7 +21,7 @@ def configure(actions: Any) -> None:
     plan.add_argument("second", type=Path, nargs="?", help="JSON of another run of the same cases")
     plan.add_argument(
         "--difference",
-        type=chance,
+        type=step,
         default=0.05,
         metavar="X",
         help="what must be seen, in the metric's own unit (%(default)s)",

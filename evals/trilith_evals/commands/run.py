@@ -9,12 +9,11 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trilith.errors import SettingsError, TrilithError
-from trilith_evals.commands.arguments import share
+from trilith_evals.commands.arguments import dollars, named, size
 
 if TYPE_CHECKING:
     from trilith_evals.report import Report
@@ -45,19 +44,21 @@ def configure(actions: Any) -> None:
     run.add_argument("--json", type=Path, metavar="PATH", help="write everything as JSON")
     run.add_argument(
         "--against",
+        type=named,
         metavar="RUN",
         help="hold the run against this one: a file that --json has written, or a name of --save-as, or a "
         "commit that git knows",
     )
     run.add_argument(
         "--margin",
-        type=share,
+        type=size,
         default=0.0,
         metavar="X",
         help="with --against and no gate in the file: so much worse is no harm (%(default)s)",
     )
     run.add_argument(
         "--save-as",
+        type=named,
         metavar="NAME",
         help="keep the run under this name for a later --against; HEAD keeps it under git's commit",
     )
@@ -77,7 +78,7 @@ def configure(actions: Any) -> None:
     )
     run.add_argument("--fresh", action="store_true", help="forget what the journal has")
     run.add_argument(
-        "--max-cost", type=Decimal, metavar="USD", help="stop each suite before it costs more than this"
+        "--max-cost", type=dollars, metavar="USD", help="stop each suite before it costs more than this"
     )
     run.add_argument("--cache", type=Path, metavar="DIR", help="keep answers by content between runs")
     run.add_argument(
@@ -125,13 +126,15 @@ async def _judged(arguments: argparse.Namespace) -> Report:
     plans = read_plans(arguments.file, arguments.suite)
     if arguments.journal and len(plans) > 1:
         raise SettingsError(f"--journal is one suite's, and the file has {len(plans)}; choose one by --suite")
-    if arguments.max_cost is not None and not (arguments.max_cost.is_finite() and arguments.max_cost > 0):
-        raise SettingsError(f"--max-cost is {arguments.max_cost}, expected US dollars above 0")
     halt, loop = asyncio.Event(), asyncio.get_running_loop()
-    # Read before anything is paid for.
-    baseline = None
+    for plan in plans:
+        plan.refuse_unfit()
+    # Read, and named rightly, before anything is paid for.
+    shelf, baseline = Shelf(arguments.runs), None
+    if arguments.save_as:
+        shelf.refuse_name(arguments.save_as)
     if arguments.against:
-        baseline = Shelf(arguments.runs).find(arguments.against, [plan.settings.name for plan in plans])
+        baseline = shelf.find(arguments.against, [plan.settings.name for plan in plans])
     for plan in plans:
         if baseline is None and any(gate.gate().against for gate in plan.settings.gates):
             raise SettingsError(

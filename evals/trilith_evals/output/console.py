@@ -9,6 +9,7 @@ from typing import TextIO
 from trilith_evals import repeat
 from trilith_evals.figure import Figure, brief
 from trilith_evals.gate import Outcome
+from trilith_evals.output.telling import harmless
 from trilith_evals.report import JudgeMark, Report, SuiteReport
 
 _MARKS = {
@@ -44,31 +45,31 @@ class Meter:
 
 def table(report: Report) -> str:
     """Write the whole report as text."""
-    parts = [_suite(suite, content=report.content) for suite in report.suites]
+    parts = ["\n".join(map(harmless, _suite(suite, content=report.content))) for suite in report.suites]
     return "\n\n".join(
         [*parts, f"{_MARKS[report.outcome]} (exit code {report.exit_code}, {report.duration_s:.1f} s)"]
     )
 
 
-def _suite(suite: SuiteReport, *, content: bool) -> str:
+def _suite(suite: SuiteReport, *, content: bool) -> list[str]:
     times = f" x {suite.repeats}" if suite.repeats > 1 else ""
-    head = (
+    head = [
         f"{suite.name}: {suite.target} ({suite.task}), {suite.cases} cases{times} of {suite.data}, "
         f"{suite.duration_s:.1f} s"
-    )
+    ]
     if suite.rests_on:
-        head += f"\n  {suite.rests_on}"
+        head.append(f"  {suite.rests_on}")
     if suite.stopped:
-        head = f"{head}\n  {_MARKS[suite.outcome]}: {suite.stopped.told(content=content)}"
+        head.append(f"  {_MARKS[suite.outcome]}: {suite.stopped.told(content=content)}")
         if not any(figure.scored for figure in suite.figures):
             return head
-    head = "\n".join([head, *map(_judge, suite.judges)])
+    head += map(_judge, suite.judges)
     if len(suite.rows) < suite.planned_rows:
-        head += f"\n  stopped when decided, after {len(suite.rows)} of {suite.planned_rows} rows"
+        head.append(f"  stopped when decided, after {len(suite.rows)} of {suite.planned_rows} rows")
     rows = [("metric", "figure", "95 % interval", "rows", "unscored", ""), *(_row(f) for f in suite.figures)]
     checks = [f"  {_MARKS[check.outcome]:<13} {check.name}: {check.message}" for check in suite.checks]
     repeats = [f"  repeats       {line}" for line in repeat.table(suite.repeated)]
-    return "\n".join([head, *_aligned(rows), *repeats, *checks, *_worse_slices(suite)])
+    return [*head, *_aligned(rows), *repeats, *checks, *_worse_slices(suite)]
 
 
 def _worse_slices(suite: SuiteReport) -> list[str]:

@@ -8,6 +8,18 @@ from trilith_evals.report import Spend, SuiteReport
 _PICO = 10**12
 
 
+def harmless(text: str) -> str:
+    """Return one line without what a terminal or a CI's log acts on: control characters, workflow commands.
+
+    GitHub reads `::command::` at the start of a line, whatever wrote it; error messages and tags come from
+    servers and data.
+    """
+    line = "".join(sign if sign.isprintable() else " " for sign in text)
+    return (
+        line.replace("::", ": :").replace("##[", "## [") if line.lstrip().startswith(("::", "##[")) else line
+    )
+
+
 def money(pico_usd: int) -> str:
     """Write an amount in US dollars, exact to the last place that counts: `$0.0125`, `$3.10`."""
     whole, rest = divmod(abs(pico_usd), _PICO)

@@ -69,7 +69,7 @@ _YET = re.compile(
           |these\ are|(?:it|this|they)\ (?:is|are|can|may|could))
     | \b(?:here(?:['’]s|\ (?:is|are))|below\ (?:is|are))\b
     | ```
-    | (?:^|\n)\s*(?:[-*•]|\d+[.)])\s
+    | (?:^|\n)[^\S\n]*(?:[-*•]|\d+[.)])\s
     | \b(?:aber|jedoch|hier\ (?:ist|sind)|voici|cependant|sin\ embargo|aquí\ (?:está|tiene)|tuttavia|ecco
         |no\ entanto|aqui\ (?:está|estão)|echter|hier\ (?:is|zijn))\b
     | 不过|但是|以下|ただし

@@ -44,7 +44,7 @@ _SECRETS: dict[str, re.Pattern[str]] = {
         r"\bauthorization:\s{0,3}(?:basic|bearer|token|api-?(?:token|key))\s{1,3}[\w+/=.~:-]{12,}",
         re.IGNORECASE,
     ),
-    "json web token": re.compile(r"\bey[\w-]{15,}\.ey[\w-]{15,}\.[\w-]{10,}"),
+    "json web token": re.compile(r"(?<![\w-])ey[\w-]{15,}\.ey[\w-]{15,}\.[\w-]{10,}"),
     "private key": re.compile(r"-----BEGIN[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"),
     "password in a url": re.compile(r"\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@]{1,100}:[^\s/:@]{3,100}@[\w.-]+"),
 }

@@ -6,7 +6,7 @@ import re
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,19 @@ from trilith_evals.scorers.text import NO_EXPECTED
 
 _Row: TypeAlias = tuple[object, ...]
 
-_FENCED = re.compile(r"```(?:\w+)?\s*\n(.*?)```", re.DOTALL)
+_FENCED = re.compile(r"```\w*[^\S\n]*\n(.*?)```", re.DOTALL)
 _ORDERED = re.compile(r"\border\s+by\b[^()]*\Z", re.IGNORECASE)
 _READING = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 )
 _LARGEST_VALUE = 1_000_000
 """Bytes of one value; `zeroblob` could else fill the memory."""
+_MOST_BYTES = 64_000_000
+"""Of all values of an answer together: many large ones would fill it too."""
+_MOST_PAGES = 65_536
+"""Of the copy in memory, of 4 KiB: 256 MiB."""
+_ELSEWHERE = frozenset({sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH})
+"""What reaches other files; VACUUM INTO attaches too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +91,22 @@ class Sql:
             if not isinstance(script, str) or not script.strip():
                 database.close()
                 raise ValueError(f"the case has no script in {self.setup!r}")
-            database.executescript(script)
+            try:
+                self._made(database, script)
+            except sqlite3.Error:
+                database.close()
+                raise
         database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LARGEST_VALUE)
         database.set_authorizer(_only_reading)
         return database
+
+    def _made(self, database: sqlite3.Connection, script: str) -> None:
+        """Run the script that makes the tables: it comes with the data, and must reach nothing but them."""
+        database.execute(f"pragma max_page_count = {_MOST_PAGES}")
+        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LARGEST_VALUE)
+        database.set_authorizer(_at_home)
+        with _limited(database, self.timeout_s):
+            database.executescript(script)
 
     def _rows(self, database: sqlite3.Connection, query: str) -> list[_Row]:
         """Run one query.
@@ -98,12 +116,21 @@ class Sql:
         """
         with _limited(database, self.timeout_s):
             try:
-                rows = database.execute(query).fetchmany(self.max_rows + 1)
+                return self._fetched(database.execute(query))
             except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError) as error:
                 raise _Refused(str(error)) from None
-        if len(rows) > self.max_rows:
-            raise _Refused(f"more than {self.max_rows:,} rows")
-        return [tuple(_plain(value) for value in row) for row in rows]
+
+    def _fetched(self, rows: Iterable[_Row]) -> list[_Row]:
+        found: list[_Row] = []
+        held = 0
+        for row in rows:
+            held += sum(len(value) for value in row if isinstance(value, str | bytes))
+            if held > _MOST_BYTES:
+                raise _Refused(f"more than {_MOST_BYTES:,} bytes")
+            if len(found) == self.max_rows:
+                raise _Refused(f"more than {self.max_rows:,} rows")
+            found.append(tuple(_plain(value) for value in row))
+        return found
 
 
 class _Refused(Exception):
@@ -118,6 +145,10 @@ def query_of(text: str) -> str:
 
 def _only_reading(action: int, *_: str | None) -> int:
     return sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY
+
+
+def _at_home(action: int, *_: str | None) -> int:
+    return sqlite3.SQLITE_DENY if action in _ELSEWHERE else sqlite3.SQLITE_OK
 
 
 @contextmanager

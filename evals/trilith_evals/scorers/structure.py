@@ -15,7 +15,7 @@ from trilith_evals.score import Score, scored, unscored
 from trilith_evals.scorer import require
 from trilith_evals.scorers.text import normalise
 
-_FENCE = re.compile(r"\A\s*```[\w-]*\s*\n(.*?)\n?```\s*\Z", re.DOTALL)
+_FENCE = re.compile(r"\A\s*```[\w-]*[^\S\n]*\n(.*?)\n?```\s*\Z", re.DOTALL)
 
 
 def unfenced(text: str) -> str:
