@@ -218,13 +218,11 @@ def known_parameters(task: Task) -> frozenset[str]:
 
 
 def shown(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters as reports show them: of headers and query, which may carry a key, only the names."""
-    return {
-        name: dict.fromkeys(value, "(not shown)")
-        if name in ("extra_headers", "extra_query") and isinstance(value, Mapping)
-        else value
-        for name, value in parameters.items()
-    }
+    """Return parameters as reports show them: of headers, which may carry a key, only the names."""
+    told = dict(parameters)
+    if isinstance(headers := told.get("extra_headers"), Mapping):
+        told["extra_headers"] = dict.fromkeys(headers, "(not shown)")
+    return told
 
 
 def unfit(given: Json, task: Task) -> str:
