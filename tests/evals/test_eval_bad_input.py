@@ -228,6 +228,9 @@ def test_a_target_that_fails_on_three_cases_where_two_may_be_missing_could_not_b
     code, said = run()
     assert code == 3
     assert "97 of 100 rows; unscored: InternalServerError 500 (3)" in said
+    assert "for example   c10: InternalServerError 500: " in said
+    assert "out of memory" in said
+    assert "out of memory" not in run("--no-content")[1]
 
 
 def test_a_changed_dataset_is_compared_on_what_stayed_and_the_verdict_says_so(run: Run) -> None:

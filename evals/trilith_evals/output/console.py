@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -11,6 +12,7 @@ from trilith_evals.figure import Figure, brief
 from trilith_evals.gate import Outcome
 from trilith_evals.output.telling import harmless
 from trilith_evals.report import JudgeMark, Report, SuiteReport
+from trilith_evals.score import State
 
 _MARKS = {
     Outcome.PASS: "pass",
@@ -18,6 +20,11 @@ _MARKS = {
     Outcome.NO_EVIDENCE: "no evidence",
     Outcome.COULD_NOT_RUN: "COULD NOT RUN",
 }
+
+
+_EXAMPLES = 3
+_LONGEST = 300
+"""Characters of an error that is quoted."""
 
 
 class Meter:
@@ -69,7 +76,25 @@ def _suite(suite: SuiteReport, *, content: bool) -> list[str]:
     rows = [("metric", "figure", "95 % interval", "rows", "unscored", ""), *(_row(f) for f in suite.figures)]
     checks = [f"  {_MARKS[check.outcome]:<13} {check.name}: {check.message}" for check in suite.checks]
     repeats = [f"  repeats       {line}" for line in repeat.table(suite.repeated)]
-    return [*head, *_aligned(rows), *repeats, *checks, *_worse_slices(suite)]
+    examples = _examples(suite) if content else []
+    return [*head, *_aligned(rows), *repeats, *checks, *examples, *_worse_slices(suite)]
+
+
+def _examples(suite: SuiteReport) -> list[str]:
+    """Quote one row's error for each of the commonest reasons: the reason alone hardly says what to mend."""
+    found: dict[str, tuple[str, str]] = {}
+    counts: Counter[str] = Counter()
+    for row in suite.rows:
+        for reason in {score.reason for score in row.scores.values() if score.state is State.UNSCORED}:
+            counts[reason] += 1
+            detail = next((s.detail for s in row.scores.values() if s.reason == reason and s.detail), "")
+            if detail:
+                found.setdefault(reason, (row.case.id, detail))
+    common = [(reason, *found[reason]) for reason, _ in counts.most_common() if reason in found]
+    return [
+        f"  for example   {case}: {reason}: {detail[:_LONGEST]}"
+        for reason, case, detail in common[:_EXAMPLES]
+    ]
 
 
 def _worse_slices(suite: SuiteReport) -> list[str]:

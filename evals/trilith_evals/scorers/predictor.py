@@ -28,7 +28,8 @@ class _Figure:
         elif self.output in output.values:
             value = output.values[self.output]
         else:
-            raise ValueError(f"the target has no output {self.output!r}")
+            has = ", ".join(output.values) or "none"
+            raise ValueError(f"the target has no output {self.output!r}, expected one of {has}")
         single: Json = value[0] if isinstance(value, list) and len(value) == 1 else value
         return single
 
