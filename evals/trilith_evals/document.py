@@ -34,7 +34,7 @@ def read(path: Path, model: type[_Model]) -> tuple[_Model, Document]:
 
 def faults(error: ValidationError, document: Document, path: Path) -> list[Fault]:
     """Return what pydantic found, each at its line."""
-    return [fault(one["loc"], _words(one), document, path) for one in error.errors(include_url=False)]
+    return [fault(one["loc"], words(one), document, path) for one in error.errors(include_url=False)]
 
 
 def fault(loc: Sequence[str | int], message: str, document: Document, path: Path) -> Fault:
@@ -45,7 +45,7 @@ def fault(loc: Sequence[str | int], message: str, document: Document, path: Path
     return Fault(origin, ".".join(at), message)
 
 
-def _words(fault: Any) -> str:
+def words(fault: Any) -> str:
     """Say what pydantic found in the form that all of Trilith's errors have."""
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "missing":
@@ -55,6 +55,8 @@ def _words(fault: Any) -> str:
     if fault["type"] == "value_error":
         return message
     shown = "a mapping" if isinstance(fault["input"], dict) else repr(fault["input"])
+    if fault["type"] in ("model_type", "dict_type"):
+        return f"found {shown}, expected a mapping"
     return f"found {shown}, expected {message.removeprefix('Input should be ')}"
 
 

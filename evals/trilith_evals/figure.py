@@ -59,4 +59,4 @@ def brief(value: float) -> str:
     """Write a figure with about three digits that count: `0.833`, `24.6`, `1,234`."""
     size = abs(value)
     decimals = 3 if size < 1 else 2 if size < 10 else 1 if size < 1000 else 0
-    return f"{value:,.{decimals}f}"
+    return f"{round(value, decimals) + 0.0:,.{decimals}f}"  # and no minus before a zero

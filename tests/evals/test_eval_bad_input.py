@@ -312,3 +312,20 @@ def test_a_file_that_is_no_journal_is_left_as_it_is(run: Run, text: str, option:
         return
     assert (code, "notes is no journal of trilith eval" in said) == (3, True)
     assert Path("notes").read_text("utf-8") == text
+
+
+@pytest.mark.parametrize(
+    ("action", "text", "said"),
+    [
+        ("run", "suites: 3", "f.yaml:1: suites: found 3, expected a valid tuple"),
+        ("calibrate", "judge: 3", "f.yaml:1: judge: found 3, expected a mapping"),
+        ("monitor", "name: x", "f.yaml: sources: is missing"),
+        ("monitor", "name: x\nsource: [a]", "f.yaml:2: source: is not a key that may stand here"),
+    ],
+)
+def test_every_file_of_evaluation_is_refused_in_the_same_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], action: str, text: str, said: str
+) -> None:
+    (tmp_path / "f.yaml").write_text(text, encoding="utf-8")
+    assert main(["eval", action, str(tmp_path / "f.yaml")]) == 3
+    assert said in capsys.readouterr().err

@@ -317,7 +317,7 @@ async def test_a_figure_over_labelled_rows_is_what_people_would_say() -> None:
         ({"criteria": {"6": "x"}, "scale": 5}, "criteria name the step '6'"),
         ({"kind": "pair"}, "kind pair and other"),
         ({"require_calibrated": True}, "never held against people"),
-        ({"parameters": 3}, "expected a valid dictionary"),
+        ({"parameters": 3}, "found 3, expected a mapping"),
     ],
 )
 def test_a_wrong_judge_is_refused_before_it_is_paid_for(options: dict[str, Any], found: str) -> None:

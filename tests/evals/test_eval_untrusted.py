@@ -11,7 +11,7 @@ import pytest
 from trilith.cli import main
 from trilith_evals import Case, Output, State
 from trilith_evals.output.telling import harmless
-from trilith_evals.scorer import build
+from trilith_evals.scorers.safety import SecretLeak
 from trilith_evals.scorers.refusal import refuses
 from trilith_evals.scorers.sql import Sql, query_of
 from trilith_evals.scorers.structure import unfenced
@@ -201,5 +201,4 @@ def test_answers_of_blank_lines_do_not_stall_the_scorers() -> None:
 
 
 def test_answers_of_half_tokens_do_not_stall_the_search_for_secrets() -> None:
-    score = build("secret_leak", {})(Case("1", "q"), Output("ey-" * LONG))  # type: ignore[operator]
-    assert score.value == 0
+    assert SecretLeak()(Case("1", "q"), Output("ey-" * LONG)).value == 0

@@ -210,7 +210,10 @@ def _pairs(pairs: Sequence[Pair]) -> str:
 
 
 def _split(arguments: argparse.Namespace) -> int:
+    from pydantic import ValidationError
+
     from trilith_evals.dataset import load
+    from trilith_evals.document import words
     from trilith_evals.sidecar import PartsSettings, Sidecar, read_sidecar, write_sidecar
 
     shares = dict(map(_share, arguments.parts))
@@ -219,8 +222,8 @@ def _split(arguments: argparse.Namespace) -> int:
         raise DataError(f"--held-out {unknown[0]}: no such part, expected one of {', '.join(shares)}")
     try:
         splits = PartsSettings(shares=shares, seed=arguments.seed)
-    except ValueError as error:
-        raise DataError(f"the parts cannot be cut: {error}") from None
+    except ValidationError as error:
+        raise DataError(f"the parts cannot be cut: {words(error.errors()[0])}") from None
     columns = _columns(arguments)
     data = load(arguments.file, columns)
     before = read_sidecar(arguments.file) or Sidecar()

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trilith.errors import SettingsError
-from trilith.settings.document import Document, read_document
-from trilith.settings.fault import Fault, Origin, refusal
+from trilith_evals.document import read, words
 from trilith_evals.judging.settings import JudgeSettings
 
 
@@ -72,13 +69,7 @@ def read_judge(path: Path) -> JudgeFile:
     Raises:
         SettingsError: the file is wrong; the message names line, key and expectation.
     """
-    document = read_document(path, os.environ, extra="evals")
-    if document.faults:
-        raise refusal(document.faults)
-    try:
-        found = JudgeDocument.model_validate(_plain(document.data))
-    except ValidationError as error:
-        raise refusal([_fault(fault, document, path) for fault in error.errors(include_url=False)]) from None
+    found, _ = read(path, JudgeDocument)
     named = found.certificate or f"{path.stem}.certificate.json"
     return JudgeFile(path, found.judge, found.data, path.parent / named)
 
@@ -94,29 +85,4 @@ def settings_of(params: dict[str, Any]) -> JudgeSettings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(step) for step in ("params", *first["loc"]))
-        raise SettingsError(f"{place}: {_words(first)}") from None
-
-
-def _fault(fault: Any, document: Document, path: Path) -> Fault:
-    at = tuple(str(step) for step in fault["loc"])
-    known = next((at[:n] for n in range(len(at), 0, -1) if at[:n] in document.origins), None)
-    return Fault(document.origins[known] if known else Origin(str(path)), ".".join(at), _words(fault))
-
-
-def _words(fault: Any) -> str:
-    if fault["type"] == "missing":
-        return "is missing"
-    if fault["type"] == "extra_forbidden":
-        return "is not a key that may stand here"
-    message = str(fault["msg"])
-    if fault["type"] == "value_error":
-        return message.removeprefix("Value error, ")
-    return f"expected {message.removeprefix('Input should be ')}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+        raise SettingsError(f"{place}: {words(first)}") from None

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from trilith.errors import DataError, SettingsError
-from trilith.settings.document import read_document
-from trilith.settings.fault import refusal
+from trilith.errors import DataError
+from trilith_evals.document import read
 from trilith_evals.online import source
 from trilith_evals.online.finding import Finding, Kind
 from trilith_evals.online.monitor import Monitor
@@ -62,15 +59,7 @@ class Watching:
             SettingsError: it is wrong.
             DataError: the reference or the state is.
         """
-        document = read_document(path, os.environ, extra="evals")
-        if document.faults:
-            raise refusal(document.faults)
-        try:
-            file = MonitorFile.model_validate(_plain(document.data))
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
-            raise SettingsError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+        file, _ = read(path, MonitorFile)
         return cls(file, path.parent)
 
     def look(self, now: float) -> list[Finding]:
@@ -210,11 +199,3 @@ def replaced(path: Path, text: str) -> None:
 
 def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list) else value
