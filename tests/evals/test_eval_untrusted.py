@@ -11,8 +11,8 @@ import pytest
 from trilith.cli import main
 from trilith_evals import Case, Output, State
 from trilith_evals.output.telling import harmless
-from trilith_evals.scorers.safety import SecretLeak
 from trilith_evals.scorers.refusal import refuses
+from trilith_evals.scorers.safety import SecretLeak
 from trilith_evals.scorers.sql import Sql, query_of
 from trilith_evals.scorers.structure import unfenced
 
