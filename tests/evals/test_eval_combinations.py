@@ -189,3 +189,15 @@ def test_one_case_against_itself_is_no_evidence(run: Run) -> None:
     code, said = run("--against", "main")
     assert code == 2
     assert "no evidence: +0 over 1 cases" in said
+
+
+def test_a_given_up_suite_is_not_kept_beside_one_that_failed(
+    run: Run, language_server: LanguageServer
+) -> None:
+    good = "scorers: [{scorer: exact}]"
+    capped = f"{good}\n    max_cost_usd: 0.01\n    max_call_cost_usd: 0.02"
+    file(("first", capped), ("second", good + "\n    thresholds: [{metric: exact, min: 0.9}]"))
+    language_server.answer = lambda question: "no"
+    code, said = run("--save-as", "main")
+    assert (code, "not kept as main: the run was given up" in said) == (1, True)
+    assert not Path(".trilith/evals/runs").exists()

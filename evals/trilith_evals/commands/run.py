@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,11 @@ from trilith.errors import SettingsError, TrilithError
 from trilith_evals.commands.arguments import dollars, named, size
 
 if TYPE_CHECKING:
-    from trilith_evals.report import Report
+    from trilith_evals.gate import Gate
+    from trilith_evals.recorded import RecordedSuite
+    from trilith_evals.report import Report, SuiteReport
+    from trilith_evals.runner import Decided
+    from trilith_evals.suite import Plan
 
 
 def configure(actions: Any) -> None:
@@ -99,11 +105,12 @@ def act(arguments: argparse.Namespace) -> int:
 
 
 def _kept(report: Report, arguments: argparse.Namespace) -> None:
-    from trilith_evals.gate import Outcome
     from trilith_evals.shelf import Shelf
 
-    if report.outcome is Outcome.COULD_NOT_RUN and any(suite.stopped for suite in report.suites):
-        raise TrilithError(f"not kept as {arguments.save_as}: the run was given up, and is no measure")
+    if any(suite.stopped for suite in report.suites):
+        said = f"not kept as {arguments.save_as}: the run was given up, and is no measure"
+        print(f"trilith eval: {said}", file=sys.stderr)
+        return
     kept = Shelf(arguments.runs).keep(report, arguments.save_as)
     print(f"kept as {arguments.save_as}: {', '.join(str(path) for path in kept)}")
 
@@ -111,78 +118,21 @@ def _kept(report: Report, arguments: argparse.Namespace) -> None:
 async def _judged(arguments: argparse.Namespace) -> Report:
     import time
     from datetime import UTC, datetime
-    from functools import partial
 
-    from trilith import AsyncClient
-    from trilith_evals.output.console import Meter
     from trilith_evals.report import Report
-    from trilith_evals.runner import run_suite
     from trilith_evals.scorer import SuiteMetric
-    from trilith_evals.shelf import Shelf
     from trilith_evals.suite import read_plans
-    from trilith_evals.target import ModelTarget
-    from trilith_evals.trial import decided, tried
+    from trilith_evals.trial import tried
 
     plans = read_plans(arguments.file, arguments.suite)
-    if arguments.journal and len(plans) > 1:
-        raise SettingsError(f"--journal is one suite's, and the file has {len(plans)}; choose one by --suite")
-    halt, loop = asyncio.Event(), asyncio.get_running_loop()
-    for plan in plans:
-        plan.refuse_unfit()
-    # Read, and named rightly, before anything is paid for.
-    shelf, baseline = Shelf(arguments.runs), None
-    if arguments.save_as:
-        shelf.refuse_name(arguments.save_as)
-    if arguments.against:
-        baseline = shelf.find(arguments.against, [plan.settings.name for plan in plans])
-    for plan in plans:
-        if baseline is None and any(gate.gate().against for gate in plan.settings.gates):
-            raise SettingsError(
-                f"suite {plan.settings.name} has a gate against the run before, and there is none; "
-                "add --against main, or make one with --save-as main"
-            )
+    baseline = _before(plans, arguments)
     gates = {plan.settings.name: plan.gates for plan in plans}
-    stop = {
-        name: partial(
-            decided,
-            gates=gates[name],
-            before=(baseline or {}).get(name),
-            planned_rows=len(plan.data.cases) * plan.settings.repeats,
-            of=sum(map(len, gates.values())),
-        )
-        for plan in plans
-        if plan.settings.stop_early and (name := plan.settings.name)
-    }
+    halt = asyncio.Event()
     started, clock = datetime.now(UTC), time.perf_counter()
     found = []
     for plan in plans:
-        settings = plan.settings
-        for scorer in plan.scorers.values():
-            if (connect := getattr(scorer, "connect", None)) is not None:
-                connect(arguments.base_url, arguments.api_key)
-        client = AsyncClient(arguments.base_url, arguments.api_key, timeout_s=settings.timeout_s)
-        target = ModelTarget(
-            client,
-            settings.target.model,
-            task=settings.task,
-            system=settings.system,
-            parameters=settings.parameters,
-            release=settings.target.release,
-            version=settings.target.version,
-        )
-        means = replace(
-            plan.means(arguments.max_cost),
-            journal=arguments.journal,
-            folder=arguments.file.parent / ".trilith" / "evals" / settings.name,
-            fresh=arguments.fresh,
-            cache=arguments.cache,
-        )
-        try:
-            suite = plan.suite(target, stop.get(settings.name), means)
-            with Meter(settings.name) as progress, _interruptible(loop, halt):
-                found.append(await run_suite(suite, progress, stop=halt))
-        finally:
-            await target.aclose()
+        decided = _decided(plan, gates, baseline) if plan.settings.stop_early else None
+        found.append(await _asked(plan, arguments, decided, halt))
         if halt.is_set():
             break
     judged = tried(
@@ -200,6 +150,80 @@ async def _judged(arguments: argparse.Namespace) -> Report:
         },
     )
     return Report(judged, started, time.perf_counter() - clock, content=not arguments.no_content)
+
+
+def _before(plans: Sequence[Plan], arguments: argparse.Namespace) -> Mapping[str, RecordedSuite] | None:
+    """Refuse what cannot come to a verdict before anything is paid for; return the run before, by suite."""
+    from trilith_evals.shelf import Shelf
+
+    if arguments.journal and len(plans) > 1:
+        raise SettingsError(f"--journal is one suite's, and the file has {len(plans)}; choose one by --suite")
+    for plan in plans:
+        plan.refuse_unfit()
+    shelf = Shelf(arguments.runs)
+    if arguments.save_as:
+        shelf.refuse_name(arguments.save_as)
+    if arguments.against:
+        return shelf.find(arguments.against, [plan.settings.name for plan in plans])
+    for plan in plans:
+        if any(gate.gate().against for gate in plan.settings.gates):
+            raise SettingsError(
+                f"suite {plan.settings.name} has a gate against the run before, and there is none; "
+                "add --against main, or make one with --save-as main"
+            )
+    return None
+
+
+def _decided(
+    plan: Plan, gates: Mapping[str, Sequence[Gate]], baseline: Mapping[str, RecordedSuite] | None
+) -> Decided:
+    """Return what says whether a suite may stop, by its own gates and with all of the run's in mind."""
+    from trilith_evals.trial import decided
+
+    return functools.partial(
+        decided,
+        gates=gates[plan.settings.name],
+        before=(baseline or {}).get(plan.settings.name),
+        planned_rows=len(plan.data.cases) * plan.settings.repeats,
+        of=sum(map(len, gates.values())),
+    )
+
+
+async def _asked(
+    plan: Plan, arguments: argparse.Namespace, decided: Decided | None, halt: asyncio.Event
+) -> SuiteReport:
+    """Run one suite."""
+    from trilith import AsyncClient
+    from trilith_evals.output.console import Meter
+    from trilith_evals.runner import run_suite
+    from trilith_evals.target import ModelTarget
+
+    settings = plan.settings
+    for scorer in plan.scorers.values():
+        if (connect := getattr(scorer, "connect", None)) is not None:
+            connect(arguments.base_url, arguments.api_key)
+    client = AsyncClient(arguments.base_url, arguments.api_key, timeout_s=settings.timeout_s)
+    target = ModelTarget(
+        client,
+        settings.target.model,
+        task=settings.task,
+        system=settings.system,
+        parameters=settings.parameters,
+        release=settings.target.release,
+        version=settings.target.version,
+    )
+    means = replace(
+        plan.means(arguments.max_cost),
+        journal=arguments.journal,
+        folder=arguments.file.parent / ".trilith" / "evals" / settings.name,
+        fresh=arguments.fresh,
+        cache=arguments.cache,
+    )
+    try:
+        with Meter(settings.name) as progress, _interruptible(asyncio.get_running_loop(), halt):
+            return await run_suite(plan.suite(target, decided, means), progress, stop=halt)
+    finally:
+        await target.aclose()
 
 
 @contextlib.contextmanager
