@@ -127,7 +127,7 @@ def _read(raw: bytes) -> Iterator[Told]:
         )
     for number, line in lines:
         try:
-            yield Told.model_validate(request.decode(line))
+            yield Told.model_validate(request.decode(line), strict=True)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "the line"

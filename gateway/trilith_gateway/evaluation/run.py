@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import orjson
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from trilith.errors import DataError, NotFoundError
 from trilith_gateway import request
@@ -28,6 +28,7 @@ _MOST_SAID = 300
 """How much of what is wrong with a run is told (characters)."""
 
 _Name = Annotated[str, Field(max_length=200, pattern=r"^[^\x00]*$")]  # PostgreSQL keeps no NUL
+_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Tables(Protocol):
@@ -42,8 +43,16 @@ class Tables(Protocol):
         ...
 
 
+class _Row(BaseModel):
+    """What makes a row one."""
+
+    id: str
+    repeat: Annotated[int, Field(ge=0)]
+    scores: dict[str, dict[str, Any]]
+
+
 class _Suite(BaseModel):
-    """What a suite's report holds beside its figures, checks and rows, which `archive` looks into."""
+    """What a suite's report holds beside its figures and checks, which `archive` looks into."""
 
     name: Annotated[_Name, Field(min_length=1)]
     target: _Name
@@ -52,7 +61,9 @@ class _Suite(BaseModel):
     digest: _Name
     cases: Annotated[int, Field(ge=0)]
     repeats: Annotated[int, Field(ge=0)]
-    duration_s: float
+    duration_s: _Seconds
+    figures: list[dict[str, Any]]
+    rows: list[_Row]
     split: _Name = ""
     held_out: bool = False
     looks: int = 0
@@ -62,9 +73,13 @@ class _Suite(BaseModel):
     releases: Annotated[list[_Name], Field(max_length=1000)] = []
 
 
-_SUITES: TypeAdapter[list[_Suite]] = TypeAdapter(
-    Annotated[list[_Suite], Field(min_length=1, max_length=_MOST_SUITES)]
-)
+class _Told(BaseModel):
+    """What a run's JSON holds."""
+
+    started: str
+    duration_s: _Seconds
+    content: bool | None = None
+    suites: Annotated[list[_Suite], Field(min_length=1, max_length=_MOST_SUITES)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,12 +233,12 @@ def checked(told: Mapping[str, Any]) -> tuple[Report, list[_Suite]]:
     from trilith_evals import archive, recorded
 
     try:
-        suites = _SUITES.validate_python(told.get("suites"), strict=True)
+        suites = _Told.model_validate(told, strict=True).suites
         report = archive.report(told, "the body")
         recorded.suites(told, "the body")
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(map(str, ("suites", *first["loc"])))
+        where = ".".join(map(str, first["loc"])) or "the body"
         request.refuse(f"The body is no run of suites: {where}: {first['msg']}.", where)
     except DataError as error:
         request.refuse(str(error)[:_MOST_SAID], None)

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from trilith.errors import InternalServerError, MissingExtra
+from trilith_gateway import request as reading
 from trilith_gateway.evaluation import run as runs
 from trilith_gateway.evaluation.finding import Findings
 from trilith_gateway.evaluation.run import Runs, Wanted
@@ -213,9 +214,16 @@ def _looks(routes: APIRouter, door: Door, bench: _Bench) -> None:
         **described(answer=schema.EVAL_COMPARISON, statuses=_COSTLY),
     )
     async def compare(
-        request: Request, baseline: _Run, candidate: _Run, margin: _Margin = 0.0, alpha: _Alpha = 0.05
+        request: Request,
+        baseline: _Run = "",
+        candidate: _Run = "",
+        margin: _Margin = 0.0,
+        alpha: _Alpha = 0.05,
     ) -> Response:
         async def work(key: Key) -> Response:
+            for name, run in (("baseline", baseline), ("candidate", candidate)):
+                if not run:  # not FastAPI's to say: strangers are told that they are, and nothing else
+                    reading.refuse(f"`{name}` is missing, expected a run's id.", name)
             _, before = await bench.do(bench.runs.whole, baseline)
             _, after = await bench.do(bench.runs.whole, candidate)
             lines, outcome = await bench.do_in_turn(runs.contested, before, after, margin=margin, alpha=alpha)

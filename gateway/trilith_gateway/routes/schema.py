@@ -223,7 +223,7 @@ INVOCATION: Final = {
 }
 
 _ROW: Final = _object(
-    ["id", "repeat", "scores"], id=_TEXT, repeat={"type": "integer"}, scores={"type": "object"}
+    ["id", "repeat", "scores"], id=_TEXT, repeat={"type": "integer", "minimum": 0}, scores={"type": "object"}
 )
 _SUITE: Final = _object(
     ["name", "target", "task", "data", "digest", "cases", "repeats", "duration_s", "figures", "rows"],
@@ -234,14 +234,14 @@ _SUITE: Final = _object(
     digest=_TEXT,
     cases={"type": "integer", "minimum": 0},
     repeats={"type": "integer", "minimum": 0},
-    duration_s={"type": "number"},
+    duration_s={"type": "number", "minimum": 0},
     figures={"type": "array", "items": {"type": "object"}},
     rows={"type": "array", "items": _ROW},
 )
 EVAL_RUN: Final = _object(
     ["started", "duration_s", "suites"],
     started={"type": "string", "format": "date-time"},
-    duration_s={"type": "number"},
+    duration_s={"type": "number", "minimum": 0},
     content=_FLAG,
     suites={"type": "array", "minItems": 1, "items": _SUITE},
 )
