@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
@@ -46,8 +47,8 @@ def configure(actions: Any) -> None:
     run.add_argument(
         "--against",
         metavar="RUN",
-        help="hold the run against this one: a file that --json has written, or a name of --save-as, or a "
-        "commit that git knows",
+        help="hold the run against this one: a file that --json has written, a name of --save-as, a commit "
+        "that git knows, or gateway:ID of one that was published",
     )
     run.add_argument(
         "--margin",
@@ -67,6 +68,14 @@ def configure(actions: Any) -> None:
         default=Path(".trilith/evals/runs"),
         metavar="FOLDER",
         help="where kept runs are (%(default)s)",
+    )
+    run.add_argument(
+        "--publish",
+        action="store_true",
+        help="keep the run on the gateway (needs an admin key); a failure is told, the verdict stays",
+    )
+    run.add_argument(
+        "--must-publish", action="store_true", help="the same; a run that is not kept could not run (3)"
     )
     run.add_argument("--mlflow", metavar="URI", help="log figures and report to this MLflow tracking server")
     run.add_argument(
@@ -94,6 +103,8 @@ def act(arguments: argparse.Namespace) -> int:
     _written(report, arguments)
     if arguments.save_as:
         _kept(report, arguments)
+    if arguments.publish or arguments.must_publish:
+        _published(report, arguments)
     return report.exit_code
 
 
@@ -105,6 +116,19 @@ def _kept(report: Report, arguments: argparse.Namespace) -> None:
         raise TrilithError(f"not kept as {arguments.save_as}: the run was given up, and is no measure")
     kept = Shelf(arguments.runs).keep(report, arguments.save_as)
     print(f"kept as {arguments.save_as}: {', '.join(str(path) for path in kept)}")
+
+
+def _published(report: Report, arguments: argparse.Namespace) -> None:
+    """Upload the run. Its verdict is not the upload's, unless it must be kept."""
+    from trilith_evals.published import PREFIX, publish
+
+    try:
+        print(f"published as {PREFIX}{publish(report, arguments.base_url, arguments.api_key)}")
+    except TrilithError as error:
+        told = f"the run was not published: {error}"
+        if arguments.must_publish:
+            raise TrilithError(told) from error
+        print(f"trilith eval: {told}", file=sys.stderr)
 
 
 async def _judged(arguments: argparse.Namespace) -> Report:
@@ -131,7 +155,8 @@ async def _judged(arguments: argparse.Namespace) -> Report:
     # Read before anything is paid for.
     baseline = None
     if arguments.against:
-        baseline = Shelf(arguments.runs).find(arguments.against, [plan.settings.name for plan in plans])
+        shelf = Shelf(arguments.runs, arguments.base_url, arguments.api_key)
+        baseline = shelf.find(arguments.against, [plan.settings.name for plan in plans])
     for plan in plans:
         if baseline is None and any(gate.gate().against for gate in plan.settings.gates):
             raise SettingsError(
