@@ -27,7 +27,7 @@ _MOST_SUITES = 1000
 _MOST_SAID = 300
 """How much of what is wrong with a run is told (characters)."""
 
-_Name = Annotated[str, Field(max_length=200, pattern=r"^[^\x00]*$")]  # PostgreSQL keeps no NUL
+_Name = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")]  # PostgreSQL keeps no NUL
 _Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 

@@ -39,7 +39,7 @@ _HEADERS = {
     "cache-control": "no-store",
 }
 
-_Text = Annotated[str, Query(max_length=200, pattern=r"^[^\x00]*$")]
+_Text = Annotated[str, Query(max_length=1000, pattern=r"^[^\x00]*$")]
 _Limit = Annotated[int, Query(ge=1, le=100)]
 _Outcome = Literal["", "pass", "fail", "no evidence", "could not run"]
 _Kind = Literal["", "quiet", "notice", "alarm", "open", "closed", "no evidence"]
