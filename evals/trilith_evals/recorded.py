@@ -74,15 +74,28 @@ def read(path: Path) -> dict[str, RecordedSuite]:
         DataError: the file cannot be read, or is no report.
     """
     told = read_json(path)
+    return suites(told, str(path))
+
+
+def suites(told: Any, place: str = "the report") -> dict[str, RecordedSuite]:
+    """Return the suites by name of the run that `Report.to_json` told of.
+
+    Args:
+        told: Plain JSON values.
+        place: What an error calls it.
+
+    Raises:
+        DataError: it is no report.
+    """
     try:
         return {suite["name"]: taken(suite) for suite in told["suites"]}
-    except (KeyError, TypeError, AttributeError) as error:
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from None
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise DataError(
-            f"{path} is no report of a run ({type(error).__name__}: {error}); "
+            f"{place} is no report of a run ({type(error).__name__}: {error}); "
             "`trilith eval run --json PATH` writes one"
         ) from error
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
 
 
 def taken(told: Mapping[str, Any]) -> RecordedSuite:

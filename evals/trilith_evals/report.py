@@ -237,7 +237,7 @@ def suite_json(suite: SuiteReport, *, content: bool) -> dict[str, Any]:
         "judges": [asdict(judge) for judge in suite.judges],
         "slices": [{**asdict(f), "coverage": f.coverage} for f in suite.slices],
         "baseline": suite.baseline,
-        "lines": [_line_json(line) for line in suite.lines],
+        "lines": [line_json(line) for line in suite.lines],
         "thresholds": [asdict(threshold) for threshold in suite.thresholds],
         "figures": [{**asdict(f), "coverage": f.coverage} for f in suite.figures],
         "checks": [{**asdict(c), "outcome": c.outcome.value} for c in suite.checks],
@@ -286,7 +286,8 @@ def _score_json(score: Score, *, content: bool) -> dict[str, Any]:
     return {**told, "detail": score.detail} if content and score.detail else told
 
 
-def _line_json(line: Line) -> dict[str, Any]:
+def line_json(line: Line) -> dict[str, Any]:
+    """Return one comparison as plain JSON values."""
     told = asdict(line)
     told["comparison"]["verdict"] = line.comparison.verdict.value
     told["check"]["outcome"] = line.check.outcome.value

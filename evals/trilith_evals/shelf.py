@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from trilith.errors import DataError, SettingsError, TrilithError
 from trilith_evals.output.file import write_json
+from trilith_evals.published import PREFIX, suites_of
 from trilith_evals.recorded import RecordedSuite, read
 from trilith_evals.report import Report
 
@@ -20,9 +21,10 @@ _LONGEST = 200
 class Shelf:
     """The folder: `<suite>/<name>.json`."""
 
-    def __init__(self, folder: Path) -> None:
-        """Take the folder; it is made when the first run is kept."""
+    def __init__(self, folder: Path, base_url: str | None = None, api_key: str | None = None) -> None:
+        """Take the folder, made when the first run is kept; and the gateway that may have others."""
         self._folder = folder
+        self._gateway = base_url, api_key
 
     def refuse_name(self, name: str) -> None:
         """Refuse a name that no file can have.
@@ -63,15 +65,17 @@ class Shelf:
         """Return a run's suites by name.
 
         Args:
-            named: A file that `--json` has written, a name that a run was kept under, or a commit, branch or
+            named: A run on the gateway (`gateway:ID`), a file that `--json` has written,
+                a name that a run was kept under, or a commit, branch or
                 tag of git whose commit a run was kept under.
             suites: The suites that are wanted.
 
         Raises:
             DataError: there is no such run of one of the suites, or it cannot be read.
         """
-        if Path(named).suffix == ".json" or Path(named).is_file():
-            found = read(Path(named))
+        on_gateway = named.startswith(PREFIX)
+        if on_gateway or Path(named).suffix == ".json" or Path(named).is_file():
+            found = suites_of(named, *self._gateway) if on_gateway else read(Path(named))
             missing = [suite for suite in suites if suite not in found]
             if missing:
                 raise DataError(f"{named} has no suite {missing[0]!r}, but {', '.join(found)}")

@@ -19,6 +19,7 @@ from trilith_gateway.reload import Reloader, Source
 from trilith_gateway.routes import (
     batch,
     convention,
+    evals,
     feedback,
     file,
     inference,
@@ -94,6 +95,7 @@ def assemble(
     app.include_router(feedback.router(platform))
     app.include_router(batch.router(platform, runner))
     app.include_router(file.router(platform, runner.shelf))
+    app.include_router(evals.router(platform))
     app.include_router(operation.router(platform, readiness))
     convention.install(app)
     edge.dress(app)

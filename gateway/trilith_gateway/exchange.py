@@ -286,10 +286,10 @@ def model_not_found(name: str, api: Api) -> NotFoundError:
     )
 
 
-def too_large(most_bytes: int) -> APIStatusError:
+def too_large(most_bytes: int, setting: str = "gateway.max_body_bytes") -> APIStatusError:
     """Make the error for a body that is longer than `most_bytes`."""
     return APIStatusError(
-        f"The body is longer than {most_bytes:,} bytes (setting gateway.max_body_bytes).",
+        f"The body is longer than {most_bytes:,} bytes (setting {setting}).",
         status_code=413,
         code="request_too_large",
         type="invalid_request_error",

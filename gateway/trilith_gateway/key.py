@@ -38,6 +38,8 @@ class Key:
     models: frozenset[str]
     """Models that the key may call; empty: all."""
     priority: Priority = "interactive"
+    admin: bool = False
+    """Whether it may ask under `/admin`, about the whole platform; it calls no further models for that."""
     org: str = ""
     """The team's; empty: none."""
     weight: int = 1
@@ -89,6 +91,7 @@ def mint(
     models: frozenset[str] = frozenset(),
     terms: Terms | None = None,
     priority: Priority = "interactive",
+    admin: bool = False,
 ) -> tuple[Key, str]:
     """Make a key; returns it with its secret token, which is kept nowhere.
 
@@ -96,7 +99,7 @@ def mint(
     """
     id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     terms = terms or Terms(budget_pico_usd, budget_window, requests_per_minute=requests_per_minute)
-    key = Key(id, name, team, _digest(secret), terms, models, priority).under(Groups())
+    key = Key(id, name, team, _digest(secret), terms, models, priority, admin).under(Groups())
     return key, f"tl_{id}_{secret}"
 
 
@@ -114,6 +117,7 @@ def save(connection: Connection, key: Key) -> None:
         "secret_sha256": key.secret_sha256,
         "models": ",".join(sorted(key.models)),
         "priority": key.priority,
+        "admin": int(key.admin),
         "created_at": time.time(),
         **key.terms.columns(),
     }
@@ -138,6 +142,7 @@ def from_row(row: Any) -> Key:
         terms=read_terms(row),
         models=frozenset(filter(None, row["models"].split(","))),
         priority=row["priority"],
+        admin=bool(row["admin"]),
     )
 
 

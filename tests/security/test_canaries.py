@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from support.eval_run import FINDING, told
 from support.installed import Platform, until
 from support.scripted_server import Scripted, ScriptedServer
 
@@ -88,10 +89,35 @@ class Scene:
         described = json.loads(self.platform.path.read_text("utf-8"))
         described["gateway"]["log"] = log
         self.platform.path.write_text(json.dumps(described), "utf-8")
-        made = self.platform.command("keys", "create", "canary-test", "--team", "birds")
-        self.key = next(word for word in made.split() if word.startswith("tl_"))
-        canary.planted[self.key.split("_", 2)[2]] = "the key's secret"
+        self.key, self.admin = self._made(), self._made("--admin")
         self.log = folder / "gateway.log"
+
+    def _made(self, *options: str) -> str:
+        made = self.platform.command("keys", "create", "canary-test", "--team", "birds", *options)
+        token = next(word for word in made.split() if word.startswith("tl_"))
+        self.canary.planted[token.split("_", 2)[2]] = "the key's secret"
+        return token
+
+    def _provoke_evals(self, client: httpx.Client) -> None:
+        """Ask for runs and findings in ways that are refused, with both keys."""
+        canary, runs, monitors = self.canary, "/admin/v1/evals/runs", "/admin/v1/evals/monitors"
+        for key in (self.key, self.admin):
+            headers = {"authorization": f"Bearer {key}"}
+
+            def ask(method: str, path: str, headers: dict[str, str] = headers, **more: Any) -> None:
+                assert client.request(method, path, headers=headers, **more).status_code in (400, 403, 404)
+
+            row = {"id": canary("a case"), "repeat": 0, "input": canary("a case's input"), "scores": {}}
+            suite = {"name": canary("a suite"), "rows": [row], "data": canary("a dataset")}
+            ask("POST", runs, json={"started": canary("a start"), "suites": [suite]})
+            ask("POST", runs, content=f'{{"suites": {canary("a broken run")}'.encode())
+            ask("POST", monitors, json={"monitor": canary("a monitor"), "message": canary("a message")})
+            ask("GET", f"{runs}/{canary('a run')}")
+            ask("GET", f"{runs}/{canary('a run')}/report")
+            ask("DELETE", f"{runs}/{canary('a run')}")
+            ask("GET", runs, params={"suite": canary("a wanted suite"), "after": canary("a run")})
+            ask("GET", monitors, params={"monitor": canary("a monitor"), "after": canary("a finding")})
+            ask("GET", "/admin/v1/evals/compare", params={"baseline": canary("x"), "candidate": canary("x")})
 
     def provoke(self) -> None:
         """Send something to every route, with a word in every field; with the key and without."""
@@ -150,6 +176,7 @@ class Scene:
                 "/v1/models", headers={"authorization": f"Bearer tl_000000000000_{'x' * 20}{canary('x')}"}
             )
             client.get("/v1/models", headers={"authorization": f"Basic {canary('a password')}"})
+            self._provoke_evals(client)
             self.metrics = client.get("/metrics").content
 
     def sinks(self) -> Iterator[tuple[str, bytes]]:
@@ -180,6 +207,27 @@ def test_no_planted_word_is_found_in_anything_that_was_written(tmp_path: Path, l
     assert found == {}
     assert {"trilith.db", "traces.db", "the log", "the collector of spans"} <= stopped.keys()
     assert len(scene.canary.planted) > 150
+
+
+def test_what_a_kept_run_says_stands_in_the_database_and_nowhere_else(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        scene = Scene(tmp_path, stack, "json")
+        stack.callback(scene.platform.stop)
+        scene.platform.start()
+        word = scene.canary("a kept run")
+        headers = {"authorization": f"Bearer {scene.admin}"}
+        with httpx.Client(base_url=scene.platform.url, headers=headers, timeout=60) as client:
+            id = client.post("/admin/v1/evals/runs", json=told({1}, suite=word, word=word)).json()["id"]
+            client.post("/admin/v1/evals/monitors", json={**FINDING, "message": word}).raise_for_status()
+            assert word in client.get(f"/admin/v1/evals/runs/{id}/report").text
+            asked = {"baseline": id, "candidate": id}
+            assert word in client.get("/admin/v1/evals/compare", params=asked).text
+            scene.metrics = client.get("/metrics").content
+        time.sleep(1.5)
+        assert scene.platform.stop() == 0
+        found = {name for name, data in scene.sinks() if scene.canary.found(data)}
+    assert {name for name in found if not name.startswith("trilith.db")} == set()
+    assert found
 
 
 def test_a_word_that_is_written_would_be_found(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.eval_run import FINDING, told
 from support.gateway import Gateway
 from support.installed import Platform
 from support.scripted_server import Scripted, ScriptedServer
@@ -72,6 +73,16 @@ BODIES: dict[str, tuple[str, Callable[[str], bytes]]] = {
         lambda bomb: f'{{"inputs":[{{"name":"a","shape":[1],"datatype":"FP64","data":{bomb}}}]}}'.encode(),
     ),
     "a table": ("/invocations", lambda bomb: f'{{"instances":{bomb}}}'.encode()),
+    "a run of suites": (
+        "/admin/v1/evals/runs",
+        lambda bomb: (
+            json.dumps(told()).replace('"parameters": {}', f'"parameters": {{"x": {bomb}}}').encode()
+        ),
+    ),
+    "a finding's causes": (
+        "/admin/v1/evals/monitors",
+        lambda bomb: json.dumps({**FINDING, "causes": [{"x": "BOMB"}]}).replace('"BOMB"', bomb).encode(),
+    ),
     "feedback": ("/v1/feedback", lambda bomb: f'{{"request_id":"r","x":{bomb}}}'.encode()),
 }
 
@@ -80,7 +91,7 @@ BODIES: dict[str, tuple[str, Callable[[str], bytes]]] = {
 @pytest.mark.parametrize("body", BODIES)
 def test_no_depth_is_too_deep_to_be_answered_properly(gateway: Gateway, body: str, depth: int) -> None:
     path, make = BODIES[body]
-    with gateway.client() as client:
+    with gateway.client(token=gateway.mint(admin=True)) as client:
         answered = client.post(path, content=make(nested(depth, '"Ada Lovelace"')))
     assert answered.status_code in (200, 400), answered.text[:200]
 
@@ -124,6 +135,31 @@ def test_no_number_breaks_anything(gateway: Gateway, model: str, field: str, num
     with gateway.client() as client:
         answered = client.post("/v1/chat/completions", content=raw.encode())
     assert answered.status_code in (200, 400), answered.text
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("field", ["duration_s", "cases", "planned_rows", "looks", "min_coverage"])
+def test_no_number_in_a_run_breaks_anything(gateway: Gateway, field: str, number: str) -> None:
+    run = told()
+    run["suites"][0][field] = "NUMBER"
+    raw = json.dumps(run).replace('"NUMBER"', number)
+    with gateway.client(token=gateway.mint(admin=True)) as client:
+        answered = client.post("/admin/v1/evals/runs", content=raw.encode())
+        assert answered.status_code in (200, 400), answered.text
+        if answered.status_code == 200:
+            id = answered.json()["id"]
+            assert client.get(f"/admin/v1/evals/runs/{id}/report").status_code == 200
+            assert client.get("/admin/v1/evals/runs").status_code == 200
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("field", ["start", "end", "value", "n"])
+def test_no_number_in_a_finding_breaks_anything(gateway: Gateway, field: str, number: str) -> None:
+    raw = json.dumps({**FINDING, field: "NUMBER"}).replace('"NUMBER"', number)
+    with gateway.client(token=gateway.mint(admin=True)) as client:
+        answered = client.post("/admin/v1/evals/monitors", content=raw.encode())
+        assert answered.status_code in (200, 400), answered.text
+        assert client.get("/admin/v1/evals/monitors").status_code == 200
 
 
 @pytest.mark.parametrize("shape", [[2**62, 2**62], [10**6, 11], [-1], [1.0], [True], ["1"], [None], []])
@@ -239,14 +275,22 @@ def test_gzip_bombs_cost_bounded_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/chat/completions?x=1", "/v1/chat/completions", "/v2/models/bikes/infer", "/invocations"]
+    "path",
+    [
+        "/v1/chat/completions?x=1",
+        "/v1/chat/completions",
+        "/v2/models/bikes/infer",
+        "/invocations",
+        "/admin/v1/evals/runs",
+        "/admin/v1/evals/monitors",
+    ],
 )
 def test_a_body_is_counted_as_it_comes_whatever_was_announced(gateway: Gateway, path: str) -> None:
     def endless() -> Iterator[bytes]:
         for _ in range(400):
             yield b"x" * 65_536
 
-    with gateway.client() as client:
+    with gateway.client(token=gateway.mint(admin=True)) as client:
         try:
             answered = client.post(path, content=endless())
         except httpx.WriteError:

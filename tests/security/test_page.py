@@ -11,7 +11,7 @@ import httpx
 import pytest
 from support.fuzz import aimed, schemathesis
 from support.gateway import Gateway
-from support.world import TARGETS, stock, world
+from support.world import TARGETS, runs, stock, world
 
 from trilith_gateway.store import sqlite
 
@@ -55,6 +55,17 @@ def test_schemathesis_finds_nothing_with_a_key(
     there = aimed(page, TARGETS | stock(gateway))
     code, said = schemathesis(gateway.url, there, tmp_path, key=gateway.token, examples=EXAMPLES)
     assert code == 0, said
+
+
+def test_schemathesis_finds_nothing_with_an_admin_key(
+    gateway: Gateway, page: dict[str, Any], tmp_path: Path
+) -> None:
+    token = gateway.mint(admin=True)
+    there = aimed(page, TARGETS | runs(gateway, token))
+    there["paths"] = {path: what for path, what in there["paths"].items() if path.startswith("/admin/")}
+    code, said = schemathesis(gateway.url, there, tmp_path, key=token, examples=EXAMPLES)
+    assert code == 0, said
+    assert len(there["paths"]) == 5
 
 
 @pytest.mark.parametrize("caller", ["a stranger", "a revoked key"])

@@ -37,6 +37,8 @@ PARTS: dict[str, tuple[str, str]] = {
     "chosen": ("columns that a command's options choose from a fixed list", "costs.py"),
     "', '.join((str(n + 1) for n in range(len(groups))))": ("their numbers", "costs.py"),
     "focus.statement(day)": ("a constant around the database's expression for a day", "costs.py"),
+    "query": ("the answer that a scorer judges, on a database of its own that can only be read", "sql.py"),
+    "case.fields.get(self.setup)": ("the script by which a dataset makes that database, in memory", "sql.py"),
     "schema.newest(postgres=False)": ("the schema itself", "sqlite.py"),
     "statement": (
         "a constant: with one more condition, or handed on by another method of the same class",

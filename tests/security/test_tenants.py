@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from support.eval_run import FINDING, told
 from support.gateway import Gateway
 from support.installed import until
 from support.world import LINES, MODELS, Speaker, begin, upload, world
@@ -82,8 +84,22 @@ REQUESTS: dict[str, tuple[str, str, Any]] = {
     "A's hidden batch": ("GET", "/v1/batches/BATCH", None),
     "cancelling A's hidden batch": ("POST", "/v1/batches/BATCH/cancel", None),
     "a batch over A's hidden file": ("POST", "/v1/batches", BATCH),
+    "keeping a run": ("POST", "/admin/v1/evals/runs", {}),
+    "the list of runs": ("GET", "/admin/v1/evals/runs", None),
+    "a run": ("GET", "/admin/v1/evals/runs/RUN", None),
+    "a run's page": ("GET", "/admin/v1/evals/runs/RUN/report", None),
+    "a comparison": ("GET", "/admin/v1/evals/compare?baseline=RUN&candidate=RUN", None),
+    "deleting a run": ("DELETE", "/admin/v1/evals/runs/RUN", None),
+    "keeping findings": ("POST", "/admin/v1/evals/monitors", FINDING),
+    "the list of findings": ("GET", "/admin/v1/evals/monitors", None),
 }
-NOBODYS = {"FILE": "file-" + "0" * 24, "BATCH": "batch_" + "0" * 32, "OUTPUT": "file-" + "1" * 24}
+NOBODYS = {
+    "FILE": "file-" + "0" * 24,
+    "BATCH": "batch_" + "0" * 32,
+    "OUTPUT": "file-" + "1" * 24,
+    "RUN": "evalrun_" + "0" * 32,
+}
+ADMIN = frozenset(what for what, (_, path, _) in REQUESTS.items() if path.startswith("/admin/"))
 ALLOWED = frozenset({"kept", "guarded", "vectors", "library"})
 assert frozenset(MODELS) >= ALLOWED
 
@@ -100,11 +116,19 @@ def own(gateway: Gateway, token: str) -> dict[str, str]:
         file = upload(client)
         batch = begin(client, file)
 
-        def told() -> Any:
+        def seen() -> Any:
             return client.get(f"/v1/batches/{batch}").json()
 
-        until(lambda: told()["status"] == "completed", what="the batch being done")
-        return {"FILE": file, "BATCH": batch, "OUTPUT": told()["output_file_id"]}
+        until(lambda: seen()["status"] == "completed", what="the batch being done")
+        return NOBODYS | {"FILE": file, "BATCH": batch, "OUTPUT": seen()["output_file_id"]}
+
+
+def kept(gateway: Gateway, word: str = "") -> str:
+    """Keep a run and a finding with an admin key, and return the run's id."""
+    with gateway.client(token=gateway.mint(team="ops", admin=True)) as client:
+        client.post("/admin/v1/evals/monitors", json={**FINDING, "message": word}).raise_for_status()
+        made = client.post("/admin/v1/evals/runs", json=told({1}, word=word, target=word or "support"))
+        return str(made.raise_for_status().json()["id"])
 
 
 def ask(
@@ -132,23 +156,24 @@ def test_b_gets_what_b_would_get_if_a_had_never_been(gateway: Gateway, tmp_path:
     a, b = gateway.mint(team="a"), gateway.mint(team="b", models=ALLOWED)
     name = {"idempotency-key": "the-same-for-both"}
     harmless = [what for what in REQUESTS if not what.startswith("deleting")]
-    ids = own(gateway, a)
+    ids = own(gateway, a) | {"RUN": kept(gateway)}
     for what in harmless:
         ask(gateway, a, what, ids)
         ask(gateway, a, what, ids, **name)
 
-    def told(running: Gateway, token: str) -> dict[str, list[tuple[Any, ...]]]:
+    def answers(running: Gateway, token: str) -> dict[str, list[tuple[Any, ...]]]:
         return {
             what: [seen(ask(running, token, what, ids)), seen(ask(running, token, what, ids, **name))]
             for what in REQUESTS
         }
 
-    after = told(gateway, b)
+    after = answers(gateway, b)
     with world(tmp_path / "alone", Speaker()) as fresh:
-        never = told(fresh, fresh.mint(team="b", models=ALLOWED))
+        never = answers(fresh, fresh.mint(team="b", models=ALLOWED))
     assert after == never
     hidden = {what for what in REQUESTS if "hidden" in what or "a version" in what or "invocation" in what}
     assert {after[what][0][0] for what in hidden} == {404}
+    assert {after[what][0][0] for what in ADMIN} == {403}
     for what in (
         "A's hidden file",
         "what stands in A's hidden file",
@@ -180,8 +205,30 @@ def test_the_table_of_requests_leaves_no_route_out(gateway: Gateway) -> None:
         for method, operation in operations.items():
             if "security" in operation and path != "/v1/feedback":
                 pattern = re.escape(path).replace(r"\{name\}", r"[\w]+").replace(r"\{version\}", "1")
-                pattern = pattern.replace(r"\{id\}", "(FILE|BATCH|resp_1)")
+                pattern = pattern.replace(r"\{id\}", "(FILE|BATCH|RUN|resp_1)")
                 assert any(m == method.upper() and re.fullmatch(pattern, p) for m, p in known), path
+
+
+def test_what_every_other_key_is_refused_an_admin_key_gets(gateway: Gateway) -> None:
+    """So that the refusals are about the key, and not because nobody would get it. Admins are of no team."""
+    ids = NOBODYS | {"RUN": kept(gateway)}
+    refused = {what: ask(gateway, gateway.mint(team="ops"), what, ids) for what in ADMIN}
+    assert {what: one.status_code for what, one in refused.items()} == dict.fromkeys(ADMIN, 403)
+    assert {one.json()["error"]["code"] for one in refused.values()} == {"admin_key_required"}
+    admin = gateway.mint(team="another", admin=True)
+    asked = sorted(ADMIN, key=lambda what: what.startswith("deleting"))
+    statuses = {what: ask(gateway, admin, what, ids).status_code for what in asked}
+    assert statuses == dict.fromkeys(ADMIN, 200) | {"keeping a run": 400}
+
+
+def test_a_refused_upload_is_not_even_read(gateway: Gateway) -> None:
+    """The answer to a key that may not ask is there before a byte of the body has been sent."""
+    host, port = gateway.url.removeprefix("http://").split(":")
+    for path in ("/admin/v1/evals/runs", "/admin/v1/evals/monitors"):
+        head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {gateway.token}\r\n"
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(f"{head}content-length: 100\r\n\r\n".encode())
+            assert connection.recv(13) == b"HTTP/1.1 403 "
 
 
 def test_b_can_say_nothing_about_as_answers(gateway: Gateway) -> None:
@@ -228,7 +275,7 @@ def test_no_answer_of_bs_holds_a_word_of_as(gateway: Gateway) -> None:
             assert word in client.post("/v1/chat/completions", json=body).text
         file = upload(client, LINES.replace(b"question", word.encode()))
         assert word in client.get(f"/v1/files/{file}/content").text
-        ids = NOBODYS | {"FILE": file, "BATCH": begin(client, file)}
+        ids = NOBODYS | {"FILE": file, "BATCH": begin(client, file), "RUN": kept(gateway, word)}
     for what in REQUESTS:
         answered = ask(gateway, b, what, ids)
         assert word not in answered.text + json.dumps(dict(answered.headers))

@@ -13,10 +13,10 @@ from typing import Any
 SEED = 20_260_301
 PHASES = "coverage,fuzzing,stateful"
 _UNSAYABLE = """
-# No JSON schema can say that a tensor's values fill its shape, that rows are of one length, and that a batch
-# has not ended yet.
+# No JSON schema can say that a tensor's values fill its shape, that rows are of one length, that a batch
+# has not ended yet, that a run's figures follow from its rows, and that two runs have a metric in common.
 [[operations]]
-include-path-regex = "/infer$|/invocations$|/cancel$"
+include-path-regex = "/infer$|/invocations$|/cancel$|/evals/runs$|/evals/monitors$|/evals/compare$"
 checks.positive_data_acceptance.enabled = false
 """
 
@@ -36,7 +36,10 @@ def aimed(page: Mapping[str, Any], models: Mapping[str, list[str]]) -> dict[str,
                 if parameter["name"] in ("name", "version"):
                     choices = models["/v2"] if path.startswith("/v2") else models["/v1"]
                     parameter["schema"] = {"enum": choices if parameter["name"] == "name" else ["1", "9"]}
-                if parameter["name"] in ("id", "after") and f"{method} {path}" in models:
+                if (
+                    parameter["name"] in ("id", "after", "baseline", "candidate")
+                    and f"{method} {path}" in models
+                ):
                     parameter["schema"] = {"enum": models[f"{method} {path}"]}
             for content in operation.get("requestBody", {}).get("content", {}).values():
                 fields = content["schema"].get("properties", {})

@@ -211,7 +211,7 @@ LINES = b"\n".join(
     for at in range(2)
 )
 """A batch's input."""
-NO_FILE, NO_BATCH = "file-" + "0" * 24, "batch_" + "0" * 32
+NO_FILE, NO_BATCH, NO_RUN = "file-" + "0" * 24, "batch_" + "0" * 32, "evalrun_" + "0" * 32
 
 
 def upload(client: httpx.Client, lines: bytes = LINES) -> str:
@@ -225,6 +225,30 @@ def begin(client: httpx.Client, file: str) -> str:
     """Begin a batch; returns its id."""
     asked = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
     return str(client.post("/v1/batches", json=asked).raise_for_status().json()["id"])
+
+
+def runs(gateway: Gateway, token: str) -> dict[str, list[str]]:
+    """Keep runs of evals with an admin's key, some for each operation on one; returned as `stock` does."""
+    from support.eval_run import FINDING, told
+
+    made: dict[str, list[str]] = {}
+    path = "/admin/v1/evals/runs"
+    with gateway.client(token=token) as client:
+        for at, way in enumerate(
+            (
+                f"get {path}/{{id}}",
+                f"delete {path}/{{id}}",
+                f"get {path}/{{id}}/report",
+                f"get {path}",
+                "get /admin/v1/evals/compare",
+            )
+        ):
+            id = client.post(path, json=told({at})).raise_for_status().json()["id"]
+            made[way] = [id] if way == f"get {path}" else [id, NO_RUN]
+        client.post("/admin/v1/evals/monitors", json=FINDING).raise_for_status()
+        found = client.get("/admin/v1/evals/monitors").raise_for_status().json()
+        made["get /admin/v1/evals/monitors"] = [found["last_id"]]
+    return made
 
 
 def stock(gateway: Gateway, token: str | None = None) -> dict[str, list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from trilith_evals.commands.arguments import chance, size
@@ -17,8 +16,10 @@ def configure(actions: Any) -> None:
         description="Compare two runs that --json has written, case by case. Exit code: 0 nothing is "
         "worse, 1 something is, 2 no evidence either way, 3 could not be compared.",
     )
-    compare.add_argument("baseline", type=Path, help="JSON of the run that is the measure")
-    compare.add_argument("candidate", type=Path, help="JSON of the run in question")
+    compare.add_argument(
+        "baseline", help="the run that is the measure: its JSON, or gateway:ID of one that was published"
+    )
+    compare.add_argument("candidate", help="the run in question, named the same way")
     compare.add_argument(
         "--margin",
         type=size,
@@ -44,12 +45,13 @@ def configure(actions: Any) -> None:
 
 def act(arguments: argparse.Namespace) -> int:
     """Compare the runs; the exit code is the verdict."""
-    from trilith_evals import contest, recorded
+    from trilith_evals import contest
     from trilith_evals.gate import worst
+    from trilith_evals.published import suites_of
 
     lines = contest.against(
-        recorded.read(arguments.baseline),
-        recorded.read(arguments.candidate),
+        suites_of(arguments.baseline),
+        suites_of(arguments.candidate),
         margin=arguments.margin,
         alpha=arguments.alpha,
         adjusted=arguments.slices,

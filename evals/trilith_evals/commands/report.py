@@ -18,8 +18,8 @@ def configure(actions: Any) -> None:
         description="Show a run that --json has written. With --against, show which rows changed since "
         "another run. Exit code: 0 shown, 3 could not be read.",
     )
-    report.add_argument("run", type=Path, help="JSON of the run")
-    report.add_argument("--against", type=Path, metavar="JSON", help="the run that is the measure")
+    report.add_argument("run", help="JSON of the run, or gateway:ID of one that was published")
+    report.add_argument("--against", metavar="RUN", help="the run that is the measure, named the same way")
     report.add_argument("--html", type=Path, metavar="PATH", help="write a page (one HTML file)")
     report.add_argument("--markdown", type=Path, metavar="PATH", help="write Markdown, for a pull request")
     report.add_argument("--junit", type=Path, metavar="PATH", help="write JUnit XML of the run")
@@ -42,10 +42,10 @@ def act(arguments: argparse.Namespace) -> int:
 
 
 def _act(arguments: argparse.Namespace) -> None:
-    from trilith_evals import archive
     from trilith_evals.output.console import table
+    from trilith_evals.published import report_of
 
-    report = archive.read(arguments.run)
+    report = report_of(arguments.run)
     report = replace(report, content=report.content and not arguments.no_content)
     if arguments.against:
         _difference(arguments, report)
@@ -72,11 +72,12 @@ def _act(arguments: argparse.Namespace) -> None:
 
 
 def _difference(arguments: argparse.Namespace, report: Any) -> None:
-    from trilith_evals import archive, contest, recorded
+    from trilith_evals import contest
+    from trilith_evals.published import report_of, suites_of
 
-    before = archive.read(arguments.against)
+    before = report_of(arguments.against)
     before = replace(before, content=before.content and not arguments.no_content)
-    lines = contest.against(recorded.read(arguments.against), recorded.read(arguments.run))
+    lines = contest.against(suites_of(arguments.against), suites_of(arguments.run))
     names = _names(arguments.against, arguments.run)
     if arguments.html:
         from trilith_evals.output.difference import write_difference
@@ -91,8 +92,8 @@ def _difference(arguments: argparse.Namespace, report: Any) -> None:
         print(contest.table(lines))
 
 
-def _names(before: Path, after: Path) -> tuple[str, str]:
+def _names(before: str, after: str) -> tuple[str, str]:
     """Call the runs by their files' names, or by the paths where these are the same."""
-    if before.stem == after.stem:
-        return str(before), str(after)
-    return before.stem, after.stem
+    if Path(before).stem == Path(after).stem:
+        return before, after
+    return Path(before).stem, Path(after).stem

@@ -52,8 +52,8 @@ def configure(actions: Any) -> None:
         "--against",
         type=named,
         metavar="RUN",
-        help="hold the run against this one: a file that --json has written, or a name of --save-as, or a "
-        "commit that git knows",
+        help="hold the run against this one: a file that --json has written, a name of --save-as, a commit "
+        "that git knows, or gateway:ID of one that was published",
     )
     run.add_argument(
         "--margin",
@@ -74,6 +74,14 @@ def configure(actions: Any) -> None:
         default=Path(".trilith/evals/runs"),
         metavar="FOLDER",
         help="where kept runs are (%(default)s)",
+    )
+    run.add_argument(
+        "--publish",
+        action="store_true",
+        help="keep the run on the gateway (needs an admin key); a failure is told, the verdict stays",
+    )
+    run.add_argument(
+        "--must-publish", action="store_true", help="the same; a run that is not kept could not run (3)"
     )
     run.add_argument("--mlflow", metavar="URI", help="log figures and report to this MLflow tracking server")
     run.add_argument(
@@ -101,6 +109,8 @@ def act(arguments: argparse.Namespace) -> int:
     _written(report, arguments)
     if arguments.save_as:
         _kept(report, arguments)
+    if arguments.publish or arguments.must_publish:
+        _published(report, arguments)
     return report.exit_code
 
 
@@ -111,8 +121,21 @@ def _kept(report: Report, arguments: argparse.Namespace) -> None:
         said = f"not kept as {arguments.save_as}: the run was given up, and is no measure"
         print(f"trilith eval: {said}", file=sys.stderr)
         return
-    kept = Shelf(arguments.runs).keep(report, arguments.save_as)
+    kept = Shelf(arguments.runs, arguments.base_url, arguments.api_key).keep(report, arguments.save_as)
     print(f"kept as {arguments.save_as}: {', '.join(str(path) for path in kept)}")
+
+
+def _published(report: Report, arguments: argparse.Namespace) -> None:
+    """Upload the run. Its verdict is not the upload's, unless it must be kept."""
+    from trilith_evals.published import PREFIX, publish
+
+    try:
+        print(f"published as {PREFIX}{publish(report, arguments.base_url, arguments.api_key)}")
+    except TrilithError as error:
+        told = f"the run was not published: {error}"
+        if arguments.must_publish:
+            raise TrilithError(told) from error
+        print(f"trilith eval: {told}", file=sys.stderr)
 
 
 async def _judged(arguments: argparse.Namespace) -> Report:
@@ -160,7 +183,7 @@ def _before(plans: Sequence[Plan], arguments: argparse.Namespace) -> Mapping[str
         raise SettingsError(f"--journal is one suite's, and the file has {len(plans)}; choose one by --suite")
     for plan in plans:
         plan.refuse_unfit()
-    shelf = Shelf(arguments.runs)
+    shelf = Shelf(arguments.runs, arguments.base_url, arguments.api_key)
     if arguments.save_as:
         shelf.refuse_name(arguments.save_as)
     if arguments.against:

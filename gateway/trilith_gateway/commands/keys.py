@@ -29,6 +29,9 @@ class Keys:
         create.add_argument("name", help="what or who the key is for")
         create.add_argument("--team", default="default", help="who pays (default: %(default)s)")
         create.add_argument("--models", default="", metavar="A,B", help="only these models (default: all)")
+        create.add_argument(
+            "--admin", action="store_true", help="may also ask under /admin, about the whole platform"
+        )
         create.add_argument("--quiet", action="store_true", help="print the key and nothing else")
         change = actions.add_parser("set", help="change what is given and leave the rest; `none` clears")
         for action in (create, change):
@@ -38,6 +41,12 @@ class Keys:
                 choices=key.PRIORITIES,
                 help="which of a full model's queues its requests wait in (default: interactive)",
             )
+        change.add_argument(
+            "--admin",
+            action=argparse.BooleanOptionalAction,
+            default=None,
+            help="let it ask under /admin, or not any more",
+        )
         show = actions.add_parser("list", help="show all keys, without their secrets")
         revoke = actions.add_parser("revoke", help="make a key useless, at once and for good")
         for action in (change, revoke):
@@ -75,6 +84,7 @@ def _create(arguments: argparse.Namespace, settings: Settings, connection: Conne
         terms=checked_terms(given_terms(arguments), settings),
         priority=arguments.priority or "interactive",
         models=known,
+        admin=arguments.admin,
     )
     key.save(connection, made)
     print(token if arguments.quiet else f"{token}\nThis key is shown once and stored as a hash only.")
@@ -84,6 +94,8 @@ def _change(arguments: argparse.Namespace, settings: Settings, connection: Conne
     values = given_terms(arguments)
     if arguments.priority is not None:
         values["priority"] = arguments.priority
+    if arguments.admin is not None:
+        values["admin"] = int(arguments.admin)
     if not values:
         raise DataError("nothing to change was given")
     statement = "select * from keys where id = ? and revoked_at is null"
@@ -103,7 +115,7 @@ def _unknown(id: str) -> DataError:
 def _listed(connection: Connection) -> str:
     rows = connection.execute("select * from keys order by created_at").fetchall()
     return table(
-        ("ID", "NAME", "TEAM", *HEAD, "PRIORITY", "MODELS", "CREATED", "STATE"),
+        ("ID", "NAME", "TEAM", *HEAD, "PRIORITY", "MODELS", "ADMIN", "CREATED", "STATE"),
         [
             (
                 row["id"],
@@ -112,6 +124,7 @@ def _listed(connection: Connection) -> str:
                 *shown_terms(connection, f"key:{row['id']}", row),
                 row["priority"],
                 row["models"] or "all",
+                "yes" if row["admin"] else "no",
                 datetime.fromtimestamp(row["created_at"], UTC).strftime("%Y-%m-%d %H:%M"),
                 "revoked" if row["revoked_at"] else "valid",
             )

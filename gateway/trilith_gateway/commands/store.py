@@ -10,7 +10,10 @@ from trilith_gateway.commands.option import add_settings, read_settings
 from trilith_gateway.store import audit, schema, sqlite
 from trilith_gateway.store.opening import open_connection
 
-_TABLES = ("keys", "ledger", "reservations", "audit", "feedback", "leases", "holders")
+_TABLES = (
+    *("keys", "ledger", "reservations", "audit", "feedback", "leases", "holders"),
+    *("eval_runs", "eval_findings"),
+)
 
 
 class Store:

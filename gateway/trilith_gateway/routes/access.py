@@ -8,7 +8,7 @@ from typing import TypeAlias
 from starlette.requests import Request
 from starlette.responses import Response
 
-from trilith.errors import APIStatusError
+from trilith.errors import APIStatusError, PermissionDeniedError
 from trilith_gateway import answer, fault, sse
 from trilith_gateway.api import Api
 from trilith_gateway.exchange import Exchange
@@ -39,6 +39,23 @@ async def _identified(platform: Platform, request: Request) -> Exchange:
 
 def _nothing(most_bytes: int) -> bytes:
     return b""
+
+
+def administrator(work: Work) -> Work:
+    """Do some work for admin keys alone; every other key is told what it lacks."""
+
+    async def checked(key: Key) -> Response:
+        if not key.admin:
+            raise PermissionDeniedError(
+                "This key may not ask under /admin. `trilith keys create NAME --admin` makes one that may, "
+                "and `trilith keys set ID --admin` lets this one.",
+                status_code=403,
+                code="admin_key_required",
+                type="permission_error",
+            )
+        return await work(key)
+
+    return checked
 
 
 class Door:

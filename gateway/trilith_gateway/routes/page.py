@@ -120,6 +120,7 @@ def described(
     forwards: bool = False,
     form: bool = False,
     opaque: bool = False,
+    written: str = "application/json",
 ) -> dict[str, Any]:
     """Return what a route's decorator is given.
 
@@ -133,10 +134,13 @@ def described(
         forwards: Whether an upstream's own errors come through.
         form: Whether the body is a form, and not JSON.
         opaque: Whether the answer is bytes that nobody looks into, a sound for example.
+        written: The media type of an answer that is neither JSON nor a stream.
     """
     exchanged = 415 in (statuses := tuple(statuses))
     error = {"application/json": {"schema": {"$ref": f"#/components/schemas/{words}"}}}
     media: dict[str, Any] = {"application/json": {"schema": answer or {"type": "object"}}}
+    if written != "application/json":
+        media = {written: {"schema": _TEXT}}
     if opaque:
         media["*/*"] = {}
     elif streams:
@@ -152,8 +156,8 @@ def described(
         responses["default"] = {"description": "An upstream's error, as it came", "headers": _refer(_ALWAYS)}
     extra: dict[str, Any] = {}
     if body is not None:
-        written = "multipart/form-data" if form else "application/json"
-        extra["requestBody"] = {"required": True, "content": {written: {"schema": body}}}
+        sent = "multipart/form-data" if form else "application/json"
+        extra["requestBody"] = {"required": True, "content": {sent: {"schema": body}}}
     if 401 in statuses:
         extra["security"] = [{name: []} for name in _ACCESS]
     return _options(ok, responses, extra)

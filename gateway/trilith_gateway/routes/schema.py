@@ -221,3 +221,59 @@ INVOCATION: Final = {
     "type": "object",
     "oneOf": [{"required": [name], "properties": {name: form}} for name, form in _FORMS.items()],
 }
+
+_ROW: Final = _object(
+    ["id", "repeat", "scores"], id=_TEXT, repeat={"type": "integer", "minimum": 0}, scores={"type": "object"}
+)
+_SUITE: Final = _object(
+    ["name", "target", "task", "data", "digest", "cases", "repeats", "duration_s", "figures", "rows"],
+    name=_NAME,
+    target=_TEXT,
+    task=_TEXT,
+    data=_TEXT,
+    digest=_TEXT,
+    cases={"type": "integer", "minimum": 0},
+    repeats={"type": "integer", "minimum": 0},
+    duration_s={"type": "number", "minimum": 0},
+    figures={"type": "array", "items": {"type": "object"}},
+    rows={"type": "array", "items": _ROW},
+)
+EVAL_RUN: Final = _object(
+    ["started", "duration_s", "suites"],
+    started={"type": "string", "format": "date-time"},
+    duration_s={"type": "number", "minimum": 0},
+    content=_FLAG,
+    suites={"type": "array", "minItems": 1, "items": _SUITE},
+)
+KEPT_RUN: Final = _object(
+    ["id", "object", "created_at", "outcome", "suites", "new"],
+    id=_TEXT,
+    object={"const": "eval.run"},
+    created_at={"type": "integer"},
+    outcome=_TEXT,
+    suites={"type": "array"},
+    new={"type": "boolean"},
+)
+EVAL_COMPARISON: Final = _object(
+    ["object", "baseline", "candidate", "outcome", "lines"],
+    object={"const": "eval.comparison"},
+    baseline=_TEXT,
+    candidate=_TEXT,
+    outcome={"enum": ["pass", "fail", "no evidence", "could not run"]},
+    lines={"type": "array", "items": {"type": "object"}},
+)
+EVAL_FINDING: Final = _object(
+    ["monitor", "kind", "source", "subject", "start", "end"],
+    monitor=_NAME,
+    kind={"enum": ["quiet", "notice", "alarm", "open", "closed", "no evidence"]},
+    source=_NAME,
+    subject=_NAME,
+    start={"type": "number"},
+    end={"type": "number"},
+)
+KEPT_FINDINGS: Final = _object(
+    ["object", "received", "new"],
+    object={"const": "eval.findings"},
+    received={"type": "integer"},
+    new={"type": "integer"},
+)

@@ -116,8 +116,18 @@ class JournalledStore:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Any]:
-        """A connection of the calling thread's own, for reading."""
-        with contextlib.closing(self._database.connect()) as connection:
+        """A connection of the calling thread's own, for reading; OSError while the database is away."""
+        with self._telling(), contextlib.closing(self._database.connect()) as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Any]:
+        """A transaction on a connection of the calling thread's own; OSError while the database is away."""
+        with (
+            self._telling(),
+            contextlib.closing(self._database.connect()) as connection,
+            self._database.transaction(connection),
+        ):
             yield connection
 
     def key_changes(self) -> int:

@@ -7,7 +7,7 @@ import re
 from trilith.errors import SettingsError
 from trilith_gateway.store.seam import Connection
 
-HEAD = "0006"
+HEAD = "0007"
 """The version that this release reads and writes; `migration/versions` holds the way to it."""
 
 FIRST = """
@@ -129,6 +129,25 @@ alter table ledger add column kept_as text not null default '';
 create index ledger_by_kept on ledger (kept_as) where kept_as <> '';
 """
 """From version 0005 to 0006: why a request was answered as it was, and as what its answer is kept."""
+SEVENTH = """
+alter table keys add column admin integer not null default 0;
+create table eval_runs (
+    id text primary key, at real not null, key_id text not null, outcome text not null,
+    bytes integer not null, summary text not null, run text not null
+) strict;
+create index eval_runs_by_time on eval_runs (at, id);
+create table eval_suites (
+    run_id text not null, suite text not null, model text not null, release text not null,
+    primary key (run_id, suite, model, release)
+) strict;
+create index eval_suites_by_model on eval_suites (model);
+create table eval_findings (
+    id text primary key, at real not null, key_id text not null, monitor text not null, kind text not null,
+    finding text not null
+) strict;
+create index eval_findings_by_time on eval_findings (at, id);
+"""
+"""From version 0006 to 0007: keys that may ask about the platform, and what evals found."""
 
 _SQLITE_TRIGGERS = "".join(
     f"create trigger keys_{event} after {event} on keys begin"
@@ -188,10 +207,15 @@ def sixth(*, postgres: bool) -> str:
     return script(SIXTH, postgres=postgres)
 
 
+def seventh(*, postgres: bool) -> str:
+    """Return the whole way from version 0006 to 0007."""
+    return script(SEVENTH, postgres=postgres)
+
+
 def newest(*, postgres: bool) -> str:
     """Return the script that makes an empty database one of the newest version."""
     stamp = f"insert into alembic_version values ('{HEAD}');"
-    steps = (second, third, fourth, fifth, sixth)
+    steps = (second, third, fourth, fifth, sixth, seventh)
     changes = "".join(step(postgres=postgres) for step in steps)
     return script(FIRST, postgres=postgres) + changes + _VERSION_TABLE + stamp
 

@@ -18,6 +18,8 @@ class GatewaySettings(Section):
     """Port to listen on; 0 takes a free one."""
     max_body_bytes: int = Field(8 * 1024 * 1024, ge=1024)
     """Largest request body that is read (bytes)."""
+    max_eval_run_bytes: int = Field(16 * 1024 * 1024, ge=1024)
+    """Largest run of evals, and largest set of findings, that `/admin/v1/evals` takes (bytes)."""
     request_timeout_s: float = Field(600, gt=0)
     """Longest time that one request may take (seconds)."""
     drain_s: float = Field(20, ge=0)
