@@ -20,6 +20,7 @@ from trilith_evals.online.finding import Finding, Kind
 from trilith_evals.online.incident import Watch, losses
 from trilith_evals.online.label import LabelJoiner, LabelState
 from trilith_evals.online.multivariate import Mmd, embeddings, numeric
+from trilith_evals.online.notice import Episodes
 from trilith_evals.online.record import Floats, Record, Reference, Window, is_number
 from trilith_evals.online.setting import MonitorSettings
 from trilith_evals.online.twosample import FeatureDrift
@@ -179,6 +180,7 @@ class _Watched:
             reference, fdr=settings.fdr, least_psi=settings.least_psi, seed=settings.seed
         )
         self._unseen: dict[str, float] = {}
+        self._episodes = Episodes()
         self._prediction = self._scores()
         self._whole = self._multivariate()
         blocks = reference.blocks(settings.window_s)
@@ -201,17 +203,15 @@ class _Watched:
 
     def inputs(self, window: Window) -> list[Finding]:
         """Look at what is known when a window ends."""
-        found = self._features.update(window)
+        found = self._episodes.of(self._moved(window))
         if (most := self.settings.alarm_on.unseen) is not None:
             found += [self._incident(finding) for finding in self._features.unseen(window, most)]
         if self._prediction is not None:
             scores = _as_feature(r for r in window.records if r.score is not None)
-            found += [
-                replace(finding, source="prediction")
-                for finding in self._prediction.update(_of(window, scores))
-            ]
+            moved = self._prediction.update(_of(window, scores))
+            found += self._episodes.of(replace(finding, source="prediction") for finding in moved)
         for whole in self._whole:
-            found += whole.update(window)
+            found += self._episodes.of(whole.update(window))
         if self._estimator is not None and (watch := self._watches.get("estimated/" + self.settings.loss)):
             say = self._estimator.estimate(window.records)
             rows = say.rows if say.rows is not None else np.array([])
@@ -226,6 +226,28 @@ class _Watched:
                     self._turned(watch.update(turned, window.start, window.end), metric.worse, usual)
                 )
         return found
+
+    def _moved(self, window: Window) -> list[Finding]:
+        """Say which features moved, by their spread or by values never seen, and whether most of them did."""
+        found = self._features.update(window)
+        if found[:1] == [] or found[0].kind is Kind.NO_EVIDENCE:
+            return found
+        unseen = self._features.unseen(window, self.settings.notice_unseen, Kind.NOTICE)
+        moved = {finding.subject for finding in (*found, *unseen) if finding.kind is Kind.NOTICE}
+        if self.settings.alarm_on.unseen is None:
+            found += unseen
+        share = len(moved) / len(unseen)
+        most = Finding(
+            Kind.NOTICE if share >= self.settings.notice_share and len(unseen) > 1 else Kind.QUIET,
+            "inputs",
+            "share",
+            window.start,
+            window.end,
+            f"{len(moved)} of {len(unseen)} features moved",
+            value=share,
+            n=len(window.records),
+        )
+        return [*found, most]
 
     def outcome(self, window: Window) -> list[Finding]:
         """Look at a window's loss, now that its labels have had their time."""
@@ -341,11 +363,13 @@ class _Watched:
     def state(self) -> dict[str, Any]:
         return {
             "unseen": self._unseen,
+            "notices": self._episodes.state(),
             "tests": {name: watch.state() for name, watch in self._watches.items()},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         self._unseen = dict(state["unseen"])
+        self._episodes.restore(state.get("notices", {}))
         for name, kept in state["tests"].items():
             if name in self._watches:  # a metric that is no longer in the settings is let go
                 self._watches[name].restore(kept)

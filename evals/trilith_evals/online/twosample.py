@@ -200,7 +200,7 @@ class FeatureDrift:
             )
         return sorted(found, key=lambda finding: -(finding.value or 0))
 
-    def unseen(self, batch: Window, most: float) -> list[Finding]:
+    def unseen(self, batch: Window, most: float, kind: Kind = Kind.ALARM) -> list[Finding]:
         """Say for which features more than a share of values lies outside all of the reference's."""
         found = []
         for name, feature in self._features.items():
@@ -208,7 +208,7 @@ class FeatureDrift:
             over = share > most
             found.append(
                 Finding(
-                    Kind.ALARM if over else Kind.QUIET,
+                    kind if over else Kind.QUIET,
                     "unseen",
                     name,
                     batch.start,
