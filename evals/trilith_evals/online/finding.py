@@ -31,7 +31,7 @@ class Finding:
 
     kind: Kind
     source: str
-    """What looked: feature, unseen, inputs, multivariate, prediction, text, performance, estimated, metric."""
+    """What looked: feature, unseen, inputs, multivariate, classifier, prediction, text, performance, estimated, metric."""
     subject: str
     """What it looked at: a feature, a metric."""
     start: float
@@ -47,6 +47,8 @@ class Finding:
     low: float | None = None
     high: float | None = None
     """Of a figure: its 95 % interval."""
+    distance: float | None = None
+    """Of a number: how far it moved (Wasserstein's distance, in standard deviations of the reference)."""
     n: int = 0
     """Rows that it rests on."""
     assumption: str = ""

@@ -16,16 +16,18 @@ import numpy as np
 
 from trilith.errors import DataError
 from trilith_evals.online import cause, estimated
+from trilith_evals.online.classifier import ClassifierTest
 from trilith_evals.online.finding import Finding, Kind
 from trilith_evals.online.incident import Watch, losses
 from trilith_evals.online.label import LabelJoiner, LabelState
 from trilith_evals.online.multivariate import Mmd, embeddings, numeric
 from trilith_evals.online.notice import Episodes
-from trilith_evals.online.record import Floats, Record, Reference, Window, is_number
+from trilith_evals.online.record import WEIGHT, Detector, Floats, Record, Reference, Window, is_number
 from trilith_evals.online.setting import MonitorSettings
 from trilith_evals.online.twosample import FeatureDrift
 
 _PREDICTION = "score"
+_MOST_COPIES = 1000
 
 
 class Monitor:
@@ -207,8 +209,7 @@ class _Watched:
         if (most := self.settings.alarm_on.unseen) is not None:
             found += [self._incident(finding) for finding in self._features.unseen(window, most)]
         if self._prediction is not None:
-            scores = _as_feature(r for r in window.records if r.score is not None)
-            moved = self._prediction.update(_of(window, scores))
+            moved = self._prediction.update(_of(window, self._predicted(window.records)))
             found += self._episodes.of(replace(finding, source="prediction") for finding in moved)
         for whole in self._whole:
             found += self._episodes.of(whole.update(window))
@@ -324,11 +325,23 @@ class _Watched:
             ) from None
 
     def _scores(self) -> FeatureDrift | None:
-        rows = _as_feature(r for r in self.reference.records if r.score is not None)
+        rows = self._predicted(self.reference.records)
         return FeatureDrift(Reference(rows), seed=self.settings.seed) if len(rows) >= 40 else None
 
-    def _multivariate(self) -> list[Mmd]:
-        records, found = self.reference.records, []
+    def _predicted(self, records: Iterable[Record]) -> tuple[Record, ...]:
+        """Return predictions as features: the score, and of a classifier the class that is said."""
+        found = []
+        for r in records:
+            if r.score is not None:
+                said: dict[str, Any] = {_PREDICTION: r.score}
+                if self.settings.loss == "error":
+                    said["class"] = "1" if r.score >= 0.5 else "0"
+                found.append(Record(r.id, r.at, said))
+        return tuple(found)
+
+    def _multivariate(self) -> list[Detector]:
+        records = self.reference.records
+        found: list[Detector] = []
         columns = {n: [r.features.get(n) for r in records] for n in self.reference.features}
         names = tuple(n for n, column in columns.items() if is_number(column))
         if len(names) > 1:
@@ -338,6 +351,11 @@ class _Watched:
         given = self.reference.embeddings
         if given is not None and len(given) >= 40:
             found.append(Mmd(self.reference, embeddings, source="text", seed=self.settings.seed))
+        if self.settings.classifier is not None:
+            try:
+                found.append(ClassifierTest(self.reference, self.settings.classifier, seed=self.settings.seed))
+            except ValueError as error:
+                raise DataError(f"{self.settings.name}: {error}; or leave out classifier") from None
         return found
 
     def _topics(self) -> Callable[[Record], str] | None:
@@ -358,7 +376,15 @@ class _Watched:
 
     @staticmethod
     def _metric(name: str, records: Sequence[Record]) -> Floats:
-        return np.array([record.values[name] for record in records if name in record.values], float)
+        given = [record for record in records if name in record.values]
+        values = np.array([record.values[name] for record in given], float)
+        # a score speaks for as many answers as its sampling rate says: where rates differ, so do its copies
+        weights = np.array([record.values.get(WEIGHT, 1.0) for record in given], float)
+        if not len(given) or weights.min() == weights.max():
+            return values
+        copies = np.minimum(np.round(weights / weights.min()), _MOST_COPIES).astype(int)
+        repeated: Floats = np.repeat(values, copies)
+        return repeated
 
     def state(self) -> dict[str, Any]:
         return {
@@ -375,15 +401,11 @@ class _Watched:
                 self._watches[name].restore(kept)
 
 
-def _as_feature(records: Iterable[Record]) -> tuple[Record, ...]:
-    return tuple(Record(r.id, r.at, {_PREDICTION: r.score}) for r in records)
-
-
 def _of(window: Window, records: tuple[Record, ...]) -> Window:
     return Window(window.start, window.end, records)
 
 
 def _plain(record: Record) -> dict[str, Any]:
-    row = asdict(record) | {"text": ""}  # content stays out of the state
+    row = asdict(record) | {"text": "", "exchange": None}  # content stays out of the state
     row["embedding"] = list(record.embedding) if record.embedding is not None else None
     return row

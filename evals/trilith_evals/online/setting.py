@@ -75,6 +75,8 @@ class MonitorSettings(_Section):
     """
     notice_share: float = Field(0.5, gt=0, le=1)
     """A notice of its own: so large a share of all features moved."""
+    classifier: Literal["logistic", "trees"] | None = None
+    """Also train a model to tell each window from the reference: sees features that move together (takes CPU)."""
     text: TextSettings = TextSettings()
     """Texts."""
     seed: int = 0

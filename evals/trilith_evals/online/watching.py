@@ -18,6 +18,7 @@ from trilith_evals.online import source
 from trilith_evals.online.finding import Finding, Kind
 from trilith_evals.online.monitor import Monitor
 from trilith_evals.online.record import Record
+from trilith_evals.online.scoring import ScoreSettings, Scoring
 from trilith_evals.online.setting import MonitorSettings
 
 _FORM = 1
@@ -33,6 +34,8 @@ class MonitorFile(MonitorSettings):
     """Only this model's records, where a source is the gateway's."""
     reference: str | None = None
     """A log that is the reference; without it the first `reference_windows` windows are."""
+    score: ScoreSettings | None = None
+    """Score a sample of the answers; needs their text (`answer` in a log, `telemetry.content` of a gateway)."""
     state: str = "monitor.state.json"
     """Where the state is kept."""
     findings: str | None = None
@@ -46,7 +49,14 @@ class Watching:
 
     def __init__(self, file: MonitorFile, folder: Path) -> None:
         """Take a checked file and the folder that its paths count from."""
-        self._file, self._folder = file, folder
+        self._folder = folder
+        self._scoring: Scoring | None = None
+        if file.score is not None:
+            journal = folder / (file.state + ".scores")
+            self._scoring = Scoring(file.score, folder, file.model, journal)
+            file = file.model_copy(update={"metrics": self._scoring.metrics(file.metrics)})
+        self._file = file
+        self._counts: dict[str, int] = {}
         self._position: source.Position = {}
         self._last: dict[str, Finding] = {}
         self._open: set[str] = set()
@@ -82,7 +92,7 @@ class Watching:
                     self._monitor.label(row.id, row.value, row.at)
                 elif self._file.model in (None, row.features.get("model", self._file.model)):
                     records.append(row)
-        for record in self._embedded(records):
+        for record in self._embedded(self._scored(records)):
             self._monitor.observe(record)
         found = self._monitor.advance(now)
         for finding in found:
@@ -94,6 +104,8 @@ class Watching:
             elif finding.kind is Kind.CLOSED:
                 self._open.discard(subject)
         self._keep()
+        if self._scoring is not None:
+            self._scoring.settled()
         self._expose()
         return found
 
@@ -122,7 +134,16 @@ class Watching:
         for row in rows:
             if isinstance(row, source.Label) and row.id in records:
                 records[row.id].label = row.value
-        return self._embedded(list(records.values()))
+        return self._embedded(self._scored(list(records.values())))
+
+    def _scored(self, records: list[Record]) -> list[Record]:
+        """Score the sample among new records, and let go of what was asked and answered."""
+        if self._scoring is not None:
+            for name, count in self._scoring.score(records).items():
+                self._counts[name] = self._counts.get(name, 0) + count
+        for record in records:
+            record.exchange = None
+        return records
 
     def _embedded(self, records: list[Record]) -> list[Record]:
         """Embed texts in one batch, and let go of them unless topics are called by their words."""
@@ -143,6 +164,7 @@ class Watching:
             "position": self._position,
             "open": sorted(self._open),
             "alarms": self._alarms,
+            "counts": self._counts,
             "monitor": self._monitor.state(),
         }
         replaced(self._state, json.dumps(state))
@@ -157,6 +179,7 @@ class Watching:
                     f"{self._state} has form {state['form']}, expected {_FORM}; remove it to begin anew"
                 )
             self._position = dict(state["position"])
+            self._counts = dict(state.get("counts", {}))
             self._open, self._alarms = set(state["open"]), int(state["alarms"])
             return Monitor.restored(self._file, state["monitor"])
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -175,6 +198,7 @@ class Watching:
                 "records_late_total": self._monitor.late,
                 "labels_never_share": labels.never_share,
                 "labels_waiting": labels.waiting,
+                **self._counts,
             }
             text = exposition(self._file.name, counts, list(self._last.values()))
             replaced(self._folder / self._file.prometheus, text)
