@@ -252,12 +252,14 @@ def onsets(line: Sequence[int]) -> list[int]:
 
 
 def noticed(notices: dict[str, list[int]], stream: Stream) -> tuple[str, ...]:
-    """Return notices in 30 days before the change (all, of unseen values, that most features moved), and delays."""
+    """Return notices in 30 days before the change, and delays: all, unseen values, most features."""
     before = len(stream.windows) if stream.change is None else stream.change
     rates, delays = [], []
     for line in notices.values():
         rates.append(f"{sum(line[:before]) / (before * stream.days / 30):.2f}")
-        after = [at for at, one in enumerate(line) if one and stream.change is not None and at >= stream.change]
+        after = [
+            at for at, one in enumerate(line) if one and stream.change is not None and at >= stream.change
+        ]
         rows = (after[0] + 1) * stream.size + stream.reference - (stream.changed_row or 0) if after else 0
         delays.append(f"{rows * stream.days / stream.size:g} d" if after else "-")
     return "; ".join(rates), "; ".join(delays)

@@ -1,15 +1,15 @@
 """Change points that people marked: our sequential test beside river's detectors, one value after the other.
 
-`python -m bench.evals.drift_points --river DIR`, DIR an environment that has river (`venv-river`). The series
-are those that river carries (`river.drift.datasets`), from the Turing change point data set (van den Burg and
-Williams 2020), each with the marks of five people; where it holds rows that the marks do not count (Brent's and
-Apple's series were thinned to every 10th and 3rd row), the same rows are taken. Of several columns the first
-counts. A change point is where two people or more marked, within 10 rows.
+`python -m bench.evals.drift_points --river DIR`, DIR an environment that has river (`venv-river`). The
+series are those that river carries (`river.drift.datasets`), from the Turing change point data set (van den
+Burg and Williams 2020), each with the marks of five people; where it holds rows that the marks do not count
+(Brent's and Apple's series were thinned to every 10th and 3rd row), the same rows are taken. Of several
+columns the first counts. A change point is where two people or more marked, within 10 rows.
 
 The first signal between a change point and the next one is its detection; every other signal is false. All
-begin anew after a signal. Every series is scaled by its first 28 values, as two of the detectors have limits in
-the series' own unit. Nothing is tuned: river's detectors have their defaults, and ours the monitor's (28 windows
-are the reference, one false alarm in 30 windows at most, rise and fall share it).
+begin anew after a signal. Every series is scaled by its first 28 values, as some of the detectors have limits
+in the series' own unit. Nothing is tuned: river's detectors have their defaults, and ours the monitor's (28
+windows are the reference, one false alarm in 30 windows at most, rise and fall share it).
 """
 
 from __future__ import annotations
@@ -119,7 +119,9 @@ def main() -> int:
         rate, each = f"{false * 1000 / total:.1f}", f"{cpu[detector] * 1000 / total:.1f}"
         sums.append((detector, str(false), rate, f"{hits} of {changes_in_all}", middle, each))
     head = ("detector", "false", "false / 1,000 rows", "found", "median delay, rows", "CPU us / row")
-    print(f"## {len(found['series'])} series, {total:,} rows, river {found['version']}\n\n{table(head, sums)}\n")
+    print(
+        f"## {len(found['series'])} series, {total:,} rows, river {found['version']}\n\n{table(head, sums)}\n"
+    )
     print(table(("series", "detector", "false", "found", "delays, rows"), sorted(rows)))
     return 0
 

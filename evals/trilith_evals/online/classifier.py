@@ -1,10 +1,10 @@
 """Whether a classifier can tell a window's rows from the reference's (classifier two-sample test).
 
 Lopez-Paz and Oquab, "Revisiting classifier two-sample tests", 2017: a model learns to say which rows are the
-window's, and is asked about rows that it has not seen (two halves in time learn for each other). Where its area
-under the ROC curve is above one half, the two differ, whatever of features together it is that does. Rows
-next to each other are alike, so a permutation would find every window new: the null is what pieces of the
-reference, as long as the window, give against the rest of it.
+window's, and is asked about rows that it has not seen (two halves in time learn for each other). Where its
+area under the ROC curve is above one half, the two differ, be it in what features do together. Rows next to
+each other are alike, so a permutation would find every window new: the null is what pieces of the reference,
+as long as the window, give against the rest of it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Learner = Literal["logistic", "trees"]
 
 
 class ClassifierTest:
-    """Tells windows from the reference by a model; costs `_DRAWS` fits a size of window, and then two a window."""
+    """Tells windows from the reference by a model; a new size of window costs `_DRAWS` times two fits."""
 
     def __init__(
         self, reference: Reference, learner: Learner = "trees", *, alpha: float = 0.01, seed: int = 0
@@ -66,7 +66,7 @@ class ClassifierTest:
                 "rows",
                 batch.start,
                 batch.end,
-                f"a model tells the window {'from' if moved else 'hardly from'} the reference (AUC {area:.2f})",
+                f"a model tells the window from the reference with an AUC of {area:.2f}",
                 statistic=area,
                 p=p,
                 value=area,
@@ -91,7 +91,7 @@ class ClassifierTest:
         limits = need("threadpoolctl", extra="evals").threadpool_limits
         for first in (True, False):
             learnt, asked = zip(*(_halves(rows, first=first) for rows in (window, usual)), strict=True)
-            with limits(1, user_api="openmp"):  # so few rows are slower on many threads, and far so on busy cores
+            with limits(1, user_api="openmp"):  # few rows are slower on many threads
                 model = self._made().fit(np.vstack(learnt), [1] * len(learnt[0]) + [0] * len(learnt[1]))
                 scores = model.predict_proba(np.vstack(asked))[:, 1]
             said.append(_area(scores[: len(asked[0])], scores[len(asked[0]) :]))

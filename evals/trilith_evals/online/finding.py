@@ -31,7 +31,9 @@ class Finding:
 
     kind: Kind
     source: str
-    """What looked: feature, unseen, inputs, multivariate, classifier, prediction, text, performance, estimated, metric."""
+    """What looked: feature, unseen, inputs, multivariate, classifier, prediction, text, performance,
+    estimated, metric.
+    """
     subject: str
     """What it looked at: a feature, a metric."""
     start: float

@@ -353,7 +353,9 @@ class _Watched:
             found.append(Mmd(self.reference, embeddings, source="text", seed=self.settings.seed))
         if self.settings.classifier is not None:
             try:
-                found.append(ClassifierTest(self.reference, self.settings.classifier, seed=self.settings.seed))
+                found.append(
+                    ClassifierTest(self.reference, self.settings.classifier, seed=self.settings.seed)
+                )
             except ValueError as error:
                 raise DataError(f"{self.settings.name}: {error}; or leave out classifier") from None
         return found

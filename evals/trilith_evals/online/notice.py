@@ -1,7 +1,7 @@
 """Makes one notice of a move that lasts: said once when it begins, and once when it is over.
 
-A feature near the border moves in one window, not in the next, and again in the third. So a move counts as over only
-after three windows in a row in which nothing was found; until then it is open, and no second notice.
+A feature near the border moves in one window, not in the next, and again in the third. So a move is over
+only after three windows in a row in which nothing was found; until then it is open, and no second notice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Episodes:
         """Open moves, with the windows in a row in which each was not found."""
 
     def of(self, findings: Iterable[Finding]) -> list[Finding]:
-        """Take the findings of one window, one a subject; return them with the kind that they have in time."""
+        """Take the findings of one window, one a subject; return them with their kind in time."""
         return [self._one(finding) for finding in findings]
 
     def _one(self, finding: Finding) -> Finding:

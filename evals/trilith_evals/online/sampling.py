@@ -243,7 +243,7 @@ class OnlineScorer:
                 self.counts.unpaid += 1
                 return
             found = await _scores(missing, case, output)
-            # the scores before the budget: a kill between them leaves what was set aside, and nothing is paid again
+            # scores before budget: a kill between them leaves what was set aside, and pays nothing again
             for name, score in found.items():
                 if self._journal and not score.infrastructure:
                     kept = [score.state.value, score.value, score.reason]

@@ -1,4 +1,4 @@
-"""Scores a sample of what a monitor reads, with the scorers of suites; the scores become series that it watches."""
+"""Scores a sample of what a monitor reads, with the scorers of suites; the scores become watched series."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ class Scoring:
         asked = {getattr(made, "model", None), *getattr(made, "panel", ())}
         if model is None or model in asked:
             raise SettingsError(
-                f"score.scorers.{place}: it asks a model, whose own answers may be among those that are watched; "
-                "name another model in `model`"
+                f"score.scorers.{place}: it asks a model, whose own answers may be among those that "
+                "are watched; name another model in `model`"
             )
 
     def metrics(self, stated: Sequence[MetricSettings]) -> tuple[MetricSettings, ...]:

@@ -118,7 +118,10 @@ def _logged(given: Mapping[str, Any]) -> Exchange | None:
 
 def _recorded(found: Mapping[str, Any]) -> Exchange | None:
     """Return a span's question and answer; None where it has no text (`telemetry.content` is off)."""
-    asked, said = list(recorded_messages(found.get(names.INPUT_MESSAGES))), recorded_messages(found.get(names.OUTPUT_MESSAGES))
+    asked, said = (
+        list(recorded_messages(found.get(names.INPUT_MESSAGES))),
+        recorded_messages(found.get(names.OUTPUT_MESSAGES)),
+    )
     answer = next((message["content"] for message in said), "")
     if not asked or not answer:
         return None

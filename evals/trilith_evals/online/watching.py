@@ -35,7 +35,7 @@ class MonitorFile(MonitorSettings):
     reference: str | None = None
     """A log that is the reference; without it the first `reference_windows` windows are."""
     score: ScoreSettings | None = None
-    """Score a sample of the answers; needs their text (`answer` in a log, `telemetry.content` of a gateway)."""
+    """Score a sample of the answers; needs their text (a log's `answer`, a gateway's `telemetry.content`)."""
     state: str = "monitor.state.json"
     """Where the state is kept."""
     findings: str | None = None

@@ -1,4 +1,4 @@
-"""A model that tells windows from the reference: sees what no single feature shows, and is quiet where nothing moved."""
+"""A model that tells windows from the reference sees what no single feature shows, and is quiet otherwise."""
 
 from __future__ import annotations
 

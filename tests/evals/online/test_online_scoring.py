@@ -1,4 +1,4 @@
-"""The section `score`: sampled answers of logs and of a gateway's spans are scored once, within the day's money."""
+"""The section `score`: sampled answers of logs and gateways are scored once, within the day's money."""
 
 from __future__ import annotations
 
@@ -151,7 +151,10 @@ def test_the_spans_of_a_gateway_are_scored_by_name_and_by_a_judge_behind_the_sam
 @pytest.mark.parametrize(
     ("score", "said"),
     [
-        ("  scorers: [{scorer: judge, params: {model: assistant, rubric: Good.}}]", "own answers may be among"),
+        (
+            "  scorers: [{scorer: judge, params: {model: assistant, rubric: Good.}}]",
+            "own answers may be among",
+        ),
         ("  daily_usd: 1\n  scorers: [{scorer: contains}]", "daily_usd and answer_usd go together"),
         ("  scorers: [{scorer: r2}]", "figure over a whole suite"),
         ("  scorers: [{scorer: nobody}]", "score.scorers.0: scorer: 'nobody' is not known"),
@@ -167,7 +170,9 @@ def test_a_wrong_section_is_refused_before_anything_is_paid(
 
 
 def test_a_stratum_has_its_own_share_and_its_scores_weigh_accordingly() -> None:
-    scorer = OnlineScorer({"one": lambda case, output: 1.0}, Sampler(0.25, {("new", ""): 1.0}), lambda r: None)
+    scorer = OnlineScorer(
+        {"one": lambda case, output: 1.0}, Sampler(0.25, {("new", ""): 1.0}), lambda r: None
+    )
     records = [Record(f"r{n}", 0.0, release="new" if n % 2 else "old") for n in range(400)]
     for record in records:
         scorer.take(Case(record.id, "?"), Output("!"), record)
