@@ -125,8 +125,16 @@ class Monitor:
     def _number(self, at: float) -> int:
         return math.floor(at / self.settings.window_s)
 
-    def state(self) -> dict[str, Any]:
-        """Return what a restart needs, as plain data. Holds features and labels, and no text."""
+    def reference(self) -> list[dict[str, Any]] | None:
+        """Return the reference as plain data, which does not change; None while it is still learnt."""
+        return None if self._watched is None else [_plain(r) for r in self._watched.reference.records]
+
+    def state(self, *, reference: bool = True) -> dict[str, Any]:
+        """Return what a restart needs, as plain data. Holds features and labels, and no text.
+
+        Args:
+            reference: Whether the reference is in it; without it, put `reference()` back before `restored`.
+        """
         return {
             "looked": None if self._looked == -math.inf else self._looked,
             "moment": None if self._moment == -math.inf else self._moment,
@@ -134,9 +142,7 @@ class Monitor:
             "open": [_plain(r) for window in self._open.values() for r in window.values()],
             "unlabelled": [_plain(r) for records in self._unlabelled.values() for r in records],
             "labels": self._labels.pending(),
-            "reference": None
-            if self._watched is None
-            else [_plain(r) for r in self._watched.reference.records],
+            "reference": self.reference() if reference else None,
             "watches": {} if self._watched is None else self._watched.state(),
         }
 

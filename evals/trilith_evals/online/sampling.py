@@ -215,7 +215,7 @@ class OnlineScorer:
 
     def _next(self) -> list[_Item]:
         """Return what waits, at most as many as are scored at a time; empty at the end."""
-        items = []
+        items: list[_Item] = []
         while len(items) < self._concurrency:
             try:
                 item = self._queue.get(block=not items)
@@ -246,8 +246,8 @@ class OnlineScorer:
             # scores before budget: a kill between them leaves what was set aside, and pays nothing again
             for name, score in found.items():
                 if self._journal and not score.infrastructure:
-                    kept = [score.state.value, score.value, score.reason]
-                    self._journal.add(keys[name], "scorer", kept, score.cost_pico_usd)
+                    said = [score.state.value, score.value, score.reason]
+                    self._journal.add(keys[name], "scorer", said, score.cost_pico_usd)
             if self._budget:
                 spent = sum(score.cost_pico_usd for score in found.values())
                 untold = any(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -62,6 +63,9 @@ class Watching:
         self._open: set[str] = set()
         self._alarms = 0
         self._state = folder / file.state
+        self._reference_file = folder / (file.state + ".reference")
+        self._kept_reference = ""
+        """Digest of the reference that is on disk."""
         self._monitor = self._restored() or Monitor(file, self._reference())
 
     @classmethod
@@ -159,13 +163,19 @@ class Watching:
         return records
 
     def _keep(self) -> None:
+        # The reference is most of the state and never changes: it is written once, and before what names it.
+        if not self._kept_reference and (reference := self._monitor.reference()) is not None:
+            text = json.dumps(reference)
+            replaced(self._reference_file, text)
+            self._kept_reference = _digest(text)
         state = {
             "form": _FORM,
             "position": self._position,
             "open": sorted(self._open),
             "alarms": self._alarms,
             "counts": self._counts,
-            "monitor": self._monitor.state(),
+            "reference": self._kept_reference,
+            "monitor": self._monitor.state(reference=False),
         }
         replaced(self._state, json.dumps(state))
 
@@ -179,6 +189,15 @@ class Watching:
                     f"{self._state} has form {state['form']}, expected {_FORM}; remove it to begin anew"
                 )
             self._position = dict(state["position"])
+            if named := state.get("reference"):
+                text = self._reference_file.read_text(encoding="utf-8")
+                if _digest(text) != named:
+                    raise DataError(
+                        f"{self._reference_file} is not the reference of {self._state}; "
+                        "remove both to begin anew"
+                    )
+                state["monitor"]["reference"] = json.loads(text)
+                self._kept_reference = named
             self._counts = dict(state.get("counts", {}))
             self._open, self._alarms = set(state["open"]), int(state["alarms"])
             return Monitor.restored(self._file, state["monitor"])
@@ -230,6 +249,10 @@ def replaced(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _escaped(text: str) -> str:
