@@ -169,9 +169,14 @@ def _scores(features: Any, truth: Any, every: Any) -> list[float]:
     return [float(p) for p in model.fit(features, truth).predict_proba(every)[:, 1]]
 
 
-def ours(stream: Stream) -> tuple[dict[str, list[int]], dict[str, float]]:
-    """Run the monitor with its defaults; once more with the stated condition on unseen values."""
+def ours(stream: Stream) -> tuple[dict[str, list[int]], dict[str, float], dict[str, list[int]]]:
+    """Run the monitor with its defaults; once more with the stated condition on unseen values.
+
+    Returns:
+        Alarms by window, CPU per window, and notices by window (where one begins).
+    """
     lines: dict[str, list[int]] = {}
+    notices: dict[str, list[int]] = {}
     cpu: dict[str, float] = {}
     records = stream.records()
     wait = float(np.quantile(stream.label_delay_s, 0.999)) / 3600
@@ -188,7 +193,8 @@ def ours(stream: Stream) -> tuple[dict[str, list[int]], dict[str, float]]:
         for record, label in zip(reference, stream.label, strict=False):
             record.label = label
         monitor = Monitor(settings, reference)
-        alarms, notices = [0] * len(stream.windows), [0] * len(stream.windows)
+        alarms = [0] * len(stream.windows)
+        found_notices = {said: [0] * len(stream.windows) for said in ("all", "unseen", "most")}
         spent = 0.0
         origin = records[stream.reference].at
         for start, end in stream.windows:
@@ -204,11 +210,13 @@ def ours(stream: Stream) -> tuple[dict[str, list[int]], dict[str, float]]:
                 at = round((finding.start - origin) / (stream.days * DAY_S))
                 if finding.kind is Kind.ALARM:
                     alarms[at] += 1
-                elif finding.kind is Kind.NOTICE and finding.source == "feature":
-                    notices[at] = 1
+                elif finding.kind is Kind.NOTICE:
+                    found_notices["all"][at] += 1
+                    found_notices["unseen"][at] += finding.source == "unseen"
+                    found_notices["most"][at] += finding.source == "inputs"
+        notices = notices or found_notices  # where unseen values are an alarm, they are no notice
         lines[name], cpu[name] = alarms, spent * 1000 / len(stream.windows)
-    lines["(notices: any feature moved)"], cpu["(notices: any feature moved)"] = notices, cpu["performance"]
-    return lines, cpu
+    return lines, cpu, notices
 
 
 def peer(name: str, stream: Stream, environments: Path) -> dict[str, Any] | str:
@@ -244,6 +252,40 @@ def onsets(line: Sequence[int]) -> list[int]:
     ]
 
 
+def noticed(notices: dict[str, list[int]], stream: Stream) -> tuple[str, ...]:
+    """Return notices in 30 days before the change, and delays: all, unseen values, most features."""
+    before = len(stream.windows) if stream.change is None else stream.change
+    rates, delays = [], []
+    for line in notices.values():
+        rates.append(f"{sum(line[:before]) / (before * stream.days / 30):.2f}")
+        after = [
+            at for at, one in enumerate(line) if one and stream.change is not None and at >= stream.change
+        ]
+        rows = (after[0] + 1) * stream.size + stream.reference - (stream.changed_row or 0) if after else 0
+        delays.append(f"{rows * stream.days / stream.size:g} d" if after else "-")
+    return "; ".join(rates), "; ".join(delays)
+
+
+def weeks(stream: Stream, around: int = 8) -> str:
+    """Return the model's error rate by window around the change, so that a reader sees whether it rises."""
+    wrong = [
+        None if label is None else (score >= 0.5) != (label >= 0.5)
+        for score, label in zip(stream.score, stream.label, strict=True)
+    ]
+
+    def rate(start: int, end: int) -> str:
+        known = [one for one in wrong[max(0, start) : end] if one is not None]
+        return f"{sum(known) / len(known):.2f}" if known else "-"
+
+    changed, size = stream.changed_row or 0, stream.size
+    before = [rate(changed + at * size, changed + (at + 1) * size) for at in range(-around, 0)]
+    after = [rate(changed + at * size, changed + (at + 1) * size) for at in range(2 * around)]
+    return (
+        f"error rate: reference {rate(0, stream.reference)}; {around} windows before the change "
+        f"{' '.join(before)}; {2 * around} after it {' '.join(after)}"
+    )
+
+
 def row(name: str, line: Sequence[int], cpu_ms: float, stream: Stream) -> tuple[str, ...]:
     """Return a line of the table."""
     begun = onsets(line)
@@ -261,19 +303,28 @@ def row(name: str, line: Sequence[int], cpu_ms: float, stream: Stream) -> tuple[
 
 def report(stream: Stream, environments: Path, peers: Sequence[str]) -> str:
     """Return a stream's table."""
-    lines, cpu = ours(stream)
-    rows = [row(f"Trilith: {name}", line, cpu[name], stream) for name, line in lines.items()]
+    lines, cpu, notices = ours(stream)
+    told = noticed(notices, stream)
+    rows = [(*row(f"Trilith: {name}", line, cpu[name], stream), *told) for name, line in lines.items()]
     for name in peers:
         found = peer(name, stream, environments)
         if isinstance(found, str):
-            rows.append((f"{name}: {found}", "", "", "", ""))
+            rows.append((f"{name}: {found}", "", "", "", "", "", ""))
             continue
         for line, flags in found["lines"].items():
-            rows.append(row(f"{name} {found['version']}: {line}", flags, found["cpu_ms"][line], stream))
+            shown = row(f"{name} {found['version']}: {line}", flags, found["cpu_ms"][line], stream)
+            rows.append((*shown, "", ""))
     windows = f"{len(stream.windows)} windows of {stream.size:,} rows, {stream.days:g} d each"
     change = f", change in window {stream.change + 1}" if stream.change is not None else ""
     head = ("detector", "alarms / 30 d", "windows in alarm", "delay", "CPU ms / window")
-    return f"## {stream.name}: {windows}{change}\n{stream.note}\n\n{table(head, rows)}\n"
+    notice = ("notices / 30 d before: all; unseen; most", "first notice after: any; unseen; most")
+    if late := sorted(stream.label_delay_s)[int(0.999 * len(stream.label_delay_s))] / 3600:
+        middle = float(np.median(stream.label_delay_s)) / 3600
+        never = sum(label is None for label in stream.label) / len(stream.label)
+        stream.note += f"; labels after {middle:.1f} h (median), {late:.1f} h (99.9 %), never: {never:.1%}; "
+        stream.note += "ours waits for them, the peers are given them at once"
+    error = "" if stream.change is None else f"\n{weeks(stream)}\n"
+    return f"## {stream.name}: {windows}{change}\n{stream.note}\n\n{table((*head, *notice), rows)}\n{error}"
 
 
 def main() -> int:

@@ -82,7 +82,7 @@ def nannyml(given):
         y_true="y_true",
         metrics=["accuracy"],
         chunk_size=size,
-    ).fit(reference)
+    ).fit(reference.dropna(subset=["y_true"]))  # it refuses rows whose label never came
     found = cbpe.estimate(analysis.drop(columns="y_true")).filter(period="analysis").to_df()
     alerts = found.loc[:, [c for c in found.columns if c[-1] == "alert"]]
     lines["CBPE"] = [int(v) for v in alerts.any(axis=1)]

@@ -136,11 +136,11 @@ class Spans:
             return None
         if names.REQUEST_ID not in attributes and span.get("name", "").startswith("attempt "):
             return None
-        messages = tuple(_messages(attributes.get(names.INPUT_MESSAGES)))
+        messages = tuple(recorded_messages(attributes.get(names.INPUT_MESSAGES)))
         if not messages:
             self.skipped["without text"] += 1
             return None
-        said = [m["content"] for m in _messages(attributes.get(names.OUTPUT_MESSAGES))]
+        said = [m["content"] for m in recorded_messages(attributes.get(names.OUTPUT_MESSAGES))]
         return Call(
             id=str(attributes.get(names.REQUEST_ID) or span["spanId"]),
             trace_id=str(span["traceId"]),
@@ -209,7 +209,7 @@ def _value(value: Mapping[str, Any]) -> Any:
     return inner
 
 
-def _messages(recorded: Any) -> Iterator[dict[str, str]]:
+def recorded_messages(recorded: Any) -> Iterator[dict[str, str]]:
     """Read messages in the conventions' form: JSON text, or the same as a list."""
     found = json.loads(recorded) if isinstance(recorded, str) else recorded or ()
     for message in found:

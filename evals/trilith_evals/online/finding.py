@@ -14,13 +14,13 @@ class Kind(StrEnum):
     QUIET = "quiet"
     """Looked at, and nothing to say."""
     NOTICE = "notice"
-    """Something moved; nobody need be woken."""
+    """Something begins to move; nobody need be woken. While it lasts it is open, and no second notice."""
     ALARM = "alarm"
     """An incident has begun: performance was lost, or a condition of the user's holds."""
     OPEN = "open"
-    """An incident goes on; it is not a second alarm."""
+    """An incident, or a move, goes on; it is not a second alarm or notice."""
     CLOSED = "closed"
-    """An incident has ended."""
+    """An incident, or a move, has ended."""
     NO_EVIDENCE = "no evidence"
     """Too little came to say anything."""
 
@@ -31,7 +31,9 @@ class Finding:
 
     kind: Kind
     source: str
-    """What looked: feature, unseen, multivariate, prediction, text, performance, estimated, metric."""
+    """What looked: feature, unseen, inputs, multivariate, classifier, prediction, text, performance,
+    estimated, metric.
+    """
     subject: str
     """What it looked at: a feature, a metric."""
     start: float
@@ -47,6 +49,8 @@ class Finding:
     low: float | None = None
     high: float | None = None
     """Of a figure: its 95 % interval."""
+    distance: float | None = None
+    """Of a number: how far it moved (Wasserstein's distance, in standard deviations of the reference)."""
     n: int = 0
     """Rows that it rests on."""
     assumption: str = ""

@@ -16,15 +16,18 @@ import numpy as np
 
 from trilith.errors import DataError
 from trilith_evals.online import cause, estimated
+from trilith_evals.online.classifier import ClassifierTest
 from trilith_evals.online.finding import Finding, Kind
 from trilith_evals.online.incident import Watch, losses
 from trilith_evals.online.label import LabelJoiner, LabelState
 from trilith_evals.online.multivariate import Mmd, embeddings, numeric
-from trilith_evals.online.record import Floats, Record, Reference, Window, is_number
+from trilith_evals.online.notice import Episodes
+from trilith_evals.online.record import WEIGHT, Detector, Floats, Record, Reference, Window, is_number
 from trilith_evals.online.setting import MonitorSettings
 from trilith_evals.online.twosample import FeatureDrift
 
 _PREDICTION = "score"
+_MOST_COPIES = 1000
 
 
 class Monitor:
@@ -122,8 +125,16 @@ class Monitor:
     def _number(self, at: float) -> int:
         return math.floor(at / self.settings.window_s)
 
-    def state(self) -> dict[str, Any]:
-        """Return what a restart needs, as plain data. Holds features and labels, and no text."""
+    def reference(self) -> list[dict[str, Any]] | None:
+        """Return the reference as plain data, which does not change; None while it is still learnt."""
+        return None if self._watched is None else [_plain(r) for r in self._watched.reference.records]
+
+    def state(self, *, reference: bool = True) -> dict[str, Any]:
+        """Return what a restart needs, as plain data. Holds features and labels, and no text.
+
+        Args:
+            reference: Whether the reference is in it; without it, put `reference()` back before `restored`.
+        """
         return {
             "looked": None if self._looked == -math.inf else self._looked,
             "moment": None if self._moment == -math.inf else self._moment,
@@ -131,9 +142,7 @@ class Monitor:
             "open": [_plain(r) for window in self._open.values() for r in window.values()],
             "unlabelled": [_plain(r) for records in self._unlabelled.values() for r in records],
             "labels": self._labels.pending(),
-            "reference": None
-            if self._watched is None
-            else [_plain(r) for r in self._watched.reference.records],
+            "reference": self.reference() if reference else None,
             "watches": {} if self._watched is None else self._watched.state(),
         }
 
@@ -179,6 +188,7 @@ class _Watched:
             reference, fdr=settings.fdr, least_psi=settings.least_psi, seed=settings.seed
         )
         self._unseen: dict[str, float] = {}
+        self._episodes = Episodes()
         self._prediction = self._scores()
         self._whole = self._multivariate()
         blocks = reference.blocks(settings.window_s)
@@ -201,17 +211,14 @@ class _Watched:
 
     def inputs(self, window: Window) -> list[Finding]:
         """Look at what is known when a window ends."""
-        found = self._features.update(window)
+        found = self._episodes.of(self._moved(window))
         if (most := self.settings.alarm_on.unseen) is not None:
             found += [self._incident(finding) for finding in self._features.unseen(window, most)]
         if self._prediction is not None:
-            scores = _as_feature(r for r in window.records if r.score is not None)
-            found += [
-                replace(finding, source="prediction")
-                for finding in self._prediction.update(_of(window, scores))
-            ]
+            moved = self._prediction.update(_of(window, self._predicted(window.records)))
+            found += self._episodes.of(replace(finding, source="prediction") for finding in moved)
         for whole in self._whole:
-            found += whole.update(window)
+            found += self._episodes.of(whole.update(window))
         if self._estimator is not None and (watch := self._watches.get("estimated/" + self.settings.loss)):
             say = self._estimator.estimate(window.records)
             rows = say.rows if say.rows is not None else np.array([])
@@ -226,6 +233,28 @@ class _Watched:
                     self._turned(watch.update(turned, window.start, window.end), metric.worse, usual)
                 )
         return found
+
+    def _moved(self, window: Window) -> list[Finding]:
+        """Say which features moved, by their spread or by values never seen, and whether most of them did."""
+        found = self._features.update(window)
+        if found[:1] == [] or found[0].kind is Kind.NO_EVIDENCE:
+            return found
+        unseen = self._features.unseen(window, self.settings.notice_unseen, Kind.NOTICE)
+        moved = {finding.subject for finding in (*found, *unseen) if finding.kind is Kind.NOTICE}
+        if self.settings.alarm_on.unseen is None:
+            found += unseen
+        share = len(moved) / len(unseen)
+        most = Finding(
+            Kind.NOTICE if share >= self.settings.notice_share and len(unseen) > 1 else Kind.QUIET,
+            "inputs",
+            "share",
+            window.start,
+            window.end,
+            f"{len(moved)} of {len(unseen)} features moved",
+            value=share,
+            n=len(window.records),
+        )
+        return [*found, most]
 
     def outcome(self, window: Window) -> list[Finding]:
         """Look at a window's loss, now that its labels have had their time."""
@@ -302,11 +331,23 @@ class _Watched:
             ) from None
 
     def _scores(self) -> FeatureDrift | None:
-        rows = _as_feature(r for r in self.reference.records if r.score is not None)
+        rows = self._predicted(self.reference.records)
         return FeatureDrift(Reference(rows), seed=self.settings.seed) if len(rows) >= 40 else None
 
-    def _multivariate(self) -> list[Mmd]:
-        records, found = self.reference.records, []
+    def _predicted(self, records: Iterable[Record]) -> tuple[Record, ...]:
+        """Return predictions as features: the score, and of a classifier the class that is said."""
+        found = []
+        for r in records:
+            if r.score is not None:
+                said: dict[str, Any] = {_PREDICTION: r.score}
+                if self.settings.loss == "error":
+                    said["class"] = "1" if r.score >= 0.5 else "0"
+                found.append(Record(r.id, r.at, said))
+        return tuple(found)
+
+    def _multivariate(self) -> list[Detector]:
+        records = self.reference.records
+        found: list[Detector] = []
         columns = {n: [r.features.get(n) for r in records] for n in self.reference.features}
         names = tuple(n for n, column in columns.items() if is_number(column))
         if len(names) > 1:
@@ -316,6 +357,13 @@ class _Watched:
         given = self.reference.embeddings
         if given is not None and len(given) >= 40:
             found.append(Mmd(self.reference, embeddings, source="text", seed=self.settings.seed))
+        if self.settings.classifier is not None:
+            try:
+                found.append(
+                    ClassifierTest(self.reference, self.settings.classifier, seed=self.settings.seed)
+                )
+            except ValueError as error:
+                raise DataError(f"{self.settings.name}: {error}; or leave out classifier") from None
         return found
 
     def _topics(self) -> Callable[[Record], str] | None:
@@ -336,23 +384,29 @@ class _Watched:
 
     @staticmethod
     def _metric(name: str, records: Sequence[Record]) -> Floats:
-        return np.array([record.values[name] for record in records if name in record.values], float)
+        given = [record for record in records if name in record.values]
+        values = np.array([record.values[name] for record in given], float)
+        # a score speaks for as many answers as its sampling rate says: where rates differ, so do its copies
+        weights = np.array([record.values.get(WEIGHT, 1.0) for record in given], float)
+        if not len(given) or weights.min() == weights.max():
+            return values
+        copies = np.minimum(np.round(weights / weights.min()), _MOST_COPIES).astype(int)
+        repeated: Floats = np.repeat(values, copies)
+        return repeated
 
     def state(self) -> dict[str, Any]:
         return {
             "unseen": self._unseen,
+            "notices": self._episodes.state(),
             "tests": {name: watch.state() for name, watch in self._watches.items()},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         self._unseen = dict(state["unseen"])
+        self._episodes.restore(state.get("notices", {}))
         for name, kept in state["tests"].items():
             if name in self._watches:  # a metric that is no longer in the settings is let go
                 self._watches[name].restore(kept)
-
-
-def _as_feature(records: Iterable[Record]) -> tuple[Record, ...]:
-    return tuple(Record(r.id, r.at, {_PREDICTION: r.score}) for r in records)
 
 
 def _of(window: Window, records: tuple[Record, ...]) -> Window:
@@ -360,6 +414,6 @@ def _of(window: Window, records: tuple[Record, ...]) -> Window:
 
 
 def _plain(record: Record) -> dict[str, Any]:
-    row = asdict(record) | {"text": ""}  # content stays out of the state
+    row = asdict(record) | {"text": "", "exchange": None}  # content stays out of the state
     row["embedding"] = list(record.embedding) if record.embedding is not None else None
     return row

@@ -10,10 +10,26 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from trilith.types import Json
 from trilith_evals.online.finding import Finding
 
 Floats: TypeAlias = NDArray[np.float64]
 DAY_S = 86_400.0
+WEIGHT = "sampling_weight"
+"""Among a record's values: for how many answers its scores speak."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What was asked and answered, for scorers. It is dropped as soon as it is scored, and never kept."""
+
+    input: Json
+    """As a case's: a question, a conversation, or a predictor's features."""
+    answer: str = ""
+    expected: Json = None
+    """The right answer, where the log knows it."""
+    fields: Mapping[str, Json] = field(default_factory=dict)
+    """More for the scorers, such as passages."""
 
 
 @dataclass(slots=True)
@@ -38,6 +54,8 @@ class Record:
     """The truth, once it is known."""
     text: str = ""
     """The input's text, only where the user has it kept; it never leaves in a finding."""
+    exchange: Exchange | None = None
+    """Question and answer, until they are scored."""
 
 
 @dataclass(frozen=True, slots=True)

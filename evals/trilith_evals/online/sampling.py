@@ -13,14 +13,19 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from trilith.errors import SettingsError
+from trilith.types import Json
 from trilith_evals.case import Case, Output
-from trilith_evals.online.record import Record
+from trilith_evals.journal import Journal, digest
+from trilith_evals.online.record import WEIGHT, Record
 from trilith_evals.score import Score, State, scored, unscored
 from trilith_evals.scorer import AnyScorer, BatchScorer, SuiteMetric
 
 _DAY_S = 86_400
+
+_Item: TypeAlias = tuple[Case, Output, Record]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,7 @@ class Counts:
     unpaid: int = 0
     """In the sample, and the day's budget was used up."""
     scored: int = 0
+    abstained: int = 0
     unscored: int = 0
 
 
@@ -120,6 +126,9 @@ class OnlineScorer:
         budget: DailyBudget | None = None,
         most_pico_usd: int = 0,
         queue_size: int = 1000,
+        journal: Journal | None = None,
+        configuration: Json = None,
+        concurrency: int = 1,
     ) -> None:
         """Start the thread.
 
@@ -130,6 +139,9 @@ class OnlineScorer:
             budget: None: scorers cost nothing.
             most_pico_usd: The most that scoring one answer can cost; so much is reserved (10^-12 USD).
             queue_size: Answers that may wait; more are dropped, and counted.
+            journal: Where scores are kept before they count; what it has is not scored again.
+            configuration: What the scorers are made of; scores of others in the journal do not count.
+            concurrency: Answers that are scored at a time.
 
         Raises:
             SettingsError: a scorer cannot judge one row.
@@ -140,7 +152,9 @@ class OnlineScorer:
         self.counts = Counts()
         self._scorers, self._sampler, self._deliver = dict(scorers), sampler, deliver
         self._budget, self._most = budget, most_pico_usd
-        self._queue: queue.Queue[tuple[Case, Output, Record] | None] = queue.Queue(queue_size)
+        self._journal, self._configuration, self._concurrency = journal, configuration, concurrency
+        self._failed: BaseException | None = None
+        self._queue: queue.Queue[_Item | None] = queue.Queue(queue_size)
         self._thread = threading.Thread(target=self._run, name="trilith-online-scorer", daemon=True)
         self._thread.start()
 
@@ -165,28 +179,106 @@ class OnlineScorer:
             return False
         return True
 
+    def take(self, case: Case, output: Output, record: Record) -> bool:
+        """Take an answer whose record there is already: its scores are added to it. Waits for a place."""
+        self.counts.seen += 1
+        share = self._sampler.share(record.release, record.tenant)
+        if not self._sampler.takes(record.id, record.release, record.tenant):
+            self.counts.passed_over += 1
+            return False
+        record.values = {**record.values, WEIGHT: 1 / share}
+        self._queue.put((case, output, record))
+        return True
+
     def close(self) -> None:
-        """Score what waits, and end."""
-        self._queue.put(None)
+        """Score what waits, and end.
+
+        Raises:
+            Exception: what ended the thread: the journal or the budget cannot be written.
+        """
+        if self._thread.is_alive():
+            self._queue.put(None)
         self._thread.join()
+        if self._failed is not None:
+            raise self._failed
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            case, output, record = item
+        try:
+            with asyncio.Runner() as runner:  # one loop: a judge's client serves one only
+                while items := self._next():
+                    runner.run(self._all(items))
+                runner.run(_closed(self._scorers))
+        except BaseException as error:
+            self._failed = error
+            while self._queue.get() is not None:  # nobody may wait for a place for ever
+                pass
+
+    def _next(self) -> list[_Item]:
+        """Return what waits, at most as many as are scored at a time; empty at the end."""
+        items: list[_Item] = []
+        while len(items) < self._concurrency:
+            try:
+                item = self._queue.get(block=not items)
+            except queue.Empty:
+                break
+            if item is None:
+                if items:
+                    self._queue.put(None)  # seen again after these
+                break
+            items.append(item)
+        return items
+
+    async def _all(self, items: Sequence[_Item]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for item in items:
+                group.create_task(self._paid(*item))
+
+    async def _paid(self, case: Case, output: Output, record: Record) -> None:
+        keys = {name: digest([self._configuration, name, record.id]) for name in self._scorers}
+        scores = {name: kept for name, key in keys.items() if (kept := self._kept(key)) is not None}
+        missing = {name: scorer for name, scorer in self._scorers.items() if name not in scores}
+        if missing:
             day = self._budget.reserve(self._most) if self._budget else 0
             if day is None:
                 self.counts.unpaid += 1
-                continue
-            scores = asyncio.run(_scores(self._scorers, case, output))
+                return
+            found = await _scores(missing, case, output)
+            # scores before budget: a kill between them leaves what was set aside, and pays nothing again
+            for name, score in found.items():
+                if self._journal and not score.infrastructure:
+                    said = [score.state.value, score.value, score.reason]
+                    self._journal.add(keys[name], "scorer", said, score.cost_pico_usd)
             if self._budget:
-                self._budget.settle(
-                    day, self._most, sum(score.cost_pico_usd or 0 for score in scores.values())
-                )
-            good = {n: s.value for n, s in scores.items() if s.state is State.SCORED and s.value is not None}
-            self.counts.scored += len(good)
-            self.counts.unscored += len(scores) - len(good)
-            record.values = {**record.values, **good}
-            self._deliver(record)
+                spent = sum(score.cost_pico_usd for score in found.values())
+                untold = any(
+                    hasattr(missing[name], "connect") and not score.cost_pico_usd
+                    for name, score in found.items()
+                )  # a judge that says no price, or failed on the way, may have cost what was set aside
+                self._budget.settle(day, self._most, max(spent, self._most) if untold else spent)
+            scores |= found
+        self._deliver(self._with(record, scores))
+
+    def _kept(self, key: str) -> Score | None:
+        found = self._journal.kept(key) if self._journal else None
+        if found is None:
+            return None
+        state, value, reason = found["value"]
+        return Score(State(state), value, reason)
+
+    def _with(self, record: Record, scores: Mapping[str, Score]) -> Record:
+        good = {n: s.value for n, s in scores.items() if s.state is State.SCORED and s.value is not None}
+        abstained = sum(score.state is State.ABSTAINED for score in scores.values())
+        self.counts.scored += len(good)
+        self.counts.abstained += abstained
+        self.counts.unscored += len(scores) - len(good) - abstained
+        record.values = {**record.values, **good}
+        return record
+
+
+async def _closed(scorers: Mapping[str, AnyScorer]) -> None:
+    for scorer in scorers.values():
+        if (close := getattr(scorer, "aclose", None)) is not None:
+            await close()
 
 
 async def _scores(scorers: Mapping[str, AnyScorer], case: Case, output: Output) -> dict[str, Score]:
@@ -194,7 +286,7 @@ async def _scores(scorers: Mapping[str, AnyScorer], case: Case, output: Output) 
     for name, scorer in scorers.items():
         try:
             if isinstance(scorer, BatchScorer):
-                given: Score | float = _one(scorer.score_all([(case, output)]))
+                given: Score | float = _one(await asyncio.to_thread(scorer.score_all, [(case, output)]))
             else:
                 said = scorer(case, output)  # type: ignore[operator]
                 given = await said if inspect.isawaitable(said) else said

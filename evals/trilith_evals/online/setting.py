@@ -69,6 +69,14 @@ class MonitorSettings(_Section):
     """Share of false ones among the features that are said to have moved."""
     least_psi: float = Field(0.1, ge=0)
     """A feature that moved by less is not worth a notice."""
+    notice_unseen: float = Field(0.5, gt=0, lt=1)
+    """Also a notice: more than this share of a feature's values lies outside all that the reference has. One
+    that never changed in the reference has no spread that a test could hold it against.
+    """
+    notice_share: float = Field(0.5, gt=0, le=1)
+    """A notice of its own: so large a share of all features moved."""
+    classifier: Literal["logistic", "trees"] | None = None
+    """Also train a model to tell windows from the reference: it sees joint moves, and takes CPU."""
     text: TextSettings = TextSettings()
     """Texts."""
     seed: int = 0

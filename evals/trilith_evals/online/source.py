@@ -16,7 +16,8 @@ from typing import Any, TypeAlias
 
 from trilith.errors import DataError
 from trilith.telemetry import names
-from trilith_evals.online.record import Record
+from trilith_evals.online.record import Exchange, Record
+from trilith_evals.trace import recorded_messages
 
 _MOST_SPANS = 50_000
 _REFUSED = "content_filter"
@@ -100,11 +101,32 @@ def parse(line: bytes, where: str) -> Row:
             release=str(given.get("release") or ""),
             label=None if label is None else _number(label),
             text=str(given.get("text") or ""),
+            exchange=_logged(given),
         )
     except KeyError as error:
         raise DataError(f"{where}: {error.args[0]} is missing") from None
     except (ValueError, TypeError) as error:
         raise DataError(f"{where}: {error}") from None
+
+
+def _logged(given: Mapping[str, Any]) -> Exchange | None:
+    if given.get("answer") is None:
+        return None
+    asked = given.get("input", given.get("text") or given.get("features"))
+    return Exchange(asked, str(given["answer"]), given.get("expected"), dict(given.get("fields") or {}))
+
+
+def _recorded(found: Mapping[str, Any]) -> Exchange | None:
+    """Return a span's question and answer; None where it has no text (`telemetry.content` is off)."""
+    asked, said = (
+        list(recorded_messages(found.get(names.INPUT_MESSAGES))),
+        recorded_messages(found.get(names.OUTPUT_MESSAGES)),
+    )
+    answer = next((message["content"] for message in said), "")
+    if not asked or not answer:
+        return None
+    alone = len(asked) == 1 and asked[0]["role"] == "user"
+    return Exchange(asked[0]["content"] if alone else [dict(message) for message in asked], answer)
 
 
 def _number(value: Any) -> float:
@@ -192,6 +214,7 @@ def from_span(
         tenant=str(found.get(names.TENANT, "")),
         release="@".join(str(found[k]) for k in (names.RELEASE_NAME, names.RELEASE_VERSION) if k in found),
         text=str(found.get(names.INPUT_MESSAGES, "")),
+        exchange=_recorded(found),
     )
 
 

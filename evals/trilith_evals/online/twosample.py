@@ -21,6 +21,8 @@ DRAWS = 199
 _MOST_CATEGORIES = 50
 """Rarer ones count together."""
 _FEW_ROWS = 20
+_GRID = (np.arange(200) + 0.5) / 200
+"""Where quantiles are compared."""
 
 
 class Numeric:
@@ -33,6 +35,10 @@ class Numeric:
         present = self._sorted[np.isfinite(self._sorted)]
         self.low, self.high = (float(present[0]), float(present[-1])) if len(present) else (0.0, 0.0)
         self.ranks = self.place(self._given)
+        self._spread = float(present.std()) if len(present) else 0.0
+        if self._spread <= 1e-9 * max(abs(self.low), abs(self.high)):
+            self._spread = 0.0  # one value only: there is no unit
+        self._quantiles = np.quantile(present, _GRID) if len(present) else np.zeros(len(_GRID))
         self._steps, places = np.unique(self.ranks, return_index=False), np.sort(self.ranks)
         self._share = np.searchsorted(places, self._steps, side="right") / len(places)
 
@@ -62,6 +68,17 @@ class Numeric:
             np.bincount(np.searchsorted(edges, self.ranks), minlength=len(edges) + 1),
             np.bincount(np.searchsorted(edges, ranks), minlength=len(edges) + 1),
         )
+
+    def distance(self, values: Sequence[Any]) -> float | None:
+        """Return Wasserstein's distance (the mean gap of quantiles) in the reference's standard deviations.
+
+        None where the reference has one value only, or the window has none.
+        """
+        numbers = as_numbers(values)
+        present = numbers[np.isfinite(numbers)]
+        if not len(present) or not self._spread:
+            return None
+        return float(np.abs(np.quantile(present, _GRID) - self._quantiles).mean() / self._spread)
 
     def unseen(self, values: Sequence[Any]) -> float:
         """Return the share of values that lie outside all of the reference's."""
@@ -96,6 +113,10 @@ class Category:
     def effect(self, ranks: Floats) -> float:
         """Return the population stability index."""
         return psi(self._counts, self._counted(ranks))
+
+    def distance(self, values: Sequence[Any]) -> float | None:
+        """Return None: categories have no distance."""
+        return None
 
     def unseen(self, values: Sequence[Any]) -> float:
         """Return the share of values that the reference has never had."""
@@ -195,12 +216,13 @@ class FeatureDrift:
                     statistic=statistic,
                     p=p,
                     value=size,
+                    distance=self._features[name].distance(batch.column(name)),
                     n=len(batch.records),
                 )
             )
         return sorted(found, key=lambda finding: -(finding.value or 0))
 
-    def unseen(self, batch: Window, most: float) -> list[Finding]:
+    def unseen(self, batch: Window, most: float, kind: Kind = Kind.ALARM) -> list[Finding]:
         """Say for which features more than a share of values lies outside all of the reference's."""
         found = []
         for name, feature in self._features.items():
@@ -208,7 +230,7 @@ class FeatureDrift:
             over = share > most
             found.append(
                 Finding(
-                    Kind.ALARM if over else Kind.QUIET,
+                    kind if over else Kind.QUIET,
                     "unseen",
                     name,
                     batch.start,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from trilith_evals.online import source
 from trilith_evals.online.finding import Finding, Kind
 from trilith_evals.online.monitor import Monitor
 from trilith_evals.online.record import Record
+from trilith_evals.online.scoring import ScoreSettings, Scoring
 from trilith_evals.online.setting import MonitorSettings
 
 _FORM = 1
@@ -30,6 +32,8 @@ class MonitorFile(MonitorSettings):
     """Only this model's records, where a source is the gateway's."""
     reference: str | None = None
     """A log that is the reference; without it the first `reference_windows` windows are."""
+    score: ScoreSettings | None = None
+    """Score a sample of the answers; needs their text (a log's `answer`, a gateway's `telemetry.content`)."""
     state: str = "monitor.state.json"
     """Where the state is kept."""
     findings: str | None = None
@@ -43,12 +47,22 @@ class Watching:
 
     def __init__(self, file: MonitorFile, folder: Path) -> None:
         """Take a checked file and the folder that its paths count from."""
-        self._file, self._folder = file, folder
+        self._folder = folder
+        self._scoring: Scoring | None = None
+        if file.score is not None:
+            journal = folder / (file.state + ".scores")
+            self._scoring = Scoring(file.score, folder, file.model, journal)
+            file = file.model_copy(update={"metrics": self._scoring.metrics(file.metrics)})
+        self._file = file
+        self._counts: dict[str, int] = {}
         self._position: source.Position = {}
         self._last: dict[str, Finding] = {}
         self._open: set[str] = set()
         self._alarms = 0
         self._state = folder / file.state
+        self._reference_file = folder / (file.state + ".reference")
+        self._kept_reference = ""
+        """Digest of the reference that is on disk."""
         self._monitor = self._restored() or Monitor(file, self._reference())
 
     @classmethod
@@ -71,7 +85,7 @@ class Watching:
                     self._monitor.label(row.id, row.value, row.at)
                 elif self._file.model in (None, row.features.get("model", self._file.model)):
                     records.append(row)
-        for record in self._embedded(records):
+        for record in self._embedded(self._scored(records)):
             self._monitor.observe(record)
         found = self._monitor.advance(now)
         for finding in found:
@@ -83,6 +97,8 @@ class Watching:
             elif finding.kind is Kind.CLOSED:
                 self._open.discard(subject)
         self._keep()
+        if self._scoring is not None:
+            self._scoring.settled()
         self._expose()
         return found
 
@@ -111,7 +127,16 @@ class Watching:
         for row in rows:
             if isinstance(row, source.Label) and row.id in records:
                 records[row.id].label = row.value
-        return self._embedded(list(records.values()))
+        return self._embedded(self._scored(list(records.values())))
+
+    def _scored(self, records: list[Record]) -> list[Record]:
+        """Score the sample among new records, and let go of what was asked and answered."""
+        if self._scoring is not None:
+            for name, count in self._scoring.score(records).items():
+                self._counts[name] = self._counts.get(name, 0) + count
+        for record in records:
+            record.exchange = None
+        return records
 
     def _embedded(self, records: list[Record]) -> list[Record]:
         """Embed texts in one batch, and let go of them unless topics are called by their words."""
@@ -127,12 +152,19 @@ class Watching:
         return records
 
     def _keep(self) -> None:
+        # The reference is most of the state and never changes: it is written once, and before what names it.
+        if not self._kept_reference and (reference := self._monitor.reference()) is not None:
+            text = json.dumps(reference)
+            replaced(self._reference_file, text)
+            self._kept_reference = _digest(text)
         state = {
             "form": _FORM,
             "position": self._position,
             "open": sorted(self._open),
             "alarms": self._alarms,
-            "monitor": self._monitor.state(),
+            "counts": self._counts,
+            "reference": self._kept_reference,
+            "monitor": self._monitor.state(reference=False),
         }
         replaced(self._state, json.dumps(state))
 
@@ -146,6 +178,16 @@ class Watching:
                     f"{self._state} has form {state['form']}, expected {_FORM}; remove it to begin anew"
                 )
             self._position = dict(state["position"])
+            if named := state.get("reference"):
+                text = self._reference_file.read_text(encoding="utf-8")
+                if _digest(text) != named:
+                    raise DataError(
+                        f"{self._reference_file} is not the reference of {self._state}; "
+                        "remove both to begin anew"
+                    )
+                state["monitor"]["reference"] = json.loads(text)
+                self._kept_reference = named
+            self._counts = dict(state.get("counts", {}))
             self._open, self._alarms = set(state["open"]), int(state["alarms"])
             return Monitor.restored(self._file, state["monitor"])
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -164,6 +206,7 @@ class Watching:
                 "records_late_total": self._monitor.late,
                 "labels_never_share": labels.never_share,
                 "labels_waiting": labels.waiting,
+                **self._counts,
             }
             text = exposition(self._file.name, counts, list(self._last.values()))
             replaced(self._folder / self._file.prometheus, text)
@@ -195,6 +238,10 @@ def replaced(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _escaped(text: str) -> str:

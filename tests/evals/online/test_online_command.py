@@ -121,6 +121,27 @@ def test_a_damaged_state_is_refused_and_not_begun_anew_in_silence(
     assert "remove it to begin anew" in capsys.readouterr().err
 
 
+def test_the_reference_is_written_once_and_the_state_stays_small(folder: Path) -> None:
+    write_log(folder / "log.jsonl", range(24), error=0.2)
+    look(folder, 24)
+    reference = folder / "monitor.state.json.reference"
+    written = reference.stat().st_mtime_ns
+    assert (folder / "monitor.state.json").stat().st_size < reference.stat().st_size / 2
+    write_log(folder / "log.jsonl", range(24, 26), error=0.2)
+    assert look(folder, 26) == 0
+    assert reference.stat().st_mtime_ns == written
+
+
+def test_a_state_with_the_reference_of_another_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_log(folder / "log.jsonl", range(24), error=0.2)
+    look(folder, 24)
+    (folder / "monitor.state.json.reference").write_text("[]", encoding="utf-8")
+    assert look(folder, 25) == 3
+    assert "is not the reference of" in capsys.readouterr().err
+
+
 def test_the_gateways_spans_are_watched_for_latency_cost_and_refusals(tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     with sqlite3.connect(tmp_path / "traces.db") as connection:
