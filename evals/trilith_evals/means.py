@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from trilith.types import Json
 from trilith_evals.cache import Cache
@@ -15,7 +15,20 @@ from trilith_evals.spend import Ledger
 from trilith_evals.target import ModelTarget, Target
 
 if TYPE_CHECKING:
-    from trilith_evals.runner import Suite
+    import asyncio
+
+    from trilith_evals.report import Failure, Row
+    from trilith_evals.runner import Progress, Suite
+
+
+class Executor(Protocol):
+    """Where the cases of a suite are asked and scored."""
+
+    async def rows(
+        self, suite: Suite, purse: Purse, progress: Progress | None, stop: asyncio.Event
+    ) -> tuple[list[Row], Failure | None]:
+        """Do what `trilith_evals.runner.asked` says, elsewhere; money and journal are the purse's."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +53,18 @@ class Means:
     """Whether to forget what the journal has."""
     cache: Path | None = None
     """Folder of answers by content; None keeps none."""
+    executor: Executor | None = None
+    """Where cases are run; None: in this process."""
 
     @property
     def passing(self) -> bool:
         """Whether the journal goes when the run is complete."""
         return self.journal is None
 
-    def purse(self, run: str, concurrency: int, timeout_s: float) -> Purse:
-        """Open journal and cache for the run of this digest.
+    def purse(
+        self, run: str, concurrency: int, timeout_s: float, *, journal: Journal | None = None
+    ) -> Purse:
+        """Open journal and cache for the run of this digest; an open journal may be given.
 
         Raises:
             DataError: the journal is another run's, or in use.
@@ -56,7 +73,7 @@ class Means:
         return Purse(
             Ledger(self.max_cost_pico_usd, self.max_call_cost_pico_usd),
             Pace(concurrency, self.requests_per_minute),
-            journal=Journal(path, run, fresh=self.fresh) if path else None,
+            journal=Journal(path, run, fresh=self.fresh) if path else journal,
             cache=Cache(self.cache) if self.cache else None,
             max_retries=self.max_retries,
             timeout_s=timeout_s,

@@ -88,6 +88,11 @@ class Purse:
             journal.count(ledger)
 
     @property
+    def journal(self) -> Journal | None:
+        """Where answers are kept for a resume."""
+        return self._journal
+
+    @property
     def journalled(self) -> bool:
         """Whether answers are kept for a resume."""
         return self._journal is not None

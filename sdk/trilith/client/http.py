@@ -98,6 +98,11 @@ class AsyncHttpWire:
         self._pool = _async_pool() if pool is None else pool
         self._owned = pool is None
 
+    @property
+    def address(self) -> str | None:
+        """The server's address, which makes another wire like this one; None with a caller's own pool."""
+        return self._origin if self._owned else None
+
     async def send(self, request: Request) -> AsyncHttpReply:
         """Send one request; returns when the headers are there."""
         with _named(self._origin):
