@@ -71,7 +71,8 @@ def _measured(judge: Judge, name: str, rows: int, run: Callable[[], dict[str, An
     cpu, clock = time.process_time(), time.perf_counter()
     found = run()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - clock
-    return Line(name, rows, wall, cpu, **judge.taken(), **found)
+    given: dict[str, Any] = {**judge.taken(), **found}
+    return Line(name, rows, wall, cpu, **given)
 
 
 def _ours(judge: Judge, model: str, rows: int, wide: int, name: str, means: Means, *, judged: bool) -> Line:

@@ -11,6 +11,7 @@ from trilith_evals.cache import Cache
 from trilith_evals.journal import Journal, digest
 from trilith_evals.pace import Pace
 from trilith_evals.paid import Purse
+from trilith_evals.provenance import provenance
 from trilith_evals.spend import Ledger
 from trilith_evals.target import ModelTarget, Target
 
@@ -41,6 +42,8 @@ class Means:
     """Most that one call can cost; None estimates it from the calls so far."""
     requests_per_minute: float | None = None
     """Calls that begin in a minute; None: no limit."""
+    tokens_per_minute: float | None = None
+    """Tokens, read and written, that calls may use in a minute; None: no limit."""
     max_retries: int = 2
     """Further attempts at one call, for causes that may pass."""
     run_timeout_s: float | None = None
@@ -61,9 +64,7 @@ class Means:
         """Whether the journal goes when the run is complete."""
         return self.journal is None
 
-    def purse(
-        self, run: str, concurrency: int, timeout_s: float, *, journal: Journal | None = None
-    ) -> Purse:
+    def purse(self, run: str, concurrency: int, timeout_s: float, *, journal: Journal | None = None) -> Purse:
         """Open journal and cache for the run of this digest; an open journal may be given.
 
         Raises:
@@ -72,7 +73,7 @@ class Means:
         path = self.journal or (self.folder / f"{run[:16]}.jsonl" if self.folder else None)
         return Purse(
             Ledger(self.max_cost_pico_usd, self.max_call_cost_pico_usd),
-            Pace(concurrency, self.requests_per_minute),
+            Pace(concurrency, self.requests_per_minute, self.tokens_per_minute),
             journal=Journal(path, run, fresh=self.fresh) if path else journal,
             cache=Cache(self.cache) if self.cache else None,
             max_retries=self.max_retries,
@@ -88,5 +89,5 @@ def identity(target: Target) -> Json:
 def run_digest(suite: Suite) -> str:
     """Return the digest of data, target and scorers: runs with one digest share their answers."""
     cases = [case.id for case in suite.data.cases]
-    scorers = [suite.configuration, list(suite.scorers)]
+    scorers = [suite.configuration, {name: provenance(one) for name, one in suite.scorers.items()}]
     return digest([suite.name, suite.data.digest, cases, suite.repeats, identity(suite.target), scorers])

@@ -26,7 +26,9 @@ def executor(workers: int | None = None) -> Shards:
     try:
         ray = importlib.import_module("ray")
     except ModuleNotFoundError:
-        raise MissingExtra("ray is not installed, which executor: ray needs; pip install 'ray>=2.40'") from None
+        raise MissingExtra(
+            "ray is not installed, which executor: ray needs; pip install 'ray>=2.40'"
+        ) from None
     started = not ray.is_initialized()
     if started:
         ray.init(log_to_driver=False, include_dashboard=False, logging_level="warning")

@@ -118,6 +118,8 @@ async def run_suite(
     """
     started = time.perf_counter()
     purse = suite.means.purse(run_digest(suite), suite.concurrency, suite.timeout_s)
+    if (watch := getattr(progress, "watch", None)) is not None:
+        watch(purse.ledger.spend)
     try:
         with purse.open():
             ask = suite.means.executor.rows if suite.means.executor else asked
@@ -348,7 +350,9 @@ class _Asking:
             output = await target.answer(case)
             if not getattr(target, "played_back", False):
                 output = replace(output, latency_s=time.perf_counter() - began)
-            return Paid(output_json(output), output.cost_pico_usd)
+            used = output.usage
+            tokens = used.input_tokens + used.output_tokens if used else None
+            return Paid(output_json(output), output.cost_pico_usd, tokens=tokens)
 
         if self._direct:
             began = time.perf_counter()

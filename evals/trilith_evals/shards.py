@@ -194,7 +194,9 @@ class _Desk:
         if cap is None or left is None or not failure.reason.startswith(_CAPPED):
             return failure
         spent = format_usd(cap - left)
-        reason = f"{_CAPPED} of {format_usd(cap)} USD is reached: {spent} USD are spent; go on with a larger cap"
+        reason = (
+            f"{_CAPPED} of {format_usd(cap)} USD is reached: {spent} USD are spent; go on with a larger cap"
+        )
         return Failure(Cause.SETUP, reason)
 
     async def _one(self, worker: Worker, shard: Waiting, share: int | None) -> Failure | None:
@@ -253,7 +255,7 @@ class Bench:
     def __init__(self, suite: Suite, workers: int) -> None:
         """Take the suite, and with how many others its pace is shared."""
         each = math.ceil(suite.concurrency / workers)
-        pace = suite.means.requests_per_minute
+        pace, tokens = suite.means.requests_per_minute, suite.means.tokens_per_minute
         means = replace(
             suite.means,
             journal=None,
@@ -261,6 +263,7 @@ class Bench:
             executor=None,
             run_timeout_s=None,
             requests_per_minute=pace / workers if pace else None,
+            tokens_per_minute=tokens / workers if tokens else None,
         )
         self._suite = replace(suite, concurrency=each, decided=None, means=means)
         self._stop = asyncio.Event()

@@ -82,7 +82,7 @@ async def ask(client: AsyncClient, text: str = "q") -> str | None:
     return answer.choices[0].message.content
 
 
-SAID = ANSWER["choices"][0]["message"]["content"]
+SAID = json.loads(BODY)["choices"][0]["message"]["content"]
 
 
 async def test_one_connection_serves_call_after_call() -> None:
@@ -113,16 +113,20 @@ async def test_a_connection_that_was_long_unused_is_replaced(monkeypatch: pytest
 
 
 async def test_words_after_the_answer_end_the_connection() -> None:
-    async with Server(WHOLE + b"HTTP/1.1 200").open() as server:
-        async with AsyncClient(server.url, "k", max_retries=0) as client:
-            assert [await ask(client) for _ in range(2)] == [SAID] * 2
+    async with (
+        Server(WHOLE + b"HTTP/1.1 200").open() as server,
+        AsyncClient(server.url, "k", max_retries=0) as client,
+    ):
+        assert [await ask(client) for _ in range(2)] == [SAID] * 2
     assert server.connections == 2
 
 
 async def test_an_answer_without_a_length_ends_with_its_connection() -> None:
-    async with Server(b"HTTP/1.0 200 OK\r\n\r\n" + BODY, leaves=True).open() as server:
-        async with AsyncClient(server.url, "k") as client:
-            assert await ask(client) == SAID
+    async with (
+        Server(b"HTTP/1.0 200 OK\r\n\r\n" + BODY, leaves=True).open() as server,
+        AsyncClient(server.url, "k") as client,
+    ):
+        assert await ask(client) == SAID
 
 
 async def test_a_compressed_answer_is_read() -> None:
@@ -133,17 +137,21 @@ async def test_a_compressed_answer_is_read() -> None:
 
 
 async def test_words_before_the_answer_are_skipped() -> None:
-    async with Server(b"HTTP/1.1 103 Early Hints\r\n\r\n" + WHOLE).open() as server:
-        async with AsyncClient(server.url, "k") as client:
-            assert await ask(client) == SAID
+    async with (
+        Server(b"HTTP/1.1 103 Early Hints\r\n\r\n" + WHOLE).open() as server,
+        AsyncClient(server.url, "k") as client,
+    ):
+        assert await ask(client) == SAID
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 2", WHOLE[:-5], b"nonsense\r\n\r\n"])
 async def test_an_answer_that_breaks_off_is_a_connection_error(answer: bytes) -> None:
-    async with Server(answer, leaves=True).open() as server:
-        async with AsyncClient(server.url, "k", max_retries=0) as client:
-            with pytest.raises(APIConnectionError) as caught:
-                await ask(client)
+    async with (
+        Server(answer, leaves=True).open() as server,
+        AsyncClient(server.url, "k", max_retries=0) as client,
+    ):
+        with pytest.raises(APIConnectionError) as caught:
+            await ask(client)
     assert caught.value.sent
 
 
@@ -157,12 +165,14 @@ async def test_a_server_that_is_not_there_was_sent_nothing() -> None:
 
 
 async def test_a_late_answer_closes_the_connection_and_the_next_call_has_its_own() -> None:
-    async with Server(delay_s=30).open() as server:
-        async with AsyncClient(server.url, "k", max_retries=0, timeout_s=0.05) as client:
-            with pytest.raises(APITimeoutError, match="ReadTimeout"):
-                await ask(client)
-            server.delay_s = 0
-            assert await ask(client.with_options(timeout_s=5)) == SAID
+    async with (
+        Server(delay_s=30).open() as server,
+        AsyncClient(server.url, "k", max_retries=0, timeout_s=0.05) as client,
+    ):
+        with pytest.raises(APITimeoutError, match="ReadTimeout"):
+            await ask(client)
+        server.delay_s = 0
+        assert await ask(client.with_options(timeout_s=5)) == SAID
     assert server.connections == 2
 
 
@@ -179,9 +189,11 @@ async def test_a_cancelled_call_leaves_no_half_read_connection() -> None:
 async def test_a_large_request_and_a_large_answer_arrive_whole() -> None:
     said = dict(ANSWER, choices=[{"index": 0, "message": {"role": "assistant", "content": "x" * 3_000_000}}])
     body = json.dumps(said).encode()
-    async with Server(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body).open() as server:
-        async with AsyncClient(server.url, "k") as client:
-            assert await ask(client, "y" * 3_000_000) == "x" * 3_000_000
+    async with (
+        Server(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body).open() as server,
+        AsyncClient(server.url, "k") as client,
+    ):
+        assert await ask(client, "y" * 3_000_000) == "x" * 3_000_000
     assert b"y" * 3_000_000 in server.bodies[0]
 
 
@@ -199,21 +211,26 @@ async def test_a_slow_reader_makes_the_server_wait() -> None:
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server, httpx.AsyncClient(transport=LineTransport(httpx.Limits())) as pool:
-        async with pool.stream("GET", url) as response:
-            await asyncio.sleep(0.3)
-            assert sent < 300
-            assert sum([len(piece) async for piece in response.aiter_raw()]) == 400 * 65536
+    async with (
+        server,
+        httpx.AsyncClient(transport=LineTransport(httpx.Limits())) as pool,
+        pool.stream("GET", url) as response,
+    ):
+        await asyncio.sleep(0.3)
+        assert sent < 300
+        assert sum([len(piece) async for piece in response.aiter_raw()]) == 400 * 65536
 
 
 async def test_more_calls_than_connections_wait_their_turn_and_not_for_ever() -> None:
     limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
-    async with Server(delay_s=0.1).open() as server:
-        async with httpx.AsyncClient(transport=LineTransport(limits)) as pool:
-            both = await asyncio.gather(pool.get(server.url), pool.get(server.url))
-            assert [answer.status_code for answer in both] == [200, 200]
-            hurried = pool.get(server.url, timeout=httpx.Timeout(5, pool=0.01))
-            first, second = await asyncio.gather(pool.get(server.url), hurried, return_exceptions=True)
+    async with (
+        Server(delay_s=0.1).open() as server,
+        httpx.AsyncClient(transport=LineTransport(limits)) as pool,
+    ):
+        both = await asyncio.gather(pool.get(server.url), pool.get(server.url))
+        assert [answer.status_code for answer in both] == [200, 200]
+        hurried = pool.get(server.url, timeout=httpx.Timeout(5, pool=0.01))
+        first, second = await asyncio.gather(pool.get(server.url), hurried, return_exceptions=True)
     assert isinstance(first, httpx.Response)
     assert isinstance(second, httpx.PoolTimeout)
     assert server.connections == 1
