@@ -146,8 +146,9 @@ def _print(lines: list[Line], base: Line) -> None:
         ratio = each / (1000 * base.cpu_s / base.calls)
         untold = line.charged if line.told is None else max(0, line.charged - line.told)
         print(
-            f"| {line.name} | {line.rows} | {line.wall_s:.2f} | {line.cpu_s:.2f} | {line.calls} | {each:.2f} | "
-            f"{ratio:.1f} | {line.accounted} | {line.scored} | {untold} of {line.charged} | {line.mean} |"
+            f"| {line.name} | {line.rows} | {line.wall_s:.2f} | {line.cpu_s:.2f} | {line.calls} | "
+            f"{each:.2f} | {ratio:.1f} | {line.accounted} | {line.scored} | "
+            f"{untold} of {line.charged} | {line.mean} |"
         )
 
 

@@ -36,7 +36,10 @@ def _body(content: str) -> bytes:
 
 async def serve(seed: int) -> None:
     """Serve until the process ends; the port is the first line of output."""
-    head = "HTTP/1.1 {}\r\ncontent-type: application/json\r\nx-trilith-cost-usd: {}\r\ncontent-length: {}\r\n\r\n"
+    head = (
+        "HTTP/1.1 {}\r\ncontent-type: application/json\r\nx-trilith-cost-usd: {}\r\n"
+        "content-length: {}\r\n\r\n"
+    )
     seen: dict[bytes, int] = {}
     taken = {"calls": 0, "charged": 0}
 

@@ -1,4 +1,4 @@
-"""How fast a run calls: requests and tokens per minute, and calls under way, fewer when the server is full."""
+"""How fast a run calls: requests and tokens per minute, and calls under way, fewer if a server is full."""
 
 from __future__ import annotations
 

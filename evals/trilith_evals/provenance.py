@@ -1,4 +1,4 @@
-"""What a scorer is made of: which code, and with which settings. Runs whose scorers differ share no journal."""
+"""What a scorer is made of: its code and its settings. Runs whose scorers differ share no journal."""
 
 from __future__ import annotations
 

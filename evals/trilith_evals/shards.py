@@ -1,8 +1,8 @@
-"""Runs a suite in several workers: shards of its cases, each with a part of the cap, and one writer of the journal.
+"""Runs a suite in several workers: shards of cases with parts of the cap, and one writer of the journal.
 
-A worker asks and scores its shard as a run of its own would, and tells what it does as it does it. The driver
-alone writes the journal, so a killed run goes on like any other. What a shard may spend is lent from the run's
-money before it begins, and what it did not spend comes back with its rows: the cap is one for all.
+A worker asks and scores its shard as a run of its own would, and tells what it does as it does it. The
+driver alone writes the journal, so a killed run goes on like any other. What a shard may spend is lent from
+the run's money before it begins, and what it did not spend comes back with its rows: the cap is one for all.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MOST_ROWS = 1000
 Waiting: TypeAlias = list[tuple[Case, int]]
 """Cases with their repeats."""
 Event: TypeAlias = tuple[Literal["row", "begin", "end", "add", "over"], Any]
-"""What a worker tells: a row, what belongs into the journal, and at last what was spent and why it stopped."""
+"""What a worker tells: a row, a line of the journal, and at last what was spent and why it stopped."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,8 @@ async def test_what_a_scorer_opens_or_learns_is_no_setting() -> None:
 
 def test_it_is_the_same_in_every_process() -> None:
     told = (
-        "import json; from trilith_evals.provenance import provenance; from trilith_evals.scorer import build;"
+        "import json\nfrom trilith_evals.provenance import provenance\n"
+        "from trilith_evals.scorer import build\n"
         "print(json.dumps([provenance(build('exact', {})), provenance(build('regex', {'pattern': 'a|b'}))]))"
     )
     both = {subprocess.check_output([sys.executable, "-c", told], text=True) for _ in range(2)}
