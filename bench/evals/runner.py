@@ -1,6 +1,10 @@
-"""CPU and wall time of the runner, per call, against a server that answers after 50 ms (in its own process).
+"""CPU, wall time and losses of the runner beside ragas, against a judge that answers after 50 ms.
 
-Run it as `python -m bench.evals.runner [--rows 200] [--wide 16]`.
+Run it as `python -m bench.evals.runner [--rows 200] [--wide 16] [--seed 1] [--without-ragas]`; the judge runs
+in a process of its own. A row of ours asks a model and then a judge about its answer, a row of ragas's
+`Faithfulness` asks the judge for statements and then for verdicts: two calls each. "ragas" is its
+`abatch_score` as it comes; "ragas, wide" has the semaphore that its users write, and keeps what a failed row
+raises.
 """
 
 from __future__ import annotations
@@ -9,81 +13,166 @@ import argparse
 import asyncio
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from bench.evals import slow_judge
 
 import trilith_evals as evals
 from trilith_evals import Means
+from trilith_evals.scorer import build
 
-DELAY_S = 0.05
-
-
-async def _serve() -> None:
-    message = {"role": "assistant", "content": "yes"}
-    choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    body = json.dumps(
-        {"id": "c", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-    ).encode()
-    head = (
-        "HTTP/1.1 {}\r\ncontent-type: application/json\r\nx-trilith-cost-usd: 0.001\r\n"
-        "content-length: {}\r\n\r\n"
-    )
-    seen: dict[bytes, int] = {}
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                raw = await reader.readuntil(b"\r\n\r\n")
-                size = next(
-                    int(line.partition(b":")[2])
-                    for line in raw.split(b"\r\n")
-                    if line.lower().startswith(b"content-length")
-                )
-                asked = await reader.readexactly(size)
-                number = len(seen) if asked not in seen else -1
-                seen[asked] = seen.get(asked, 0) + 1
-                await asyncio.sleep(DELAY_S)
-                faulty = b'"faulty"' in asked and number >= 0
-                if faulty and number % 50 == 7:
-                    await asyncio.sleep(60)
-                status = "500 Oops" if faulty and number % 10 == 3 else "200 OK"
-                sent = body[:30] if faulty and number % 10 == 5 else body
-                writer.write(head.format(status, len(sent)).encode() + sent)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, backlog=512)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+_TIMEOUT_S = 3.0
+"""Of a call in the runs with faults, theirs too: a judge that hangs does so for 60 s."""
 
 
-def _run(url: str, model: str, rows: int, wide: int, name: str, means: Means) -> None:
-    cases = [{"id": str(i), "input": f"{name} {i}", "expected": "yes"} for i in range(rows)]
+@dataclass
+class Line:
+    """What one run came to."""
+
+    name: str
+    rows: int
+    wall_s: float
+    cpu_s: float
+    calls: int = 0
+    charged: int = 0
+    accounted: int = 0
+    scored: int = 0
+    told: int | None = 0
+    """Charged answers that the run's own count of money has; None: it counts none."""
+    mean: str = "-"
+
+
+class Judge:
+    """The server, and what it has taken since last asked."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self._before = {"calls": 0, "charged": 0}
+
+    def taken(self) -> dict[str, int]:
+        """Return the calls, and those charged, since the last time."""
+        with urllib.request.urlopen(self.url) as answer:
+            now: dict[str, int] = json.load(answer)
+        before, self._before = self._before, now
+        return {name: now[name] - before[name] for name in now}
+
+
+def _measured(judge: Judge, name: str, rows: int, run: Callable[[], dict[str, Any]]) -> Line:
+    judge.taken()
     cpu, clock = time.process_time(), time.perf_counter()
-    report = evals.run(
-        model,
-        cases,
-        ["exact"],
-        base_url=url,
-        api_key="k",
-        concurrency=wide,
-        timeout_s=3,
-        means=means,
-    )
+    found = run()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - clock
-    (found,) = report.suites
-    spend = found.spend
-    assert spend
-    scored, calls = found.figures[0].scored, spend.calls or rows
-    print(
-        f"{name:<10} {rows:>5} rows {wall:6.2f} s wall {cpu:6.2f} s CPU {1000 * cpu / calls:6.2f} ms CPU "
-        f"a call "
-        f"{len(found.rows):>5} accounted {scored:>5} scored {calls:>5} calls "
-        f"{spend.total_pico_usd / 1e12:.3f} USD exit {report.exit_code}"
-    )
+    given: dict[str, Any] = {**judge.taken(), **found}
+    return Line(name, rows, wall, cpu, **given)
+
+
+def _ours(judge: Judge, model: str, rows: int, wide: int, name: str, means: Means, *, judged: bool) -> Line:
+    cases = [{"id": str(i), "input": f"{name} {i}", "expected": "yes"} for i in range(rows)]
+    asked = build("judge", {"model": model, "rubric": "The answer is so.", "timeout_s": _TIMEOUT_S})
+    scorers: list[Any] = [asked] if judged else ["exact"]
+    options = {"base_url": judge.url, "api_key": "k", "concurrency": wide, "timeout_s": _TIMEOUT_S}
+
+    def run() -> dict[str, Any]:
+        report = evals.run(model, cases, scorers, means=means, **options)
+        (found,) = report.suites
+        figure, spend = found.figures[0], found.spend
+        mean = "-" if figure.estimate is None else f"{figure.estimate.value:.3f}"
+        if figure.unscored:
+            low, high = figure.bounds or (0.0, 1.0)
+            mean += f" of {figure.scored}, {low:.2f} to {high:.2f} whatever the rest"
+        return {
+            "accounted": len(found.rows),
+            "scored": figure.scored,
+            "told": spend.total_pico_usd // 10**9 if spend else None,
+            "mean": f"{mean}, exit {report.exit_code}",
+        }
+
+    return _measured(judge, name, rows, run)
+
+
+def _ragas(judge: Judge, model: str, rows: int, wide: int | None, name: str, *, patient: bool) -> Line:
+    import openai
+    from ragas.llms import llm_factory
+    from ragas.metrics.collections import Faithfulness
+
+    given = [
+        {"user_input": f"{name} {i}?", "response": "It is so.", "retrieved_contexts": ["It is so."]}
+        for i in range(rows)
+    ]
+
+    async def scores() -> list[Any]:
+        timeout = {} if patient else {"timeout": _TIMEOUT_S}
+        client = openai.AsyncOpenAI(base_url=f"{judge.url}/v1", api_key="k", **timeout)  # type: ignore[arg-type]
+        metric = Faithfulness(llm=llm_factory(model, provider="openai", client=client))
+        try:
+            if wide is None:
+                return list(await metric.abatch_score(given))
+            gate = asyncio.Semaphore(wide)
+
+            async def one(row: dict[str, Any]) -> Any:
+                async with gate:
+                    return await metric.ascore(**row)
+
+            return await asyncio.gather(*map(one, given), return_exceptions=True)
+        finally:
+            await client.close()
+
+    def run() -> dict[str, Any]:
+        try:
+            found = asyncio.run(scores())
+        except Exception as error:  # one row's, for which abatch_score loses all
+            return {"accounted": 0, "scored": 0, "told": None, "mean": f"none: {type(error).__name__}"}
+        values = [r.value for r in found if not isinstance(r, BaseException) and r.value == r.value]
+        mean = f"{statistics.mean(values):.3f} of {len(values)}, unflagged" if values else "-"
+        return {"accounted": rows, "scored": len(values), "told": None, "mean": mean}
+
+    return _measured(judge, name, rows, run)
+
+
+def _print(lines: list[Line], base: Line) -> None:
+    print("| run | rows | wall s | CPU s | calls | CPU ms / call | x | accounted | scored | untold | mean |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for line in lines:
+        each = 1000 * line.cpu_s / line.calls
+        ratio = each / (1000 * base.cpu_s / base.calls)
+        untold = line.charged if line.told is None else max(0, line.charged - line.told)
+        print(
+            f"| {line.name} | {line.rows} | {line.wall_s:.2f} | {line.cpu_s:.2f} | {line.calls} | "
+            f"{each:.2f} | {ratio:.1f} | {line.accounted} | {line.scored} | "
+            f"{untold} of {line.charged} | {line.mean} |"
+        )
+
+
+def _all(judge: Judge, rows: int, wide: int, folder: Path, *, ragas: bool) -> None:
+    def ours(name: str, model: str = "m", means: Means | None = None, *, judged: bool = True) -> Line:
+        return _ours(judge, model, rows, wide, name, means or Means(), judged=judged)
+
+    _ours(judge, "m", 20, wide, "warm-up", Means(), judged=True)
+    base = ours("target and judge")
+    lines = [
+        ours("target alone", judged=False),
+        base,
+        ours("with journal and cap", means=Means(10**15, journal=folder / "j.jsonl")),
+        ours("faults", "faulty", Means(10**15, 2 * 10**9)),
+    ]
+    if ragas:
+        _ragas(judge, "m", 20, wide, "warm-up", patient=True)
+        lines += [
+            _ragas(judge, "m", rows, None, "ragas", patient=True),
+            _ragas(judge, "m", rows, wide, "ragas, wide", patient=True),
+            _ragas(judge, "faulty", rows, None, "ragas, faults", patient=False),
+            _ragas(judge, "faulty", rows, wide, "ragas, wide, faults", patient=False),
+        ]
+    _print(lines, base)
 
 
 def main() -> None:
@@ -91,26 +180,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--wide", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--without-ragas", action="store_true")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        asyncio.run(_serve())
+        asyncio.run(slow_judge.serve(arguments.seed))
         return
-    server = subprocess.Popen(
-        [sys.executable, "-m", "bench.evals.runner", "--serve"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ,
-    )
+    command = [sys.executable, "-m", "bench.evals.runner", "--serve", "--seed", str(arguments.seed)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)
     try:
         assert server.stdout
-        url = f"http://127.0.0.1:{int(server.stdout.readline())}"
+        judge = Judge(int(server.stdout.readline()))
         with tempfile.TemporaryDirectory() as folder:
-            rows, wide = arguments.rows, arguments.wide
-            _run(url, "m", 20, wide, "warm-up", Means())
-            _run(url, "m", rows, wide, "plain", Means())
-            _run(url, "m", rows, wide, "journal", Means(10**15, journal=Path(folder, "j.jsonl")))
-            _run(url, "faulty", rows, wide, "faults", Means(10**12, 2 * 10**9))
+            wanted = not arguments.without_ragas
+            _all(judge, arguments.rows, arguments.wide, Path(folder), ragas=wanted)
     finally:
         server.terminate()
         server.wait()

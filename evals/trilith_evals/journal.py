@@ -116,6 +116,11 @@ class Journal:
         """Return the record of an answer: `value` and `cost`; None when there is none."""
         return self._answers.get(key)
 
+    @property
+    def answers(self) -> dict[str, dict[str, Any]]:
+        """All records of answers, by key."""
+        return self._answers
+
     def begin(self, key: str, payer: Payer, held: int) -> None:
         """Note that a call goes out for which so much is set aside."""
         self._write({"begun": key, "payer": payer, "held": held})

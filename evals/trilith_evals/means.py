@@ -4,18 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from trilith.types import Json
 from trilith_evals.cache import Cache
 from trilith_evals.journal import Journal, digest
 from trilith_evals.pace import Pace
 from trilith_evals.paid import Purse
+from trilith_evals.provenance import provenance
 from trilith_evals.spend import Ledger
 from trilith_evals.target import ModelTarget, Target
 
 if TYPE_CHECKING:
-    from trilith_evals.runner import Suite
+    import asyncio
+
+    from trilith_evals.report import Failure, Row
+    from trilith_evals.runner import Progress, Suite
+
+
+class Executor(Protocol):
+    """Where the cases of a suite are asked and scored."""
+
+    async def rows(
+        self, suite: Suite, purse: Purse, progress: Progress | None, stop: asyncio.Event
+    ) -> tuple[list[Row], Failure | None]:
+        """Do what `trilith_evals.runner.asked` says, elsewhere; money and journal are the purse's."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +42,8 @@ class Means:
     """Most that one call can cost; None estimates it from the calls so far."""
     requests_per_minute: float | None = None
     """Calls that begin in a minute; None: no limit."""
+    tokens_per_minute: float | None = None
+    """Tokens, read and written, that calls may use in a minute; None: no limit."""
     max_retries: int = 2
     """Further attempts at one call, for causes that may pass."""
     run_timeout_s: float | None = None
@@ -40,14 +56,16 @@ class Means:
     """Whether to forget what the journal has."""
     cache: Path | None = None
     """Folder of answers by content; None keeps none."""
+    executor: Executor | None = None
+    """Where cases are run; None: in this process."""
 
     @property
     def passing(self) -> bool:
         """Whether the journal goes when the run is complete."""
         return self.journal is None
 
-    def purse(self, run: str, concurrency: int, timeout_s: float) -> Purse:
-        """Open journal and cache for the run of this digest.
+    def purse(self, run: str, concurrency: int, timeout_s: float, *, journal: Journal | None = None) -> Purse:
+        """Open journal and cache for the run of this digest; an open journal may be given.
 
         Raises:
             DataError: the journal is another run's, or in use.
@@ -55,8 +73,8 @@ class Means:
         path = self.journal or (self.folder / f"{run[:16]}.jsonl" if self.folder else None)
         return Purse(
             Ledger(self.max_cost_pico_usd, self.max_call_cost_pico_usd),
-            Pace(concurrency, self.requests_per_minute),
-            journal=Journal(path, run, fresh=self.fresh) if path else None,
+            Pace(concurrency, self.requests_per_minute, self.tokens_per_minute),
+            journal=Journal(path, run, fresh=self.fresh) if path else journal,
             cache=Cache(self.cache) if self.cache else None,
             max_retries=self.max_retries,
             timeout_s=timeout_s,
@@ -71,5 +89,5 @@ def identity(target: Target) -> Json:
 def run_digest(suite: Suite) -> str:
     """Return the digest of data, target and scorers: runs with one digest share their answers."""
     cases = [case.id for case in suite.data.cases]
-    scorers = [suite.configuration, list(suite.scorers)]
+    scorers = [suite.configuration, {name: provenance(one) for name, one in suite.scorers.items()}]
     return digest([suite.name, suite.data.digest, cases, suite.repeats, identity(suite.target), scorers])

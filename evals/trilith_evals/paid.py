@@ -37,6 +37,8 @@ class Paid:
     """10^-12 USD, as the server says; None when it does not."""
     kept: bool = False
     """Whether it was kept from earlier and nothing was asked now."""
+    tokens: int | None = None
+    """Read and written, for a limit of them; None when nobody says."""
 
 
 Call: TypeAlias = Callable[[], Awaitable[Paid]]
@@ -86,6 +88,11 @@ class Purse:
         self._timeout_s = timeout_s
         if journal:
             journal.count(ledger)
+
+    @property
+    def journal(self) -> Journal | None:
+        """Where answers are kept for a resume."""
+        return self._journal
 
     @property
     def journalled(self) -> bool:
@@ -142,7 +149,7 @@ class Purse:
                     raise
                 await asyncio.sleep(pause_s)
                 continue
-            self._pace.well()
+            self._pace.well(time.monotonic() - began, answer.tokens)
             known = self.ledger.certain(payer)
             try:
                 self.ledger.settle(payer, held, answer.cost_pico_usd)

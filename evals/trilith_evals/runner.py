@@ -118,9 +118,12 @@ async def run_suite(
     """
     started = time.perf_counter()
     purse = suite.means.purse(run_digest(suite), suite.concurrency, suite.timeout_s)
+    if (watch := getattr(progress, "watch", None)) is not None:
+        watch(purse.ledger.spend)
     try:
         with purse.open():
-            rows, stopped = await _Asking(suite, purse, progress, stop or asyncio.Event()).rows()
+            ask = suite.means.executor.rows if suite.means.executor else asked
+            rows, stopped = await ask(suite, purse, progress, stop or asyncio.Event())
     except BaseException:
         purse.close()
         raise
@@ -134,14 +137,54 @@ async def run_suite(
         stopped = replace(stopped, reason=f"{stopped.reason}; the same command goes on where it stopped")
     rows = await _with_batches(rows, suite.scorers)
     found = await asyncio.to_thread(_report, suite, rows, stopped)
-    planned = len(suite.data.cases) * suite.repeats if suite.decided else 0
+    planned_rows = len(suite.data.cases) * suite.repeats if suite.decided else 0
     return replace(
         found,
         duration_s=time.perf_counter() - started,
-        planned_rows=planned,
+        planned_rows=planned_rows,
         spend=purse.ledger.spend() if suite.target.remote or purse.journalled else None,
         looks=look.note(suite.data, suite.name, suite.target.name) if not stopped else look.seen(suite.data),
     )
+
+
+async def asked(
+    suite: Suite,
+    purse: Purse,
+    progress: Progress | None,
+    stop: asyncio.Event,
+    waiting: Sequence[tuple[Case, int]] = (),
+) -> tuple[list[Row], Failure | None]:
+    """Ask and score here, within the block of an open purse; how a suite is run without another executor.
+
+    Args:
+        suite: The suite.
+        purse: Open.
+        progress: Told after every case.
+        stop: Ends the run when set.
+        waiting: Only these cases with their repeats; empty takes all.
+
+    Returns:
+        A row per case and repeat, and why the run was given up (None when it was not).
+    """
+    return await _Asking(suite, purse, progress, stop, waiting).rows()
+
+
+def report_of(suite: Suite, rows: Sequence[Row], stopped: Failure | None) -> SuiteReport:
+    """Add up rows."""
+    return _report(suite, rows, stopped)
+
+
+def planned(suite: Suite) -> list[tuple[Case, int]]:
+    """Return all cases with their repeats, in the order in which they are asked."""
+    if suite.decided:
+        return _mixed(suite)
+    return [(case, repeat) for repeat in range(suite.repeats) for case in suite.data.cases]
+
+
+def not_run(suite: Suite, case: Case, repeat: int) -> Row:
+    """Return the row of a case that the run did not come to."""
+    failure = Failure(Cause.INFRASTRUCTURE, "not run, as the suite was given up")
+    return Row(case, repeat, None, failure, _all_unscored(suite.scorers, failure))
 
 
 def _report(suite: Suite, rows: Sequence[Row], stopped: Failure | None) -> SuiteReport:
@@ -197,14 +240,19 @@ def _several(releases: Sequence[str]) -> Check:
 class _Asking:
     """One pass over the cases: workers take them from one queue, in order."""
 
-    def __init__(self, suite: Suite, purse: Purse, progress: Progress | None, stop: asyncio.Event) -> None:
+    def __init__(
+        self,
+        suite: Suite,
+        purse: Purse,
+        progress: Progress | None,
+        stop: asyncio.Event,
+        waiting: Sequence[tuple[Case, int]],
+    ) -> None:
         self._suite = suite
         self._direct = not (suite.target.remote or purse.journalled)
         self._stop = stop
         self._progress = progress
-        self._waiting = [(case, repeat) for repeat in range(suite.repeats) for case in suite.data.cases]
-        if suite.decided:
-            self._waiting = _mixed(suite)
+        self._waiting = list(waiting) or planned(suite)
         self._enough = self._looking = False
         self._total = len(self._waiting)
         self._queue = iter(self._waiting)
@@ -238,10 +286,7 @@ class _Asking:
 
     def _row(self, case: Case, repeat: int) -> Row:
         done = self._done.get((case.id, repeat))
-        if done is not None:
-            return done
-        failure = Failure(Cause.INFRASTRUCTURE, "not run, as the suite was given up")
-        return Row(case, repeat, None, failure, _all_unscored(self._suite.scorers, failure))
+        return not_run(self._suite, case, repeat) if done is None else done
 
     async def _work(self) -> None:
         for case, repeat in self._queue:
@@ -305,7 +350,9 @@ class _Asking:
             output = await target.answer(case)
             if not getattr(target, "played_back", False):
                 output = replace(output, latency_s=time.perf_counter() - began)
-            return Paid(output_json(output), output.cost_pico_usd)
+            used = output.usage
+            tokens = used.input_tokens + used.output_tokens if used else None
+            return Paid(output_json(output), output.cost_pico_usd, tokens=tokens)
 
         if self._direct:
             began = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from trilith.errors import TrilithError
@@ -132,6 +133,40 @@ class Ledger:
     def certain(self, payer: Payer) -> bool:
         """Whether what is set aside for a call is an estimate and not all that is left."""
         return payer not in self._alone
+
+    @property
+    def left(self) -> int | None:
+        """What is neither spent nor set aside; None without a cap."""
+        return None if self._cap is None else self._cap - sum(self._spent.values()) - self._held
+
+    @property
+    def prices(self) -> dict[Payer, int]:
+        """The dearest call of each kind so far (10^-12 USD)."""
+        return dict(self._dearest)
+
+    @property
+    def blind(self) -> bool:
+        """Whether there is a cap, and nothing to foresee a call's price from."""
+        return self._cap is not None and self._ceiling is None and not self._dearest
+
+    def learn(self, prices: Mapping[Payer, int]) -> None:
+        """Hear of prices that another ledger has seen."""
+        for payer, price in prices.items():
+            self._dearest[payer] = max(price, self._dearest.get(payer, 0))
+
+    def lend(self, amount: int) -> None:
+        """Set so much aside for calls that another ledger counts."""
+        self._held += amount
+
+    def repaid(self, amount: int, spend: Spend) -> None:
+        """Take back what was lent, less what the other ledger has spent."""
+        self._held -= amount
+        self._spent["target"] += spend.target_pico_usd
+        self._spent["scorer"] += spend.scorers_pico_usd
+        self._calls += spend.calls
+        self._kept += spend.kept
+        self._unpriced += spend.unpriced
+        self._changed.set()
 
     def spend(self) -> Spend:
         """Return the count so far."""

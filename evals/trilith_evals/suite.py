@@ -22,7 +22,7 @@ from trilith_evals.dataset import Columns, Dataset, load
 from trilith_evals.document import fault as _fault
 from trilith_evals.document import read
 from trilith_evals.gate import Gate, Threshold
-from trilith_evals.means import Means
+from trilith_evals.means import Executor, Means
 from trilith_evals.repeat import passes
 from trilith_evals.runner import Decided, Suite
 from trilith_evals.schema import SchemaSettings
@@ -184,8 +184,12 @@ class SuiteSettings(_Section):
     """Calls that begin in a minute, evenly spread."""
     max_retries: int = Field(2, ge=0, le=20)
     """Further attempts at one call, for causes that may pass."""
+    tokens_per_minute: float | None = Field(None, gt=0)
+    """Tokens, read and written, that calls may use in a minute, as far as answers tell them."""
     run_timeout_s: float | None = Field(None, gt=0)
     """Longest time for the whole suite (seconds)."""
+    executor: Literal["local", "ray"] = "local"
+    """Where cases are run: in this process, or on Ray's workers."""
 
     @model_validator(mode="after")
     def _version_is_for_predictors(self) -> SuiteSettings:
@@ -276,8 +280,12 @@ class Plan:
             means=means or self.means(),
         )
 
-    def means(self, max_cost_usd: Decimal | None = None) -> Means:
-        """Return what the file allows, with another cap where one is given."""
+    def means(self, max_cost_usd: Decimal | None = None, executor: str | None = None) -> Means:
+        """Return what the file allows, with another cap or executor where one is given.
+
+        Raises:
+            MissingExtra: the executor is Ray, which is not installed.
+        """
         s = self.settings
         cap = max_cost_usd or s.max_cost_usd
         ceiling = s.max_call_cost_usd
@@ -286,8 +294,18 @@ class Plan:
             max_call_cost_pico_usd=None if ceiling is None else math.ceil(ceiling * PICO_PER_USD),
             requests_per_minute=s.requests_per_minute,
             max_retries=s.max_retries,
+            tokens_per_minute=s.tokens_per_minute,
             run_timeout_s=s.run_timeout_s,
+            executor=_executor(executor or s.executor),
         )
+
+
+def _executor(name: str) -> Executor | None:
+    if name == "local":
+        return None
+    from trilith_evals.ray_crew import executor  # Ray is imported where it is asked for
+
+    return executor()
 
 
 def read_plans(path: Path, only: Sequence[str] = ()) -> list[Plan]:

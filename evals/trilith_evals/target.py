@@ -191,6 +191,14 @@ class ModelTarget:
         # An alias may move to another version, and the release that declares it stays the same.
         return " ".join(part for part in (release, version and f"version {version}") if part)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is made from the client, which travels by its address."""
+        return {name: value for name, value in vars(self).items() if name != "_raw"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._raw = self._owned.with_options(max_retries=0).with_raw_response
+
     def identity(self) -> dict[str, Json]:
         """Return all but the case that an answer depends on; the server's address is no part of it."""
         return {

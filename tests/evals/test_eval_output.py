@@ -18,6 +18,7 @@ from trilith_evals.output.console import Meter, table
 from trilith_evals.output.file import write_json
 from trilith_evals.output.junit import junit
 from trilith_evals.output.page import page, scale
+from trilith_evals.report import Spend
 
 NASTY = "<script>alert(1)</script> & \x00\x1b[31m \ud800 ]]> {{ 7 * 7 }}"
 
@@ -144,6 +145,34 @@ def test_the_line_that_counts_is_for_terminals_only() -> None:
             progress(3, 12)
     assert "chat: 3/12 cases" in shown.getvalue()
     assert hidden.getvalue() == ""
+
+
+def test_the_line_shows_money_rate_time_left_and_kept_answers() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown, now = Terminal(), [100.0]
+    with Meter("chat", shown, clock=lambda: now[0]) as progress:
+        progress.watch(lambda: Spend(10**12, 2 * 10**11, 5 * 10**10, kept=20))
+        now[0] += 10
+        progress(120, 1000)
+        progress(121, 1000)
+    assert "chat: 120/1000 cases, 0.25 of 1.00 USD, 10.0/s, 1:28 left, 20 kept\x1b[K" in shown.getvalue()
+    assert "121/1000" not in shown.getvalue(), "drawn again within a tenth of a second"
+
+
+def test_the_line_does_not_foresee_from_kept_answers_alone() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown, now = Terminal(), [0.0]
+    with Meter("chat", shown, clock=lambda: now[0]) as progress:
+        progress.watch(lambda: Spend(kept=50))
+        now[0] = 0.5
+        progress(50, 100)
+    assert "chat: 50/100 cases, 50 kept\x1b[K" in shown.getvalue()
 
 
 def test_a_figure_its_interval_and_its_threshold_share_one_line(report: Report) -> None:

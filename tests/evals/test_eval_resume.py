@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.installed import TRILITH
 from support.paid_server import Shop, open_shop
 
 import trilith_evals as evals
@@ -214,3 +217,78 @@ def test_a_server_that_asks_for_less_gets_fewer_calls_at_a_time(shop: Shop) -> N
     assert found.figures[0].scored == 40
     assert found.spend
     assert found.spend.calls == shop.asked.total()
+
+
+def test_repeats_and_pass_at_k_are_the_same_after_a_resume(shop: Shop, tmp_path: Path) -> None:
+    lucky = random.Random(3)
+    answers: dict[tuple[str, int], bool] = {}
+
+    def answer(question: str) -> str:
+        nth = shop.sold[question]
+        return question if answers.setdefault((question, nth), lucky.random() < 0.5) else "no"
+
+    shop.answer = answer
+    options: dict[str, Any] = {"repeats": 3, "k": {"exact": 2}, "concurrency": 1}
+    for cents in (17, 43, 500):
+        report = ran(shop, CASES[:20], means=Means(cents * CENT, CENT, journal=tmp_path / "j"), **options)
+    assert shop.sold.total() == 60
+    (found,) = report.suites
+    right = {(row.case.id, row.repeat): row.scores["exact"].value for row in found.rows}
+    assert [right[f"c{i}", r] for i in range(20) for r in range(3)] == [
+        float(answers[f"q{i}", r]) for i in range(20) for r in range(3)
+    ]
+    wins = [sum(answers[f"q{i}", n] for n in range(3)) for i in range(20)]
+    (one,) = found.repeated
+    by_name = {figure.metric: figure.estimate for figure in one.figures}
+    passed = [1 - math.comb(3 - won, 2) / math.comb(3, 2) for won in wins]
+    assert by_name["exact pass@2"]
+    assert by_name["exact pass@2"].value == pytest.approx(sum(passed) / 20)
+
+
+def test_a_target_that_fails_on_some_rows_passes_with_its_coverage_told_and_fails_below_it() -> None:
+    cases = [{"id": str(i), "input": i, "expected": "yes"} for i in range(400)]
+    for share, code in ((0.03, 0), (0.08, 1)):
+        rng = random.Random(5)
+        bad = {i for i in range(400) if rng.random() < share}
+
+        def target(number: int, bad: set[int] = bad) -> str:
+            if number in bad:
+                raise KeyError(number)
+            return "yes"
+
+        report = evals.run(target, cases, ["exact"], thresholds=[Threshold("exact", min=0.9)])
+        ((figure,),) = [suite.figures for suite in report.suites]
+        assert report.exit_code == code
+        assert (figure.scored, figure.unscored) == (400 - len(bad), len(bad))
+        assert figure.reasons == {"KeyError": len(bad)}
+        assert figure.bounds
+        assert figure.bounds[0] == pytest.approx(1 - len(bad) / 400)
+
+
+def installed(suite: Path, shop: Shop, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [TRILITH, "eval", "run", str(suite), "--base-url", shop.url, "--api-key", "k", *more]
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | path, timeout=60)
+
+
+def test_the_installed_command_keeps_a_cap_and_goes_on(suite: Path, shop: Shop) -> None:
+    capped = installed(suite, shop, "--max-cost", "0.10")
+    assert capped.returncode == 3
+    assert "cost cap of 0.10 USD is reached" in capped.stdout
+    assert shop.sold.total() <= 10
+    assert installed(suite, shop, "--max-cost", "1").returncode == 0
+    assert shop.sold.total() == 40
+    refused = installed(suite, shop, "--max-cost", "nan")
+    assert refused.returncode != 0
+    assert "--max-cost is NaN, expected US dollars above 0" in refused.stderr
+    assert not capped.stderr, "the line that counts is for terminals"
+
+
+def test_the_installed_command_keeps_answers_between_runs(suite: Path, shop: Shop, tmp_path: Path) -> None:
+    for _ in range(2):
+        report = tmp_path / "r.json"
+        done = installed(suite, shop, "--cache", str(tmp_path / "kept"), "--json", str(report))
+        assert done.returncode == 0
+    assert shop.sold.total() == 40
+    (found,) = json.loads(report.read_text(encoding="utf-8"))["suites"]
+    assert (found["spend"]["kept"], found["spend"]["calls"]) == (40, 0)

@@ -96,6 +96,9 @@ def configure(actions: Any) -> None:
     )
     run.add_argument("--cache", type=Path, metavar="DIR", help="keep answers by content between runs")
     run.add_argument(
+        "--executor", choices=("local", "ray"), help="where cases are run, in place of what the file says"
+    )
+    run.add_argument(
         "--no-content",
         action="store_true",
         help="keep inputs, answers and error messages out of the outputs",
@@ -236,7 +239,7 @@ async def _asked(
         version=settings.target.version,
     )
     means = replace(
-        plan.means(arguments.max_cost),
+        plan.means(arguments.max_cost, arguments.executor),
         journal=arguments.journal,
         folder=arguments.file.parent / ".trilith" / "evals" / settings.name,
         fresh=arguments.fresh,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
+from trilith.money import format_usd
 from trilith_evals import repeat
 from trilith_evals.figure import Figure, brief
 from trilith_evals.gate import Outcome
 from trilith_evals.output.telling import harmless
-from trilith_evals.report import JudgeMark, Report, SuiteReport
+from trilith_evals.report import JudgeMark, Report, Spend, SuiteReport
 from trilith_evals.score import State
 
 _MARKS = {
@@ -21,6 +24,8 @@ _MARKS = {
     Outcome.COULD_NOT_RUN: "COULD NOT RUN",
 }
 
+_REDRAW_S = 0.1
+
 
 _EXAMPLES = 3
 _LONGEST = 300
@@ -28,26 +33,64 @@ _LONGEST = 300
 
 
 class Meter:
-    """Counts finished cases on one line of stderr; silent where stderr is not a terminal."""
+    """Counts finished cases on one line of stderr; silent where stderr is not a terminal.
 
-    def __init__(self, name: str, stream: TextIO | None = None) -> None:
-        """Take the suite's name, and another stream than stderr for tests."""
+    Beside the count stand what the run has cost so far, its rate, the time it still takes at that rate, and
+    the answers that were kept from earlier. Those come at once, and are left out of the rate.
+    """
+
+    def __init__(
+        self, name: str, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Take the suite's name, and for tests another stream than stderr and another clock."""
         self._name = name
         self._stream = stream or sys.stderr
+        self._clock = clock
+        self._began = clock()
+        self._drawn = -math.inf
         self._shown = False
+        self._spend: Callable[[], Spend] | None = None
 
     def __enter__(self) -> Meter:
         return self
 
+    def watch(self, spend: Callable[[], Spend]) -> None:
+        """Show what this says of the run's money, too."""
+        self._spend = spend
+
     def __call__(self, done: int, total: int) -> None:
-        """Show `done` of `total`."""
-        if self._stream.isatty():
-            print(f"\r{self._name}: {done}/{total} cases", end="", file=self._stream, flush=True)
-            self._shown = True
+        """Show `done` of `total`, ten times a second at most."""
+        now = self._clock()
+        if not self._stream.isatty() or (now - self._drawn < _REDRAW_S and done < total):
+            return
+        print(f"\r{self._line(done, total, now)}\x1b[K", end="", file=self._stream, flush=True)
+        self._drawn, self._shown = now, True
+
+    def _line(self, done: int, total: int, now: float) -> str:
+        parts = [f"{self._name}: {done}/{total} cases"]
+        spend = self._spend() if self._spend else None
+        if spend and spend.total_pico_usd:
+            cap = "" if spend.cap_pico_usd is None else f" of {format_usd(spend.cap_pico_usd)}"
+            parts.append(f"{format_usd(spend.total_pico_usd)}{cap} USD")
+        kept = spend.kept if spend else 0
+        if (fresh := done - min(kept, done)) and now > self._began:
+            rate = fresh / (now - self._began)
+            parts.append(f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min")
+            parts.append(f"{_span((total - done) / rate)} left")
+        if kept:
+            parts.append(f"{kept} kept")
+        return ", ".join(parts)
 
     def __exit__(self, *_: object) -> None:
         if self._shown:
             print("\r\x1b[K", end="", file=self._stream, flush=True)
+
+
+def _span(seconds: float) -> str:
+    """Write a time as `h:mm:ss`, or `m:ss`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def table(report: Report) -> str:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from trilith.client import operation
 from trilith.client.driver import AsyncDriver
@@ -14,7 +14,7 @@ from trilith.client.operation import Turn
 from trilith.client.option import CallOptions, ChatOptions, EmbeddingOptions
 from trilith.client.raw import araw
 from trilith.client.schema import ChatCompletion, ChatCompletionChunk, EmbeddingList, Feedback, ModelCard
-from trilith.client.session import origin, session
+from trilith.client.session import Session, origin, session
 from trilith.client.stream import AsyncStream
 from trilith.client.tensor import Rows
 from trilith.client.wire import AsyncWire
@@ -260,6 +260,13 @@ class AsyncClient:
         """The same calls, which return a `RawResponse` with status and headers."""
         return AsyncRawClient(self._copy(self._driver.but(raw=True)))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let another process have a client like this one, with the key and connections of its own."""
+        address = getattr(self._driver.wire, "address", None)
+        if address is None:
+            raise TypeError("a client with an http_client of your own, or an embedded one, cannot be sent")
+        return _reopened, (address, self._driver.session)
+
     async def aclose(self) -> None:
         """Close the connections; of an embedded client, also the gateway."""
         if self._owner:
@@ -272,6 +279,12 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _reopened(address: str, standing: Session) -> AsyncClient:
+    client = AsyncClient(address)
+    client._bind(client._driver.but(standing), owner=True)
+    return client
 
 
 class AsyncRawChatCompletions:

@@ -1,9 +1,10 @@
-"""Requests over HTTP. The only module of the SDK that imports httpx, and imported on first use only."""
+"""Requests over HTTP. With `line` the only module of the SDK that imports httpx, on first use only."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
+from urllib.request import getproxies
 
 import httpx
 from httpx import AsyncClient as AsyncPool
@@ -18,6 +19,9 @@ _CONNECT_S = 10.0
 """Longest wait for a connection (seconds), however long an answer may take."""
 
 _LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
+
+_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+"""There was no connection: nobody has acted upon the call, or charged for it."""
 
 
 class HttpReply:
@@ -91,8 +95,13 @@ class AsyncHttpWire:
     def __init__(self, origin: str, pool: AsyncPool | None = None) -> None:
         """Take the same arguments as `HttpWire`."""
         self._origin = origin
-        self._pool = AsyncPool(limits=_LIMITS) if pool is None else pool
+        self._pool = _async_pool() if pool is None else pool
         self._owned = pool is None
+
+    @property
+    def address(self) -> str | None:
+        """The server's address, which makes another wire like this one; None with a caller's own pool."""
+        return self._origin if self._owned else None
 
     async def send(self, request: Request) -> AsyncHttpReply:
         """Send one request; returns when the headers are there."""
@@ -104,6 +113,15 @@ class AsyncHttpWire:
         """Close the pool, unless it is the caller's."""
         if self._owned:
             await self._pool.aclose()
+
+
+def _async_pool() -> AsyncPool:
+    """Return a pool on connections of our own, or on httpx's where a proxy lies between."""
+    if getproxies().keys() & {"http", "https", "all"}:
+        return AsyncPool(limits=_LIMITS)
+    from trilith.client.line import LineTransport  # not needed with a caller's own pool
+
+    return AsyncPool(transport=LineTransport(_LIMITS))
 
 
 def _built(pool: Pool | AsyncPool, origin: str, request: Request) -> httpx.Request:
@@ -123,12 +141,14 @@ def _named(origin: str) -> Iterator[None]:
         yield
     except httpx.TimeoutException as error:
         raise APITimeoutError(
-            f"{origin} did not answer in time ({type(error).__name__}); timeout_s sets the longest wait"
+            f"{origin} did not answer in time ({type(error).__name__}); timeout_s sets the longest wait",
+            sent=not isinstance(error, _UNSENT),
         ) from error
     except httpx.InvalidURL as error:
         raise SettingsError(f"base_url is {origin!r}, which is no address: {error}") from error
     except httpx.RequestError as error:
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise APIConnectionError(
-            f"no answer from {origin} ({reason}); check base_url, and that the gateway runs there"
+            f"no answer from {origin} ({reason}); check base_url, and that the gateway runs there",
+            sent=not isinstance(error, _UNSENT),
         ) from error
