@@ -106,7 +106,7 @@ async def arun(
     before = _before(against, name)
     cases = _dataset(data, columns, limit, split)
     every = spelled(gates, cases.cases)
-    figures = {(name, m): scorer.value for m, scorer in built.items() if isinstance(scorer, SuiteMetric)}
+    figures = {(name, m): scorer for m, scorer in built.items() if isinstance(scorer, SuiteMetric)}
     if stop_early:
         refuse_early({m: built.get(m) for m in (gate.metric for gate in gates)})
     rows = len(cases.cases) * repeats

@@ -110,6 +110,15 @@ def test_the_interval_covers_the_truth_in_about_95_of_100_simulated_suites(kind:
     assert 0.92 <= covered / 600 <= 0.98
 
 
+def test_a_share_of_clusters_is_worth_no_more_than_its_rows_and_less_where_they_are_alike() -> None:
+    apart = [[1.0, 0.0]] * 6
+    alike = [[1.0, 1.0], [0.0, 0.0]] * 3
+    assert estimate.independent([[1.0], [0.0], [1.0]]) == 3
+    assert estimate.independent(apart) == 6  # no spread between clusters says nothing
+    assert estimate.independent(alike) < 6
+    assert estimate.independent([[1.0] * 4] * 5) == 5
+
+
 def test_the_naive_interval_would_cover_far_less() -> None:
     covered = 0
     for seed in range(300):

@@ -13,7 +13,6 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from trilith.extras import need
 from trilith_evals import estimate
 from trilith_evals.estimate import Estimate, Spread
 from trilith_evals.judging.linear import reach
@@ -295,14 +294,7 @@ def rogan_gladen(
 
 def _counted(values: Sequence[float], keys: Sequence[Hashable]) -> tuple[float, float]:
     """Return a share, and how many independent rows would know it as well."""
-    share = _mean(values)
-    groups = estimate.grouped(values, keys)
-    found = estimate.spread(list(groups.values()), share)
-    if len(groups) == len(values) or found is None or not found.variance:
-        return share, float(len(groups))
-    quantile = float(need("scipy.special", extra="evals").stdtrit(found.degrees, 0.5 + estimate.LEVEL / 2))
-    normal = NormalDist().inv_cdf(0.5 + estimate.LEVEL / 2)
-    return share, min(float(len(values)), share * (1 - share) / found.variance * (normal / quantile) ** 2)
+    return _mean(values), estimate.independent(list(estimate.grouped(values, keys).values()))
 
 
 def _mean(values: Sequence[float]) -> float:
