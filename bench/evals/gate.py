@@ -34,6 +34,8 @@ from trilith_evals.recorded import RecordedMetric, RecordedSuite
 from trilith_evals.trial import judged_against
 
 _HEAD = ("scores", "worse answers", "change", "gate", "unpaired t", "bare difference", "gate decided")
+LOOK_EVERY = 20
+"""Cases between two looks of a run that may stop when decided, as the runner does."""
 Scores = Mapping[str, Sequence[float]]
 
 
@@ -110,6 +112,31 @@ def measured(data: Recorded, mixed: float, runs: int, seed: int, margin: float) 
     return (f"{change:+.3f}", *rates)
 
 
+def early(data: Recorded, mixed: float, runs: int, seed: int, margin: float) -> tuple[str, ...]:
+    """Return what the gate comes to in runs that may stop when decided, and how many cases they ask."""
+    rng = random.Random(seed)
+    cases = [case for case in data.usual if case in data.worse]
+    found = dict.fromkeys(Outcome, 0)
+    asked = 0
+    for _ in range(runs):
+        before, after = {}, {}
+        for number, case in enumerate(rng.choices(cases, k=len(cases))):
+            before[f"{number}"] = rng.choice(data.usual[case])
+            after[f"{number}"] = rng.choice((data.worse if rng.random() < mixed else data.usual)[case])
+        names = list(after)
+        for seen in [*range(LOOK_EVERY, len(names), LOOK_EVERY), len(names)]:
+            part = {name: after[name] for name in names[:seen]}
+            gate = Gate("score", not_worse_by=margin)
+            check = judged_against(gate, _suite(before, {}), _suite(part, {}), planned_rows=len(names))
+            if check.outcome in (Outcome.PASS, Outcome.FAIL):
+                break
+        found[check.outcome] += 1
+        asked += seen
+    change = mixed * sum(_mean(data.worse[case]) - _mean(data.usual[case]) for case in cases) / len(cases)
+    rates = (f"{found[outcome] / runs:.3f}" for outcome in (Outcome.FAIL, Outcome.PASS, Outcome.NO_EVIDENCE))
+    return (f"{change:+.3f}", *rates, f"{asked / runs / len(cases):.0%} of {len(cases)}")
+
+
 def _mean(scores: Sequence[float]) -> float:
     return sum(scores) / len(scores)
 
@@ -154,6 +181,14 @@ def main() -> int:
                 rows,
             )
         )
+    few = given.runs // 4
+    print(f"\nOf {few} runs that may stop when decided (a look after every {LOOK_EVERY} cases), LLMBar:\n")
+    rows = [
+        (f"{margin:g}", f"{mixed:.0%}", *early(sets[1], mixed, few, given.seed, margin))
+        for margin in (0.0, 0.05)
+        for mixed in (0.0, 0.1, 0.25, 0.5, 1.0)
+    ]
+    print(table(("margin", "worse answers", "change", "red", "passed", "no evidence", "cases asked"), rows))
     print(f"\n{time.process_time() - began:.0f} s of CPU")
     return 0
 

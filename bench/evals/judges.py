@@ -243,6 +243,48 @@ def _found(name: str, drawn: Sequence[Any], answers: Any, of: Any) -> Any:
     return ppi_difference((labels, more), ([r[1] for r in first], [r[1] for r in second]), of, bounds=(0, 1))
 
 
+SIMULATED = {"good": (0.9, 0.1), "coin": (0.5, 0.5), "contrary": (0.3, 0.7)}
+"""Share of yes that a judge says where people say yes, and where they say no."""
+
+
+def simulated(draws: int, seed: int) -> str:
+    """Return the coverage for judges and people that are drawn, whose truth is known.
+
+    500 rows; of documents, each has a share of yes of its own (Beta, correlation 0.3), and whole ones are
+    labelled.
+    """
+    rows = []
+    for truth in (0.3, 0.7, 0.9):
+        for documents, labelled in ((0, 20), (0, 50), (0, 200), (50, 50), (50, 200), (20, 100), (20, 200)):
+            cells = []
+            for judge in SIMULATED:
+                rng, held = random.Random(seed), Held()
+                for _ in range(draws):
+                    drawn = _simulated(rng, truth, documents, SIMULATED[judge])
+                    labels: list[float | None] = [*drawn[0][:labelled], *[None] * (500 - labelled)]
+                    found = ppi_mean(labels, drawn[1], drawn[2] if documents else None, bounds=(0, 1))
+                    held.note(found.estimate, truth)
+                cells.append(held.told)
+            kind = f"{documents}, {labelled * documents // 500} labelled" if documents else "none"
+            rows.append((f"{truth}", kind, f"{labelled} of 500", *cells))
+    return table(("truth", "documents", "labelled", *SIMULATED), rows)
+
+
+def _simulated(
+    rng: random.Random, truth: float, documents: int, judge: tuple[float, float]
+) -> tuple[list[float], list[float], list[int]]:
+    labels, verdicts, of = [], [], []
+    strength = 1 / 0.3 - 1
+    for document in range(documents or 500):
+        rate = rng.betavariate(truth * strength, (1 - truth) * strength) if documents else truth
+        for _ in range(500 // documents if documents else 1):
+            label = rng.random() < rate
+            labels.append(float(label))
+            verdicts.append(float(rng.random() < judge[not label]))
+            of.append(document)
+    return labels, verdicts, of
+
+
 def overhead(calls: int) -> str:
     """Return the CPU that a judge call takes on our side, over real HTTP on loopback."""
     body = {"choices": [{"index": 0, "message": {"role": "assistant", "content": _REPLY}}], "id": "1"}
@@ -325,6 +367,8 @@ def main() -> int:
     print(coverage(verdicts, given.draws, given.seed), "\n")
     print("The same by conversation, 20 of 60 conversations labelled:\n")
     print(by_conversation(ratings, given.draws, given.seed))
+    print(f"\nOf judges that are drawn ({given.draws // 4:,} draws), for ppi++:\n")
+    print(simulated(given.draws // 4, given.seed))
     print(f"\nWhat a verdict costs here (thread CPU, 2,000 calls):\n\n{overhead(2000)}")
     print(f"\n{time.process_time() - began:.0f} s of CPU, seed {given.seed}")
     return 0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from trilith.errors import DataError, MissingExtra, SettingsError
 from trilith_evals.comparison import (
@@ -38,7 +38,7 @@ class Line:
     """Which cases it is about, such as `language=de`; empty for all of them."""
 
 
-Figures = Mapping[tuple[str, str], Callable[[Sequence[Any], Sequence[Any]], float]]
+Figures = Mapping[tuple[str, str], SuiteMetric]
 """By suite and metric, what makes a figure of truths and predictions."""
 
 FEWEST = 20
@@ -131,7 +131,7 @@ def compared(
     try:
         if new.over_suite and (figure := _figure(after, metric, old, new, figures)):
             return compare_figures(
-                figure,
+                figure.value,
                 old.pairs,
                 new.pairs,
                 clusters,
@@ -139,6 +139,7 @@ def compared(
                 alpha=alpha,
                 margin=margin,
                 power=power,
+                weighted=getattr(figure, "weighted", None),
             )
         return compare(
             old.scores,
@@ -173,7 +174,7 @@ def _figure(
     old: RecordedMetric,
     new: RecordedMetric,
     figures: Figures | None,
-) -> Callable[[Sequence[Any], Sequence[Any]], float] | None:
+) -> SuiteMetric | None:
     if not old.pairs or not new.pairs:
         return None
     if figures and (suite.name, metric) in figures:
@@ -187,7 +188,7 @@ def _figure(
     # A scorer of the same name may have been another one, or had other params: it must give what was found.
     together = [pair for pairs in new.pairs.values() for pair in pairs]
     again = scorer.value([truth for truth, _ in together], [predicted for _, predicted in together])
-    return scorer.value if math.isclose(again, new.value, rel_tol=1e-6, abs_tol=1e-9) else None
+    return scorer if math.isclose(again, new.value, rel_tol=1e-6, abs_tol=1e-9) else None
 
 
 def upwards(suite: RecordedSuite, metric: str, found: Comparison) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from trilith.errors import DataError
 from trilith_evals.case import Case
 from trilith_evals.dataset import Columns, Dataset, from_rows, load
-from trilith_evals.gate import Gate, Threshold
+from trilith_evals.gate import Gate, Threshold, refuse_intervals
 from trilith_evals.means import Means
 from trilith_evals.recorded import RecordedSuite, read, taken
 from trilith_evals.repeat import passes
@@ -106,9 +106,10 @@ async def arun(
     before = _before(against, name)
     cases = _dataset(data, columns, limit, split)
     every = spelled(gates, cases.cases)
-    figures = {(name, m): scorer.value for m, scorer in built.items() if isinstance(scorer, SuiteMetric)}
+    figures = {(name, m): scorer for m, scorer in built.items() if isinstance(scorer, SuiteMetric)}
     if stop_early:
         refuse_early({m: built.get(m) for m in (gate.metric for gate in gates)})
+        refuse_intervals(thresholds)
     rows = len(cases.cases) * repeats
     opened = _target(target, task, system, parameters, base_url, api_key, timeout_s)
     suite = Suite(

@@ -79,7 +79,8 @@ class Gate:
     min_rows: int = 20
     """A slice with fewer scored rows is no evidence either way."""
     unproven: Literal["no evidence", "pass", "fail"] = "no evidence"
-    """What it counts as when neither test says anything. pass: only what is surely bad stops a change."""
+    """What it counts as when neither test says anything. pass: only what is surely bad stops a change;
+    what was not tested at all (a slice with too few rows, no scored row) is no evidence even so."""
 
     def __post_init__(self) -> None:
         kinds = (self.min is not None or self.max is not None, self.not_worse_by is not None, self.better)
@@ -129,6 +130,22 @@ def worst(outcomes: Iterable[Outcome]) -> Outcome:
     found = set(outcomes)
     order = (Outcome.FAIL, Outcome.COULD_NOT_RUN, Outcome.NO_EVIDENCE)
     return next((outcome for outcome in order if outcome in found), Outcome.PASS)
+
+
+def refuse_intervals(thresholds: Iterable[Threshold]) -> None:
+    """Refuse thresholds on intervals in a run that may stop when decided.
+
+    Raises:
+        ValueError: a threshold is on the interval, which holds for one look only.
+    """
+    for threshold in thresholds:
+        if threshold.on == "interval":
+            bounds = {"min": threshold.min, "max": threshold.max}
+            said = ", ".join(f"{name}: {bound:g}" for name, bound in bounds.items() if bound is not None)
+            raise ValueError(
+                f"the threshold {threshold.text!r} is on an interval that holds for one look only, and "
+                f"stop_early looks many times; make it a gate: {{metric: {threshold.metric}, {said}}}"
+            )
 
 
 def judge(

@@ -1,8 +1,7 @@
 """Intervals that hold however often one looks, so that a run may stop as soon as it is decided.
 
 The asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2024, "Time-uniform
-central limit theory and asymptotic confidence sequences"), with clusters as its observations. With G of them
-central limit theory and asymptotic confidence sequences"), over clusters. With G of them
+central limit theory and asymptotic confidence sequences"), with clusters as its observations.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import math
 from dataclasses import replace
 from statistics import NormalDist
 
-from trilith.extras import need
+from trilith_evals import estimate
 from trilith_evals.estimate import Estimate
 
 FEWEST = 20
@@ -31,8 +30,7 @@ def always_valid(found: Estimate, planned_rows: int, alpha: float = 0.05) -> Est
     if error is None or found.clusters < FEWEST:
         return replace(found, low=None, high=None, error=None, worth=None, method=method)
     # A few clusters know their spread badly, as Student's t says.
-    student = float(need("scipy.special", extra="evals").stdtrit(degrees, 1 - alpha / 2))
-    error *= student / NormalDist().inv_cdf(1 - alpha / 2)
+    error *= estimate.t_quantile(degrees, alpha) / NormalDist().inv_cdf(1 - alpha / 2)
     best = max(1.0, planned_rows * found.clusters / found.n / 2)
     tuned = found.clusters / best * _narrowest(alpha)
     reach = error * math.sqrt(2 * (tuned + 1) / tuned * math.log(math.sqrt(tuned + 1) / alpha))

@@ -21,7 +21,7 @@ from trilith.settings.fault import refusal
 from trilith_evals.dataset import Columns, Dataset, load
 from trilith_evals.document import fault as _fault
 from trilith_evals.document import read
-from trilith_evals.gate import Gate, Threshold
+from trilith_evals.gate import Gate, Threshold, refuse_intervals
 from trilith_evals.means import Executor, Means
 from trilith_evals.repeat import passes
 from trilith_evals.runner import Decided, Suite
@@ -370,6 +370,7 @@ def _plan(suite: SuiteSettings, number: int, document: Document, path: Path) -> 
     if suite.stop_early:
         try:
             refuse_early({gate.metric: scorers.get(gate.metric) for gate in suite.gates})
+            refuse_intervals(Threshold(t.metric, t.min, t.max, t.on) for t in suite.thresholds)
         except ValueError as error:
             raise fault(("stop_early",), str(error)) from None
     data = _data(suite, path, fault)

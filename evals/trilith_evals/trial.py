@@ -187,9 +187,18 @@ def _looked_at(figure: Figure, planned_rows: int, alpha: float = 0.05) -> Figure
     return replace(figure, estimate=sequence.always_valid(figure.estimate, planned_rows, alpha))
 
 
-def judged_against(gate: Gate, before: RecordedSuite, after: RecordedSuite) -> Check:
-    """Return what one gate against the run before comes to, alone in its run."""
-    ((_, check),) = _checks([(after.name, _against(gate, before, after, 0.0, None))])
+def judged_against(
+    gate: Gate, before: RecordedSuite, after: RecordedSuite, *, planned_rows: int = 0
+) -> Check:
+    """Return what one gate against the run before comes to, alone in its run.
+
+    Args:
+        gate: It.
+        before: The run before.
+        after: The run in question, or what there is of it so far.
+        planned_rows: Rows that there would be at most, of a run that may stop when decided; 0 of any other.
+    """
+    ((_, check),) = _checks([(after.name, _against(gate, before, after, 0.0, None, planned_rows))])
     return check
 
 
@@ -324,6 +333,8 @@ def _share(one: _Tried) -> float:
 def _outcome(one: _Tried, *, failed: bool) -> Outcome:
     if one.settled is Outcome.COULD_NOT_RUN:
         return Outcome.COULD_NOT_RUN
+    if one.settled is not None and one.gate.unproven == "pass":  # what was never tested passes nothing
+        return one.settled
     if failed:
         return Outcome.FAIL
     return Outcome.PASS if one.passed else Outcome(one.gate.unproven)

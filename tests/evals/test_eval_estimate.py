@@ -110,6 +110,15 @@ def test_the_interval_covers_the_truth_in_about_95_of_100_simulated_suites(kind:
     assert 0.92 <= covered / 600 <= 0.98
 
 
+def test_a_share_of_clusters_is_worth_no_more_than_its_rows_and_less_where_they_are_alike() -> None:
+    apart = [[1.0, 0.0]] * 6
+    alike = [[1.0, 1.0], [0.0, 0.0]] * 3
+    assert estimate.independent([[1.0], [0.0], [1.0]]) == 3
+    assert estimate.independent(apart) == 6  # no spread between clusters says nothing
+    assert estimate.independent(alike) < 6
+    assert estimate.independent([[1.0] * 4] * 5) == 5
+
+
 def test_the_naive_interval_would_cover_far_less() -> None:
     covered = 0
     for seed in range(300):
@@ -141,9 +150,22 @@ def test_the_bootstrap_gives_the_same_interval_every_time() -> None:
 
 
 def test_the_bootstrap_draws_whole_clusters() -> None:
-    truths = [0.0, 0.0, 0.0, 5.0, 5.0, 5.0]
-    apart = estimate.bootstrap(_mae, truths, [0.0] * 6)
-    together = estimate.bootstrap(_mae, truths, [0.0] * 6, clusters=[0, 0, 0, 1, 1, 1])
+    truths = [0.0] * 12 + [5.0] * 12
+    apart = estimate.bootstrap(_mae, truths, [0.0] * 24)
+    together = estimate.bootstrap(_mae, truths, [0.0] * 24, clusters=[at // 12 for at in range(24)])
     assert (together.low, together.high) == (0, 5)
     assert apart.low is not None
     assert apart.low > 0
+
+
+def test_with_few_clusters_the_bootstrap_reaches_as_much_further_as_students_t() -> None:
+    """Of many draws of a mean, about normal: the reach is t times the corrected standard error."""
+    stats = importlib.import_module("scipy.stats")
+    generator = random.Random(3)
+    errors = [abs(generator.gauss(5, 1)) for _ in range(12)]
+    found = estimate.bootstrap(_mae, errors, [0.0] * 12, resamples=20_000)
+    error = stats.sem(errors)
+    assert found.error == pytest.approx(error, rel=0.03)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.high - found.low == pytest.approx(2 * stats.t.ppf(0.975, 11) * error, rel=0.08)

@@ -101,6 +101,12 @@ def test_a_slice_of_too_few_rows_is_no_evidence_and_named() -> None:
     assert (check.outcome, check.message) == (Outcome.NO_EVIDENCE, "50 scored rows, a slice needs 51")
 
 
+def test_what_is_unproven_may_pass_but_not_what_was_never_tested() -> None:
+    gate = Gate("exact", min=0.7, slice="language=de", min_rows=51, unproven="pass")
+    (check,) = run(lambda at: True, gate).suites[0].checks[1:]
+    assert check.outcome is Outcome.NO_EVIDENCE
+
+
 def test_a_slice_that_no_case_is_of_could_not_run() -> None:
     assert run(lambda at: True, Gate("exact", min=0.7, slice="language=fr")).exit_code == 3
 

@@ -162,3 +162,19 @@ def test_an_error_rate_that_few_rows_tell_of_widens_the_interval_where_it_matter
 
 def test_a_judge_no_better_than_a_coin_has_no_such_estimate() -> None:
     assert rogan_gladen([True, True, False, False, None], [True, False, True, False, True]) is None
+
+
+def test_a_share_near_one_has_the_longer_half_of_its_interval_below_and_ends_within_bounds() -> None:
+    labels = [float(at % 10 != 0) for at in range(40)]
+    found = ppi_mean([*labels, *[None] * 200], [1.0, 0.0] * 120, bounds=(0, 1)).estimate
+    assert found.low is not None
+    assert found.high is not None
+    assert found.value - found.low > 1.3 * (found.high - found.value)
+    assert found.high < 1
+
+
+def test_labels_that_are_all_yes_leave_room_below_one_and_none_above() -> None:
+    found = ppi_mean([*[1.0] * 30, *[None] * 200], [1.0] * 230, bounds=(0, 1)).estimate
+    assert found.low is not None
+    assert 0.75 < found.low < 0.99
+    assert found.high == found.value == 1

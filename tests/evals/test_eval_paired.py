@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from trilith_evals import paired
+from trilith_evals import paired, scorer
 from trilith_evals.comparison import Verdict, benjamini_hochberg, compare
 
 
@@ -64,6 +64,25 @@ def test_two_gates_of_one_figure_are_apart_as_their_bootstrap_says() -> None:
     reference = compare(losses[0], losses[1]).difference
     assert found.value == pytest.approx(reference.value)
     assert found.error == pytest.approx(reference.error, rel=0.1)
+
+
+def test_the_fast_bootstrap_of_a_difference_is_the_slow_one_with_clusters_and_repeats() -> None:
+    rng, auc = random.Random(2), scorer.build("roc_auc", {})
+    of = {str(at): at // 3 for at in range(60)}
+    truth = {case: int(rng.random() < 0.4) for case in of}
+    old, new = (
+        {
+            case: [(t, round(t + rng.gauss(0, noise), 1)) for _ in range(1 + rng.randrange(2))]
+            for case, t in truth.items()
+        }
+        for noise in (0.7, 0.9)
+    )
+    slow, fast = (
+        paired.figures_apart(auc.value, old, new, of, resamples=50, weighted=weighted)  # type: ignore[union-attr]
+        for weighted in (None, auc.weighted)  # type: ignore[union-attr]
+    )
+    assert (fast.low, fast.high) == pytest.approx((slow.low, slow.high))
+    assert fast.method == slow.method == "paired cluster bootstrap"
 
 
 def test_benjamini_and_hochbergs_adjustment_is_scipys() -> None:

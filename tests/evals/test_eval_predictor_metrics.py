@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import numpy
 import pytest
 from sklearn import metrics
 
@@ -68,8 +69,14 @@ def test_a_figure_is_scikit_learns(metric: Any, truths: Any, predictions: Any, e
     [
         *((made(name), TRUTH, CHANCE) for name in ("roc_auc", "pr_auc", "log_loss", "brier")),
         (made("calibration_slope"), TRUTH, [min(0.99, max(0.01, c)) for c in CHANCE]),
-        *((made(name), NAMES, SAID) for name in ("class_f1", "class_precision", "mcc", "balanced_accuracy")),
-        *((made(name), SIZES, GUESSES) for name in ("mape", "smape", "pinball")),
+        *(
+            (made(name), NAMES, SAID)
+            for name in ("accuracy", "class_f1", "class_precision", "mcc", "balanced_accuracy")
+        ),
+        *(
+            (made(name), SIZES, GUESSES)
+            for name in ("mae", "rmse", "r2", "medae", "mape", "smape", "pinball")
+        ),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
@@ -79,6 +86,25 @@ def test_the_fast_bootstrap_gives_the_slow_ones_interval(metric: Any, truths: An
         metric.value, truths, predictions, CLUSTERS, resamples=60, weighted=metric.weighted
     )
     assert (fast.low, fast.high) == pytest.approx((slow.low, slow.high))
+
+
+def test_resamples_whose_truths_are_all_the_same_are_left_out_of_r2_fast_and_slow() -> None:
+    truths, guesses, r2 = [1e6] * 5 + [1e6 + 1], [1e6, 1e6, 1e6 + 1, 1e6, 1e6, 1e6 + 1], made("r2")
+    weigh, weights = r2.weighted(truths, guesses), [[1, 0, 2, 0, 0, 0], [1, 1, 1, 0, 0, 1]]
+    constant, other = (float(found) for found in weigh(numpy.array(weights, float)))
+    assert constant != constant
+    assert other == pytest.approx(metrics.r2_score([1e6, 1e6, 1e6, 1e6 + 1], [1e6, 1e6, 1e6 + 1, 1e6 + 1]))
+
+
+@pytest.mark.parametrize(
+    "times", [[1, 0, 2, 1, 0, 3], [1, 0, 2, 1, 0, 0], [0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 0, 0]]
+)
+def test_the_median_error_of_weights_is_that_of_rows_so_often(times: list[int]) -> None:
+    truths, drawn = [5.0, 1, 4, 2, 8, 3], []
+    for truth, n in zip(truths, times, strict=True):
+        drawn += [truth] * n
+    (found,) = made("medae").weighted(truths, [0.0] * 6)(numpy.array([times], float))
+    assert found == metrics.median_absolute_error(drawn, [0.0] * len(drawn))
 
 
 def test_a_smape_of_zero_against_zero_is_no_error() -> None:

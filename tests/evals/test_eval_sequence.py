@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 import trilith_evals as evals
-from trilith_evals import Gate, Outcome, Report, estimate, sequence
+from trilith_evals import Gate, Outcome, Report, Threshold, estimate, sequence
 from trilith_evals.dataset import Columns
 
 ROWS = [{"id": f"q{at}", "input": at, "expected": "yes", "tag": "ab"[at % 2]} for at in range(400)]
@@ -90,6 +90,14 @@ def test_all_gates_must_pass_before_a_good_run_stops_and_one_failing_slice_is_en
 def test_what_cannot_be_decided_early_is_refused(scorers: list[str], gates: list[Gate], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         evals.run(str, ROWS, scorers, gates=gates, stop_early=True)
+
+
+def test_a_threshold_on_an_interval_for_one_look_is_refused() -> None:
+    wrong = Threshold("exact", min=0.7, on="interval")
+    with pytest.raises(
+        ValueError, match=r"holds for one look only.*make it a gate: {metric: exact, min: 0.7}"
+    ):
+        evals.run(str, ROWS, ["exact"], gates=[Gate("exact", min=0.7)], thresholds=[wrong], stop_early=True)
 
 
 def test_a_run_that_may_stop_early_is_not_silently_left_uncompared() -> None:

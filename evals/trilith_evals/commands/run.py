@@ -169,7 +169,7 @@ async def _judged(arguments: argparse.Namespace) -> Report:
         margin=arguments.margin,
         min_coverage={plan.settings.name: plan.settings.min_coverage for plan in plans},
         figures={
-            (plan.settings.name, metric): scorer.value
+            (plan.settings.name, metric): scorer
             for plan in plans
             for metric, scorer in plan.scorers.items()
             if isinstance(scorer, SuiteMetric)

@@ -13,7 +13,6 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from trilith.extras import need
 from trilith_evals import estimate
 from trilith_evals.estimate import Estimate, Spread
 from trilith_evals.judging.linear import reach
@@ -95,8 +94,7 @@ def ppi_mean(
         found = _fitted(found, here, weight)
     low = high = None
     if found is not None and found.variance > 0:
-        away = reach(found)
-        low, high = value - away, value + away
+        low, high = _ends(value, found, bounds, len(on))
     if bounds is not None:
         value = min(bounds[1], max(bounds[0], value))
         low, high = (None if end is None else min(bounds[1], max(bounds[0], end)) for end in (low, high))
@@ -137,6 +135,29 @@ def ppi_difference(
     said = [other - one for one, other in zip(*verdicts, strict=True)]
     span = None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
     return ppi_mean(differences, said, clusters, bounds=span)
+
+
+def _ends(
+    value: float, found: Spread, bounds: tuple[float, float] | None, labelled: int
+) -> tuple[float, float]:
+    """Return the ends of an interval, between bounds on the scale of the logit.
+
+    A share near a bound has a long tail away from it, which an interval as long to either side misses where
+    few clusters are labelled (as the logit interval for surveys, Korn and Graubard 1999). Its middle is drawn
+    inwards by one right and one wrong case among as many as this variance is worth, so that all of one kind
+    is no certainty (as in Agresti and Coull 1998).
+    """
+    away = reach(found)
+    if bounds is None:
+        return value - away, value + away
+    span = bounds[1] - bounds[0]
+    share = min(1.0, max(0.0, (value - bounds[0]) / span))
+    inside = (share * labelled + 1) / (labelled + 2)
+    worth = inside * (1 - inside) / (found.variance / span**2)
+    middle = (share * worth + 1) / (worth + 2)
+    odds, step = math.log(middle / (1 - middle)), away / span / (middle * (1 - middle))
+    low, high = (1 / (1 + math.exp(-max(-500.0, min(500.0, odds + side * step)))) for side in (-1, 1))
+    return bounds[0] + span * min(low, share), bounds[0] + span * max(high, share)
 
 
 class _Part:
@@ -295,14 +316,7 @@ def rogan_gladen(
 
 def _counted(values: Sequence[float], keys: Sequence[Hashable]) -> tuple[float, float]:
     """Return a share, and how many independent rows would know it as well."""
-    share = _mean(values)
-    groups = estimate.grouped(values, keys)
-    found = estimate.spread(list(groups.values()), share)
-    if len(groups) == len(values) or found is None or not found.variance:
-        return share, float(len(groups))
-    quantile = float(need("scipy.special", extra="evals").stdtrit(found.degrees, 0.5 + estimate.LEVEL / 2))
-    normal = NormalDist().inv_cdf(0.5 + estimate.LEVEL / 2)
-    return share, min(float(len(values)), share * (1 - share) / found.variance * (normal / quantile) ** 2)
+    return _mean(values), estimate.independent(list(estimate.grouped(values, keys).values()))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 
-from trilith.extras import need
 from trilith_evals import estimate
 from trilith_evals.estimate import Estimate, Spread
 
@@ -48,8 +47,7 @@ def linear(
 
 def reach(found: Spread) -> float:
     """Return half the width of the 95 % interval."""
-    student = need("scipy.special", extra="evals")
-    return float(student.stdtrit(found.degrees, 0.5 + estimate.LEVEL / 2)) * math.sqrt(found.variance)
+    return estimate.t_quantile(found.degrees) * math.sqrt(found.variance)
 
 
 def gap(

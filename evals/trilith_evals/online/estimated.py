@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from trilith.extras import need
+from trilith_evals.estimate import t_quantile
 from trilith_evals.online.record import Floats, Record
 
 ASSUMPTION = "inputs may drift, but what follows from them has not changed (no concept drift)"
@@ -213,8 +214,6 @@ def _off(
 
     Each half of the reference is estimated from the other.
     """
-    from scipy.special import stdtrit
-
     middle = len(blocks) // 2
     halves = (blocks[:middle], blocks[middle:])
     misses, sizes = [], []
@@ -225,7 +224,7 @@ def _off(
             misses.append(float(expected(fitted, block).mean()) - seen)
             sizes.append(len(block))
     spread = math.sqrt(float(np.mean(np.square(misses))))
-    return spread, float(np.mean(sizes)), float(stdtrit(len(misses) - 1, 0.975))
+    return spread, float(np.mean(sizes)), t_quantile(len(misses) - 1)
 
 
 def _figure(rows: Floats, error: tuple[float, float, float]) -> Estimated:

@@ -11,7 +11,7 @@ from trilith.extras import need
 from trilith.types import Json
 from trilith_evals.case import Case, Output
 from trilith_evals.scorer import require
-from trilith_evals.scorers.weighing import Weigher, numbers
+from trilith_evals.scorers.weighing import Averaged, Summed, Weigher, numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,36 +48,63 @@ class _Regression(_Figure):
         return abs(truth - predicted)
 
 
-class Mae(_Regression):
+class Mae(Averaged, _Regression):
     """Mean absolute error, in the target's unit."""
 
     __slots__ = ()
     name: ClassVar[str] = "mae"
     higher_is_better: ClassVar[bool] = False
 
+    def each(self, truths: Sequence[float], predictions: Sequence[float]) -> Any:
+        """Return the absolute error of each row."""
+        numpy = numbers()
+        return abs(numpy.asarray(truths, float) - numpy.asarray(predictions, float))
+
     def value(self, truths: Sequence[float], predictions: Sequence[float]) -> float:
         """Return the figure."""
         return float(_sklearn().mean_absolute_error(truths, predictions))
 
 
-class Rmse(_Regression):
+class Rmse(Averaged, _Regression):
     """Root of the mean squared error, in the target's unit."""
 
     __slots__ = ()
     name: ClassVar[str] = "rmse"
     higher_is_better: ClassVar[bool] = False
 
+    def each(self, truths: Sequence[float], predictions: Sequence[float]) -> Any:
+        """Return the squared error of each row."""
+        numpy = numbers()
+        return (numpy.asarray(truths, float) - numpy.asarray(predictions, float)) ** 2
+
+    def combined(self, sums: Any) -> Any:
+        """Return the root of the mean."""
+        return numbers().sqrt(Averaged.combined(self, sums))
+
     def value(self, truths: Sequence[float], predictions: Sequence[float]) -> float:
         """Return the figure."""
         return float(_sklearn().root_mean_squared_error(truths, predictions))
 
 
-class R2(_Regression):
+class R2(Summed, _Regression):
     """Share of the truth's variance that the predictions explain."""
 
     __slots__ = ()
     name: ClassVar[str] = "r2"
     higher_is_better: ClassVar[bool] = True
+
+    def terms(self, truths: Sequence[float], predictions: Sequence[float]) -> Any:
+        """Return one, the truth and its square, and the squared error; the truth less the mean of all."""
+        numpy = numbers()
+        truth = numpy.asarray(truths, float)
+        error, truth = truth - numpy.asarray(predictions, float), truth - truth.mean()
+        return numpy.stack([numpy.ones(len(truth)), truth, truth**2, error**2], axis=1)
+
+    def combined(self, sums: Any) -> Any:
+        """Return the share; NaN where a resample's truths are all the same."""
+        n, total, squares, errors = sums.T
+        spread = squares - total**2 / n
+        return numbers().where(spread > 1e-12 * squares, 1 - errors / spread, numbers().nan)
 
     def value(self, truths: Sequence[float], predictions: Sequence[float]) -> float:
         """Return the figure."""
@@ -86,12 +113,16 @@ class R2(_Regression):
         return float(_sklearn().r2_score(truths, predictions))
 
 
-class Accuracy(_Figure):
+class Accuracy(Averaged, _Figure):
     """Share of the predicted classes that are right."""
 
     __slots__ = ()
     name: ClassVar[str] = "accuracy"
     higher_is_better: ClassVar[bool] = True
+
+    def each(self, truths: Sequence[str], predictions: Sequence[str]) -> Any:
+        """Return 1 for each row that is right, else 0."""
+        return numbers().array([t == p for t, p in zip(truths, predictions, strict=True)], float)
 
     def pair(self, case: Case, output: Output) -> tuple[str, str]:
         """Return the expected and the predicted class, compared as text (1 and 1.0 are one class)."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from trilith_evals.case import Case, Output
 from trilith_evals.scorers.predictor import RocAuc, _Figure
-from trilith_evals.scorers.weighing import Summed, Weigher, defined, numbers
+from trilith_evals.scorers.weighing import Averaged, Summed, Weigher, defined, numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,40 +54,31 @@ class PrAuc(RocAuc):
 
 
 @dataclass(frozen=True, slots=True)
-class LogLoss(Summed, _Probability):
+class LogLoss(Averaged, _Probability):
     """Mean of minus the logarithm of the probability that the truth was given."""
 
     name: ClassVar[str] = "log_loss"
     higher_is_better: ClassVar[bool] = False
 
-    def terms(self, truths: Sequence[int], predictions: Sequence[float]) -> Any:
-        """Return one and the loss; a certainty that is wrong costs 36, as in scikit-learn."""
+    def each(self, truths: Sequence[int], predictions: Sequence[float]) -> Any:
+        """Return the loss; a certainty that is wrong costs 36, as in scikit-learn."""
         numpy = numbers()
         tiny = numpy.finfo(float).eps
         given = numpy.where(numpy.asarray(truths) == 1, predictions, 1 - numpy.asarray(predictions, float))
-        return numpy.stack([numpy.ones(len(given)), -numpy.log(given.clip(tiny, 1 - tiny))], axis=1)
-
-    def combined(self, sums: Any) -> Any:
-        """Return the mean."""
-        return sums[:, 1] / sums[:, 0]
+        return -numpy.log(given.clip(tiny, 1 - tiny))
 
 
 @dataclass(frozen=True, slots=True)
-class Brier(Summed, _Probability):
+class Brier(Averaged, _Probability):
     """Mean squared distance between the probability and the truth."""
 
     name: ClassVar[str] = "brier"
     higher_is_better: ClassVar[bool] = False
 
-    def terms(self, truths: Sequence[int], predictions: Sequence[float]) -> Any:
-        """Return one and the squared distance."""
+    def each(self, truths: Sequence[int], predictions: Sequence[float]) -> Any:
+        """Return the squared distance."""
         numpy = numbers()
-        distance = numpy.asarray(truths, float) - numpy.asarray(predictions, float)
-        return numpy.stack([numpy.ones(len(distance)), distance**2], axis=1)
-
-    def combined(self, sums: Any) -> Any:
-        """Return the mean."""
-        return sums[:, 1] / sums[:, 0]
+        return (numpy.asarray(truths, float) - numpy.asarray(predictions, float)) ** 2
 
 
 @dataclass(frozen=True, slots=True)

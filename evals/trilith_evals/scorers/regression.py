@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from trilith_evals.scorers.predictor import _Figure, _Regression, _sklearn
-from trilith_evals.scorers.weighing import Summed, numbers
+from trilith_evals.scorers.weighing import Averaged, Weigher, numbers
 
 
-class Mape(Summed, _Regression):
+class Mape(Averaged, _Regression):
     """Mean of the absolute error as a share of the truth; undefined where a truth is 0."""
 
     __slots__ = ()
@@ -18,17 +18,12 @@ class Mape(Summed, _Regression):
     higher_is_better: ClassVar[bool] = False
     undefined: ClassVar[str] = "MAPE is undefined where an expected value is 0; take smape or mae"  # type: ignore[misc]
 
-    def terms(self, truths: Sequence[float], predictions: Sequence[float]) -> Any:
-        """Return one and the relative error."""
+    def each(self, truths: Sequence[float], predictions: Sequence[float]) -> Any:
+        """Return the relative error."""
         numpy = numbers()
         truth, predicted = numpy.asarray(truths, float), numpy.asarray(predictions, float)
         with numpy.errstate(divide="ignore", invalid="ignore"):
-            error = numpy.where(truth == 0, numpy.nan, abs(truth - predicted) / abs(truth))
-        return numpy.stack([numpy.ones(len(truth)), error], axis=1)
-
-    def combined(self, sums: Any) -> Any:
-        """Return the mean."""
-        return sums[:, 1] / sums[:, 0]
+            return numpy.where(truth == 0, numpy.nan, abs(truth - predicted) / abs(truth))
 
 
 class Smape(Mape):
@@ -37,13 +32,12 @@ class Smape(Mape):
     __slots__ = ()
     name: ClassVar[str] = "smape"
 
-    def terms(self, truths: Sequence[float], predictions: Sequence[float]) -> Any:
-        """Return one and the symmetric relative error."""
+    def each(self, truths: Sequence[float], predictions: Sequence[float]) -> Any:
+        """Return the symmetric relative error."""
         numpy = numbers()
         truth, predicted = numpy.asarray(truths, float), numpy.asarray(predictions, float)
         size = (abs(truth) + abs(predicted)) / 2
-        error = abs(truth - predicted) / numpy.where(size == 0, 1, size)
-        return numpy.stack([numpy.ones(len(truth)), error], axis=1)
+        return abs(truth - predicted) / numpy.where(size == 0, 1, size)
 
 
 class MedianError(_Regression):
@@ -57,9 +51,25 @@ class MedianError(_Regression):
         """Return the figure."""
         return float(_sklearn().median_absolute_error(truths, predictions))
 
+    def weighted(self, truths: Sequence[float], predictions: Sequence[float]) -> Weigher:
+        """Return the figure as a function of the rows' weights, which are whole numbers."""
+        numpy = numbers()
+        errors = abs(numpy.asarray(truths, float) - numpy.asarray(predictions, float))
+        order = numpy.argsort(errors)
+        ranked = errors[order]
+
+        def weigh(weights: Any) -> Any:
+            seen = numpy.cumsum(weights[:, order], axis=1)
+            half = seen[:, -1:] / 2
+            # The middle one, or the mean of both where there are two.
+            below, above = (ranked[reached.argmax(axis=1)] for reached in (seen >= half, seen > half))
+            return (below + above) / 2
+
+        return weigh
+
 
 @dataclass(frozen=True, slots=True)
-class Pinball(Summed, _Regression):
+class Pinball(Averaged, _Regression):
     """Mean loss of a predicted quantile; at 0.5 it is half the mean absolute error."""
 
     quantile: float = 0.5
@@ -72,13 +82,8 @@ class Pinball(Summed, _Regression):
         if not 0 < self.quantile < 1:
             raise ValueError(f"quantile is {self.quantile}, expected between 0 and 1")
 
-    def terms(self, truths: Sequence[float], predictions: Sequence[float]) -> Any:
-        """Return one and the loss."""
+    def each(self, truths: Sequence[float], predictions: Sequence[float]) -> Any:
+        """Return the loss."""
         numpy = numbers()
         over = numpy.asarray(truths, float) - numpy.asarray(predictions, float)
-        loss = numpy.maximum(self.quantile * over, (self.quantile - 1) * over)
-        return numpy.stack([numpy.ones(len(over)), loss], axis=1)
-
-    def combined(self, sums: Any) -> Any:
-        """Return the mean."""
-        return sums[:, 1] / sums[:, 0]
+        return numpy.maximum(self.quantile * over, (self.quantile - 1) * over)

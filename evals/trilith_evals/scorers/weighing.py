@@ -52,6 +52,25 @@ class Summed:
         return defined(self.weighted(truths, predictions), len(truths), self.undefined)
 
 
+class Averaged(Summed):
+    """A suite metric that is a mean over the rows."""
+
+    __slots__ = ()
+
+    def each(self, truths: Sequence[Any], predictions: Sequence[Any]) -> Any:
+        """Return what each row adds to the mean."""
+        raise NotImplementedError
+
+    def terms(self, truths: Sequence[Any], predictions: Sequence[Any]) -> Any:
+        """Return one, and what each row adds."""
+        each = self.each(truths, predictions)
+        return numbers().stack([numbers().ones(len(each)), each], axis=1)
+
+    def combined(self, sums: Any) -> Any:
+        """Return the mean."""
+        return sums[:, 1] / sums[:, 0]
+
+
 def defined(weigh: Weigher, rows: int, undefined: str) -> float:
     """Return the figure of the rows themselves.
 
