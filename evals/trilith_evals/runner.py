@@ -36,7 +36,7 @@ from trilith_evals.dataset import Dataset
 from trilith_evals.figure import Figure
 from trilith_evals.gate import Check, Outcome, Threshold, judge
 from trilith_evals.means import Means, identity, run_digest
-from trilith_evals.paid import Late, Paid, Purse, in_time, paid, place
+from trilith_evals.purse import Late, Paid, Purse, in_time, paid, place
 from trilith_evals.repeat import Repeated, repeated
 from trilith_evals.report import Cause, Failure, Row, SuiteReport, worst_first
 from trilith_evals.score import Score, State, scored, unscored
@@ -134,12 +134,13 @@ async def run_suite(
         stopped = replace(stopped, reason=f"{stopped.reason}; the same command goes on where it stopped")
     rows = await _with_batches(rows, suite.scorers)
     found = await asyncio.to_thread(_report, suite, rows, stopped)
+    spent = purse.ledger.spend()
     planned = len(suite.data.cases) * suite.repeats if suite.decided else 0
     return replace(
         found,
         duration_s=time.perf_counter() - started,
         planned_rows=planned,
-        spend=purse.ledger.spend() if suite.target.remote or purse.journalled else None,
+        spend=spent if suite.target.remote or purse.journalled or spent.calls or spent.kept else None,
         looks=look.note(suite.data, suite.name, suite.target.name) if not stopped else look.seen(suite.data),
     )
 

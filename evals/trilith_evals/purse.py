@@ -64,6 +64,11 @@ async def paid(key: Json, call: Call, *, payer: Payer = "scorer") -> Paid:
     return await call() if purse is None else await purse.paid(key, call, payer)
 
 
+def under_purse() -> bool:
+    """Whether a run is under way here, which makes the retries of paid calls."""
+    return _PURSE.get() is not None
+
+
 class Purse:
     """What all paid calls of one run share."""
 
