@@ -25,6 +25,7 @@ from trilith_evals.judging.scorer import JudgeScorer
 
 CENT = PICO_PER_USD // 100
 ROWS = [{"id": f"c{n}", "input": f"question {n}?", "rival": "Lyon"} for n in range(10)]
+ROWS[0]["rival"] = "Paris, as to question 0?"  # as the answer: both orders ask the same, and are two samples
 VERDICT = json.dumps({"reasons": "it is so", "verdict": "first"})
 SUITE = """\
 suites:
@@ -96,7 +97,7 @@ def killed(shop: Shop, after: int, *arguments: str) -> None:
 
 def kept(journal: Path) -> int:
     whole = journal.read_bytes().rpartition(b"\n")[0].splitlines()
-    return sum("key" in json.loads(line) for line in whole)
+    return len({record["key"] for line in whole if "key" in (record := json.loads(line))})
 
 
 def test_a_killed_run_buys_no_verdict_again_that_is_in_the_journal(folder: Path, shop: Shop) -> None:
@@ -110,14 +111,13 @@ def test_a_killed_run_buys_no_verdict_again_that_is_in_the_journal(folder: Path,
     assert (suite["spend"]["kept"], suite["spend"]["calls"]) == (there, ALL - there)
     assert suite["spend"]["scorers_pico_usd"] == (ALL - len(ROWS)) * CENT
     assert suite["figures"][0]["scored"] == len(ROWS)
+    assert kept(journal) == ALL
     costs = {row["id"]: row["scores"]["judge"]["cost_pico_usd"] for row in suite["rows"]}
     assert costs == {f"c{n}": PER_PAIR * CENT * (2 if n in (3, 7) else 1) for n in range(10)}
 
 
 @pytest.mark.parametrize("ceiling", ["", "    max_call_cost_usd: 0.01\n"])
-def test_verdicts_stay_under_the_cap_and_a_larger_one_goes_on(
-    folder: Path, shop: Shop, ceiling: str
-) -> None:
+def test_verdicts_stay_under_the_cap_and_a_larger_one_goes_on(folder: Path, shop: Shop, ceiling: str) -> None:
     (folder / "evals.yaml").write_text(SUITE + ceiling, encoding="utf-8")
     code, suite = told(folder, shop, "--max-cost", "0.30")
     assert code == 3

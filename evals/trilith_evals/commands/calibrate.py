@@ -33,13 +33,16 @@ def configure(actions: Any) -> None:
     )
     calibrate.add_argument("--max-cost", type=usd, metavar="USD", help="stop before it costs more than this")
     calibrate.add_argument(
-        "--max-call-cost", type=usd, metavar="USD", help="the most that one call can cost; makes the cap exact"
+        "--max-call-cost",
+        type=usd,
+        metavar="USD",
+        help="most that one call can cost; makes the cap exact",
     )
     calibrate.add_argument(
         "--journal",
         type=Path,
         metavar="PATH",
-        help="keep verdicts here, and go on from them; default .trilith/evals beside the file, until complete",
+        help="keep verdicts here, to go on from; default .trilith/evals beside the file, until complete",
     )
     calibrate.add_argument("--fresh", action="store_true", help="forget what the journal has")
     calibrate.add_argument("--cache", type=Path, metavar="DIR", help="keep verdicts by content between runs")
@@ -64,11 +67,11 @@ def act(arguments: argparse.Namespace) -> int:
 
 async def _held(arguments: argparse.Namespace) -> Hearing:
     from trilith import AsyncClient
+    from trilith_evals.journal import digest
     from trilith_evals.judging.asking import Asker
     from trilith_evals.judging.document import read_judge
     from trilith_evals.judging.hearing import hold, labelled
     from trilith_evals.judging.judge import Judge
-    from trilith_evals.journal import digest
     from trilith_evals.means import Means
     from trilith_evals.output.telling import spent
 

@@ -23,7 +23,7 @@ from trilith_evals.judging.material import human, material, step
 from trilith_evals.judging.pairwise import Choice, JudgedPair, PairwiseCalibration
 from trilith_evals.judging.prompt import text
 from trilith_evals.purse import place
-from trilith_evals.spend import CapReached, CostUntold
+from trilith_evals.spend import Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def _names(given: str | Sequence[str] | None) -> list[str]:
 
 async def _asked(file: JudgeFile, cases: Sequence[Case], judge: Judge, concurrency: int) -> list[_Said]:
     told, gate = _told(file), asyncio.Semaphore(concurrency)
-    ended: list[CapReached | CostUntold] = []
+    ended: list[Refused] = []
 
     async def one(case: Case) -> _Said:
         async with gate:
@@ -161,7 +161,7 @@ async def _asked(file: JudgeFile, cases: Sequence[Case], judge: Judge, concurren
             try:
                 with place(case.id, 0):
                     found = await _judged(case, file, told, judge)
-            except (CapReached, CostUntold) as error:  # rows under way are paid for, and come to their end
+            except Refused as error:  # rows under way are paid for, and come to their end
                 ended.append(error)
                 return _Said(())
         values = found.orders if isinstance(told.output, tuple) else (found.value,)
