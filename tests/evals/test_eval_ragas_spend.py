@@ -1,4 +1,4 @@
-"""What ragas's own calls cost in a run: under its cap, in its journal and cache, from a thread of their own."""
+"""What ragas's own calls cost in a run: under its cap, in its journal and cache, from a thread."""
 
 from __future__ import annotations
 
