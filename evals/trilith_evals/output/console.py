@@ -9,6 +9,7 @@ from typing import TextIO
 from trilith_evals import repeat
 from trilith_evals.figure import Figure, brief
 from trilith_evals.gate import Outcome
+from trilith_evals.output.telling import spent
 from trilith_evals.report import JudgeMark, Report, SuiteReport
 
 _MARKS = {
@@ -68,7 +69,8 @@ def _suite(suite: SuiteReport, *, content: bool) -> str:
     rows = [("metric", "figure", "95 % interval", "rows", "unscored", ""), *(_row(f) for f in suite.figures)]
     checks = [f"  {_MARKS[check.outcome]:<13} {check.name}: {check.message}" for check in suite.checks]
     repeats = [f"  repeats       {line}" for line in repeat.table(suite.repeated)]
-    return "\n".join([head, *_aligned(rows), *repeats, *checks, *_worse_slices(suite)])
+    cost = [f"  spent         {spent(suite.spend)}"] if suite.spend else []
+    return "\n".join([head, *_aligned(rows), *repeats, *checks, *_worse_slices(suite), *cost])
 
 
 def _worse_slices(suite: SuiteReport) -> list[str]:
