@@ -170,9 +170,8 @@ class Tally:
             if self._sample:
                 frame = len(self._sample) - sum(len(said) for said in _TEXT.findall(self._sample))
                 text += max(0, self._bytes - more * frame)
-        return max(
-            events, -(-text // 3), int(self._begun)
-        )  # begun: what was asked is read, a token is on its way
+        # Once begun, what was asked is read, and a token is on its way.
+        return max(events, -(-text // 3), int(self._begun))
 
 
 _BEGINNING = 16

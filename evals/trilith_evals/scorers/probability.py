@@ -99,6 +99,7 @@ class CalibrationError(Summed, _Probability):
     """
 
     bins: int = 10
+    """Into so many bins the rows are cut."""
     name: ClassVar[str] = "calibration_error"
     higher_is_better: ClassVar[bool] = False
 

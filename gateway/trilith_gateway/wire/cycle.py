@@ -127,9 +127,8 @@ class ExchangeCycle:
         if (headers := self._headers) is None:
             headers = readable(self._raw_headers)
         exchange = Exchange(api, path, headers, self._read, model)
-        self._id = (
-            exchange.id
-        )  # not the exchange, which knows us: what refers to itself waits for the collector
+        # Not the exchange, which knows us: what refers to itself waits for the collector.
+        self._id = exchange.id
         return exchange
 
     def go_on(self, rest: Coroutine[Any, Any, None]) -> None:
