@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trilith_evals.figure import Figure
     from trilith_evals.gate import Check, Gate, Outcome, Threshold
     from trilith_evals.means import Means
-    from trilith_evals.paid import Paid, paid
+    from trilith_evals.purse import Paid, paid
     from trilith_evals.report import Report, Row, SuiteReport
     from trilith_evals.score import Score, State, abstained, scored, unscored
     from trilith_evals.scorer import BatchScorer, Scorer, SuiteMetric
@@ -58,7 +58,7 @@ _HOMES = {
     "Means": "trilith_evals.means",
     "Outcome": "trilith_evals.gate",
     "Output": "trilith_evals.case",
-    "Paid": "trilith_evals.paid",
+    "Paid": "trilith_evals.purse",
     "Report": "trilith_evals.report",
     "Row": "trilith_evals.report",
     "Score": "trilith_evals.score",
@@ -70,7 +70,7 @@ _HOMES = {
     "ToolCall": "trilith_evals.case",
     "abstained": "trilith_evals.score",
     "arun": "trilith_evals.face",
-    "paid": "trilith_evals.paid",
+    "paid": "trilith_evals.purse",
     "run": "trilith_evals.face",
     "scored": "trilith_evals.score",
     "unscored": "trilith_evals.score",

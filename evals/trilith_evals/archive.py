@@ -15,11 +15,12 @@ from pydantic import TypeAdapter
 
 from trilith.errors import DataError
 from trilith.types import Citation, Usage
-from trilith_evals.case import Case, Output
+from trilith_evals.case import Case, Output, ToolCall
 from trilith_evals.contest import Line
 from trilith_evals.figure import Figure
 from trilith_evals.gate import Check, Threshold
 from trilith_evals.recorded import read_json
+from trilith_evals.repeat import Repeated
 from trilith_evals.report import Failure, JudgeMark, Report, Row, Spend, SuiteReport
 from trilith_evals.score import Score
 
@@ -66,6 +67,7 @@ def _suite(told: Mapping[str, Any]) -> SuiteReport:
     for key, one in _MAYBE.items():
         given[key] = one.validate_python(given.get(key))
     given["rows"] = tuple(_row(row) for row in given["rows"])
+    given["releases"] = tuple(given.get("releases", ()))
     known = {name: value for name, value in given.items() if name in SuiteReport.__dataclass_fields__}
     return SuiteReport(**known)
 
@@ -77,11 +79,14 @@ _PARTS: Mapping[str, TypeAdapter[Any]] = {
     "checks": TypeAdapter(tuple[Check, ...]),
     "lines": TypeAdapter(tuple[Line, ...]),
     "judges": TypeAdapter(tuple[JudgeMark, ...]),
+    "repeated": TypeAdapter(tuple[Repeated, ...]),
 }
 _MAYBE: Mapping[str, TypeAdapter[Any]] = {
     "spend": TypeAdapter(Spend | None),
     "stopped": TypeAdapter(Failure | None),
 }
+_USAGE: TypeAdapter[Usage] = TypeAdapter(Usage)
+_CALLS: TypeAdapter[tuple[ToolCall, ...]] = TypeAdapter(tuple[ToolCall, ...])
 _SCORES: TypeAdapter[dict[str, Score]] = TypeAdapter(dict[str, Score])
 
 
@@ -96,7 +101,15 @@ def _row(told: Mapping[str, Any]) -> Row:
     )
     failure = _MAYBE["stopped"].validate_python(told.get("failure"))
     output = None if failure is not None else _output(told)
-    return Row(case, int(told["repeat"]), output, failure, _SCORES.validate_python(told["scores"]))
+    return Row(
+        case,
+        int(told["repeat"]),
+        output,
+        failure,
+        _SCORES.validate_python(told["scores"]),
+        {metric: (truth, said) for metric, (truth, said) in told.get("pairs", {}).items()},
+        str(told.get("print", "")),
+    )
 
 
 def _output(told: Mapping[str, Any]) -> Output:
@@ -107,17 +120,14 @@ def _output(told: Mapping[str, Any]) -> Output:
         text=str(next(iter(values.values()), "")) if values else str(said),
         values=values,
         citations=tuple(_citation(n, at) for n, at in enumerate(told.get("citations", ()), start=1)),
-        usage=_usage(usage) if usage else None,
+        tool_calls=_CALLS.validate_python(told.get("tool_calls", ())),
+        usage=_USAGE.validate_python(usage) if usage else None,
         latency_s=float(told.get("latency_s", 0.0)),
         request_id=told.get("request_id"),
         cost_pico_usd=told.get("cost_pico_usd"),
+        release=str(told.get("release", "")),
         cached=bool(told.get("cached", False)),
     )
-
-
-def _usage(told: Mapping[str, Any]) -> Usage:
-    counts: dict[str, Any] = {key: n for key, n in told.items() if isinstance(n, int)}
-    return Usage(**counts)
 
 
 def _citation(number: int, told: str) -> Citation:

@@ -10,8 +10,8 @@ from trilith.types import Json
 from trilith_evals.cache import Cache
 from trilith_evals.journal import Journal, digest
 from trilith_evals.pace import Pace
-from trilith_evals.paid import Purse
 from trilith_evals.provenance import provenance
+from trilith_evals.purse import Purse
 from trilith_evals.spend import Ledger
 from trilith_evals.target import ModelTarget, Target
 

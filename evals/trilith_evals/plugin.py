@@ -16,7 +16,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trilith_evals.trialled import EvalCase, Trial
+    from trilith_evals.trialled import EvalCase, Trial, Wishes
 
 _OPTIONS = {
     "html": "one HTML file",
@@ -36,6 +36,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("trilith eval")
     for name, what in _OPTIONS.items():
         group.addoption(f"--eval-{name}", type=Path, metavar="PATH", help=f"write the evaluations as {what}")
+    group.addoption("--eval-against", metavar="RUN", help="hold the evaluations against this run")
+    group.addoption(
+        "--eval-runs",
+        type=Path,
+        metavar="FOLDER",
+        default=Path(".trilith/evals/runs"),
+        help="where kept runs are (%(default)s)",
+    )
+    group.addoption(
+        "--eval-max-cost", metavar="USD", help="stop the judges of each suite before they cost more than this"
+    )
+    group.addoption(
+        "--eval-cache", type=Path, metavar="DIR", help="keep the judges' answers by content between runs"
+    )
     group.addoption(
         "--eval-no-content",
         action="store_true",
@@ -67,13 +81,32 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     from trilith.errors import TrilithError
     from trilith_evals.trialled import trial
 
-    node = metafunc.definition.nodeid
+    node, trials = metafunc.definition.nodeid, metafunc.config.stash[_TRIALS]
     try:
-        made = trial(marker.args, dict(marker.kwargs), node, metafunc.definition.path.parent)
+        folder, wishes = metafunc.definition.path.parent, _wishes(metafunc.config)
+        made = trial(marker.args, dict(marker.kwargs), node, folder, wishes)
     except (TrilithError, TypeError, ValueError) as error:
         raise pytest.UsageError(f"{node}: {error}") from error
-    metafunc.config.stash[_TRIALS][node] = made
+    if any(other.suite.name == made.suite.name for other in trials.values()):
+        made.rename(f"{made.suite.name} ({node})")  # reports and gates go by the name
+    trials[node] = made
     metafunc.parametrize("case", made.cases, ids=[case.label for case in made.cases])
+
+
+def _wishes(config: pytest.Config) -> Wishes:
+    from decimal import Decimal, InvalidOperation
+
+    from trilith_evals.trialled import Wishes
+
+    told, cap = config.getoption("--eval-max-cost"), None
+    try:
+        cap = None if told is None else Decimal(told)
+    except InvalidOperation:
+        cap = Decimal(0)
+    if cap is not None and not (cap.is_finite() and cap > 0):
+        raise pytest.UsageError(f"--eval-max-cost is {told}, expected US dollars above 0")
+    against = config.getoption("--eval-against") or ""
+    return Wishes(against, config.getoption("--eval-runs"), config.getoption("--eval-cache"), cap)
 
 
 @pytest.hookimpl(tryfirst=True)

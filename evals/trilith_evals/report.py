@@ -59,6 +59,8 @@ class Row:
     """By metric."""
     pairs: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     """Truth and prediction, by metric, for figures over the whole suite."""
+    fingerprint: str = ""
+    """Of question and expected answer, where the row was read back without them; else it is made of them."""
 
     @property
     def complete(self) -> bool:
@@ -247,7 +249,7 @@ def suite_json(suite: SuiteReport, *, content: bool) -> dict[str, Any]:
 
 def _row_json(row: Row, *, content: bool) -> dict[str, Any]:
     told: dict[str, Any] = {"id": row.case.id, "repeat": row.repeat, "cluster": row.case.cluster}
-    told["print"] = _print(row.case)
+    told["print"] = row.fingerprint or _print(row.case)
     if row.case.line is not None:
         told["line"] = row.case.line
     if row.case.tags:
@@ -268,6 +270,8 @@ def _row_json(row: Row, *, content: bool) -> dict[str, Any]:
     if row.output:
         told["output"] = dict(row.output.values) or row.output.text
         told["citations"] = [f"{c.path}:{c.start}-{c.end}" for c in row.output.citations]
+        if row.output.tool_calls:
+            told["tool_calls"] = [asdict(call) for call in row.output.tool_calls]
     return told
 
 

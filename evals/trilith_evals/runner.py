@@ -25,23 +25,23 @@ from trilith.errors import (
     NotFoundError,
     RateLimitError,
     SettingsError,
-    TrilithError,
 )
 from trilith.telemetry import names, span
 from trilith.types import Json
 from trilith_evals import estimate, look
 from trilith_evals.answer import output_json, output_of
+from trilith_evals.batch import ending, with_batches
 from trilith_evals.case import Case, Output
 from trilith_evals.dataset import Dataset
 from trilith_evals.figure import Figure
 from trilith_evals.gate import Check, Outcome, Threshold, judge
 from trilith_evals.means import Means, identity, run_digest
-from trilith_evals.paid import Late, Paid, Purse, in_time, paid, place
+from trilith_evals.purse import Late, Paid, Purse, in_time, paid, place
 from trilith_evals.repeat import Repeated, repeated
 from trilith_evals.report import Cause, Failure, Row, SuiteReport, worst_first
 from trilith_evals.score import Score, State, scored, unscored
 from trilith_evals.scorer import AnyScorer, BatchScorer, Scorer, SuiteMetric, higher_is_better
-from trilith_evals.spend import CapReached, CostUntold
+from trilith_evals.spend import Refused
 from trilith_evals.target import Target
 
 Decided = Callable[[SuiteReport], bool]
@@ -116,14 +116,22 @@ async def run_suite(
     Raises:
         DataError: the journal is another suite's, or in use.
     """
-    started = time.perf_counter()
+    started, stop = time.perf_counter(), stop or asyncio.Event()
     purse = suite.means.purse(run_digest(suite), suite.concurrency, suite.timeout_s)
     if (watch := getattr(progress, "watch", None)) is not None:
         watch(purse.ledger.spend)
     try:
         with purse.open():
             ask = suite.means.executor.rows if suite.means.executor else asked
-            rows, stopped = await ask(suite, purse, progress, stop or asyncio.Event())
+            rows, stopped = await ask(suite, purse, progress, stop)
+            if stopped:
+                purse.ledger.refuse(Refused(stopped.reason))
+            limit_s = suite.means.run_timeout_s
+            left_s = None if limit_s is None else max(0.0, limit_s - (time.perf_counter() - started))
+            async with ending(purse.ledger, stop, left_s):
+                rows = await with_batches(rows, suite.scorers)
+            if not stopped and (refused := purse.ledger.refused):
+                stopped = _failure(refused, suite)
     except BaseException:
         purse.close()
         raise
@@ -135,14 +143,14 @@ async def run_suite(
     purse.close(remove=done and suite.means.passing)
     if stopped and purse.journalled:
         stopped = replace(stopped, reason=f"{stopped.reason}; the same command goes on where it stopped")
-    rows = await _with_batches(rows, suite.scorers)
     found = await asyncio.to_thread(_report, suite, rows, stopped)
+    spent = purse.ledger.spend()
     planned_rows = len(suite.data.cases) * suite.repeats if suite.decided else 0
     return replace(
         found,
         duration_s=time.perf_counter() - started,
         planned_rows=planned_rows,
-        spend=purse.ledger.spend() if suite.target.remote or purse.journalled else None,
+        spend=spent if suite.target.remote or purse.journalled or spent.calls or spent.kept else None,
         looks=look.note(suite.data, suite.name, suite.target.name) if not stopped else look.seen(suite.data),
     )
 
@@ -335,7 +343,7 @@ class _Asking:
                     for name, scorer in suite.scorers.items()
                     if not isinstance(scorer, BatchScorer | SuiteMetric)
                 }
-        except (CapReached, CostUntold) as error:
+        except Refused as error:
             failure = _failure(error, suite)
             self._stopped = self._stopped or failure
             return Row(case, repeat, output, failure, _all_unscored(suite.scorers, failure))
@@ -350,9 +358,11 @@ class _Asking:
             output = await target.answer(case)
             if not getattr(target, "played_back", False):
                 output = replace(output, latency_s=time.perf_counter() - began)
-            used = output.usage
+            used, price = output.usage, output.cost_pico_usd
             tokens = used.input_tokens + used.output_tokens if used else None
-            return Paid(output_json(output), output.cost_pico_usd, tokens=tokens)
+            # A function of one's own that names no price is free, with a journal as without one.
+            price = 0 if price is None and not target.remote else price
+            return Paid(output_json(output), price, tokens=tokens)
 
         if self._direct:
             began = time.perf_counter()
@@ -363,7 +373,8 @@ class _Asking:
         with place(case.id, repeat):
             found = await paid([identity(target), case.input], call, payer="target")
         output = output_of(found.value)
-        return replace(output, cached=found.kept, cost_pico_usd=found.cost_pico_usd)
+        price = found.cost_pico_usd if target.remote or output.cost_pico_usd is not None else None
+        return replace(output, cached=found.kept, cost_pico_usd=price)
 
     def _give_up_if_hopeless(self, row: Row) -> None:
         if row.failure is None or row.failure.cause is Cause.TARGET:
@@ -391,7 +402,7 @@ def _failure(error: Exception, suite: Suite) -> Failure:
     if isinstance(error, Late):
         cause = Cause.INFRASTRUCTURE if suite.target.remote else Cause.TARGET
         return Failure(cause, f"no answer within {suite.timeout_s:g} s")
-    if isinstance(error, CapReached | CostUntold):
+    if isinstance(error, Refused):
         return Failure(Cause.SETUP, str(error))
     if isinstance(error, _SETUP):
         return Failure(Cause.SETUP, reason, detail)
@@ -415,7 +426,7 @@ async def _scored_by(scorer: Scorer, case: Case, output: Output) -> Score:
         result = scorer(case, output)
         score = await result if inspect.isawaitable(result) else result
         return score if isinstance(score, Score) else scored(score)
-    except (CapReached, CostUntold):  # the run's affair
+    except Refused:  # the run's affair
         raise
     except _INFRASTRUCTURE as error:  # a judge out of reach says nothing about the target
         return unscored(f"the judge: {type(error).__name__}", detail=str(error), infrastructure=True)
@@ -423,31 +434,6 @@ async def _scored_by(scorer: Scorer, case: Case, output: Output) -> Score:
         return unscored("the judge gave no answer in time", infrastructure=True)
     except Exception as error:  # a scorer's own fault must not lose the row, nor pass as a zero
         return unscored(f"the scorer raised {type(error).__name__}", detail=str(error))
-
-
-async def _with_batches(rows: Sequence[Row], scorers: Mapping[str, AnyScorer]) -> list[Row]:
-    """Let the batch scorers judge all outputs, each in one thread."""
-    current = list(rows)
-    answered = [i for i, row in enumerate(rows) if row.output is not None]
-    pairs = [(row.case, row.output) for row in rows if row.output is not None]
-    for name, scorer in scorers.items():
-        if isinstance(scorer, BatchScorer) and pairs:
-            scores = await asyncio.to_thread(_scored_by_batch, scorer, pairs)
-            for i, score in zip(answered, scores, strict=True):
-                current[i] = replace(current[i], scores={**current[i].scores, name: score})
-    return current
-
-
-def _scored_by_batch(scorer: BatchScorer, pairs: Sequence[tuple[Case, Output]]) -> Sequence[Score]:
-    try:
-        scores = [s if isinstance(s, Score) else scored(s) for s in scorer.score_all(pairs)]
-    except TrilithError:  # a missing extra or a wrong param: the suite is wrong, not a row
-        raise
-    except Exception as error:  # as for a single row
-        return [unscored(f"the scorer raised {type(error).__name__}", detail=str(error))] * len(pairs)
-    if len(scores) != len(pairs):
-        return [unscored(f"the scorer returned {len(scores)} scores for {len(pairs)} rows")] * len(pairs)
-    return scores
 
 
 def _with_losses(row: Row, scorers: Mapping[str, AnyScorer]) -> Row:

@@ -22,11 +22,15 @@ _UNTOLD = (
 )
 
 
-class CapReached(TrilithError):
+class Refused(TrilithError):
+    """No further call is made in this run; what is kept is still served."""
+
+
+class CapReached(Refused):
     """The next call might exceed the run's cost cap; go on with a larger one."""
 
 
-class CostUntold(TrilithError):
+class CostUntold(Refused):
     """There is a cost cap, and the server does not say what a call costs; state a ceiling per call."""
 
 
@@ -45,6 +49,8 @@ class Ledger:
         self._dearest: dict[Payer, int] = {}
         self._held = 0
         self._untold = False
+        self._refused: Refused | None = None
+        self._ended: Refused | None = None
         self._alone: set[Payer] = set()
         self._changed = asyncio.Event()
         self._calls = self._kept = self._unpriced = 0
@@ -54,18 +60,33 @@ class Ledger:
         """Whether there is a cap."""
         return self._cap is not None
 
+    @property
+    def refused(self) -> Refused | None:
+        """Why a call was refused; None when none was."""
+        return self._refused
+
+    def refuse(self, why: Refused) -> None:
+        """Let no further call begin."""
+        self._ended = why
+        self._changed.set()
+
     async def reserve(self, payer: Payer) -> int:
         """Set money aside for one call; waits while calls under way may still give some back.
 
         Raises:
+            Refused: `refuse` was called.
             CapReached: what is left may not be enough.
             CostUntold: an earlier call showed that nobody tells prices, and there is no ceiling.
         """
-        if self._cap is None:
-            return 0
         while True:
+            if self._ended:
+                self._refused = self._ended
+                raise self._ended
+            if self._cap is None:
+                return 0
             if self._untold:
-                raise CostUntold(_UNTOLD)
+                self._refused = CostUntold(_UNTOLD)
+                raise self._refused
             left = self._cap - sum(self._spent.values()) - self._held
             wanted = self._expected(payer)
             if wanted is not None and wanted <= left:
@@ -76,11 +97,12 @@ class Ledger:
                 self._held += left
                 return left
             if not self._held:
-                raise CapReached(
+                self._refused = CapReached(
                     f"the cost cap of {format_usd(self._cap)} USD is reached: "
                     f"{format_usd(sum(self._spent.values()))} USD are spent, and the next call may cost "
                     f"{format_usd(wanted or 0)} USD; go on with a larger cap"
                 )
+                raise self._refused
             self._changed.clear()
             await self._changed.wait()
 
@@ -98,8 +120,8 @@ class Ledger:
             if self._cap is None:
                 return
             if first:
-                self._untold = True
-                raise CostUntold(_UNTOLD)
+                self._untold, self._refused = True, CostUntold(_UNTOLD)
+                raise self._refused
             cost = held
         else:
             self._dearest[payer] = max(cost, self._dearest.get(payer, 0))

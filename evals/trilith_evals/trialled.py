@@ -7,17 +7,22 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from trilith.money import PICO_PER_USD
 from trilith_evals.case import Case, Output, as_output
 from trilith_evals.dataset import Columns, from_rows, load
-from trilith_evals.gate import Outcome, Threshold
+from trilith_evals.gate import Gate, Outcome, Threshold
+from trilith_evals.means import Means
+from trilith_evals.recorded import RecordedSuite
 from trilith_evals.report import Report
 from trilith_evals.runner import Suite, run_suite
-from trilith_evals.scorer import AnyScorer, build, metric_name
+from trilith_evals.scorer import AnyScorer, SuiteMetric, build, metric_name
 from trilith_evals.suite import read_plans
 from trilith_evals.target import Target
+from trilith_evals.trial import spelled, tried
 
 
 class EvalCase:
@@ -111,7 +116,17 @@ class Trial:
 
     suite: Suite
     """Its target is not used; the tests ask."""
+    gates: Sequence[Gate] = ()
+    """Spelled out; tried with those of all other functions."""
+    before: RecordedSuite | None = None
+    """The run that it is held against."""
+    against: str = ""
+    """What that one is called."""
     cases: list[EvalCase] = field(default_factory=list)
+
+    def rename(self, name: str) -> None:
+        """Call its suite otherwise, where another one has its name."""
+        self.suite = replace(self.suite, name=name)
 
     @property
     def begun(self) -> bool:
@@ -124,7 +139,23 @@ class Trial:
         return sum(not case.begun for case in self.cases)
 
 
-def trial(args: Sequence[Any], given: dict[str, Any], node: str, folder: Path) -> Trial:
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the command line says for all marked functions."""
+
+    against: str = ""
+    """A run to hold them against, where their marker names none."""
+    runs: Path = Path(".trilith/evals/runs")
+    """Where kept runs are."""
+    cache: Path | None = None
+    """Folder of the judges' answers by content."""
+    max_cost_usd: Decimal | None = None
+    """Most that the judges of one function may cost."""
+
+
+def trial(
+    args: Sequence[Any], given: dict[str, Any], node: str, folder: Path, wishes: Wishes | None = None
+) -> Trial:
     """Read a marker; paths count from the test file's folder.
 
     Raises:
@@ -133,25 +164,53 @@ def trial(args: Sequence[Any], given: dict[str, Any], node: str, folder: Path) -
     """
     if args:
         raise TypeError('trilith_eval takes keyword arguments only, such as data="cases.jsonl"')
-    strict = bool(given.pop("strict", False))
+    wishes = wishes or Wishes()
+    strict, named = bool(given.pop("strict", False)), given.pop("against", None)
     if "suite" in given:
-        suite = _of_file(folder, **given)
+        suite, gates = _of_file(folder, wishes, **given)
     else:
-        suite = _of_marker(node.rpartition("::")[2], folder, **given)
+        suite, gates = _of_marker(node.rpartition("::")[2], folder, **given)
+        suite = replace(suite, means=_means(suite.means, wishes))
+    before, against = _before(named or wishes.against, folder, wishes.runs, suite.name)
+    if before is None and any(gate.against for gate in gates):
+        raise ValueError(
+            "a gate is against the run before, and there is none; name one by --eval-against or against="
+        )
     cases = [
         EvalCase(case, repeat, repeats=suite.repeats, strict=strict)
         for repeat in range(suite.repeats)
         for case in suite.data.cases
     ]
-    return Trial(suite, cases)
+    return Trial(suite, gates, before, against, cases)
 
 
-def _of_file(folder: Path, *, suite: str, name: str | None = None) -> Suite:
+def _before(named: Any, folder: Path, runs: Path, name: str) -> tuple[RecordedSuite | None, str]:
+    """Return the run of that name: a file beside the test or from here, or one that was kept."""
+    if not named:
+        return None, ""
+    from trilith_evals.shelf import Shelf
+
+    beside = folder / named
+    told = str(beside) if beside.is_file() else str(named)
+    return Shelf(runs).find(told, [name])[name], str(named)
+
+
+def _means(means: Means, wishes: Wishes) -> Means:
+    cap = wishes.max_cost_usd
+    pico = means.max_cost_pico_usd if cap is None else int(cap * PICO_PER_USD)
+    return replace(means, max_cost_pico_usd=pico, cache=wishes.cache)
+
+
+def _of_file(
+    folder: Path, wishes: Wishes, *, suite: str, name: str | None = None
+) -> tuple[Suite, list[Gate]]:
     plans = read_plans(folder / suite, [name] if name else ())
     if len(plans) != 1:
         names = ", ".join(plan.settings.name for plan in plans)
         raise ValueError(f"{suite} holds several suites, expected name= with one of {names}")
-    return plans[0].suite(_target("pytest"))
+    (plan,) = plans
+    # No journal: it would play back a target's answer of an earlier session in place of the one just given.
+    return plan.suite(_target("pytest"), means=_means(plan.means(), wishes)), plan.gates
 
 
 def _of_marker(
@@ -165,12 +224,13 @@ def _of_marker(
     max: float | Mapping[str, float] | None = None,
     on: Any = "mean",
     thresholds: Sequence[Threshold] = (),
+    gates: Sequence[Gate] = (),
     columns: Columns | None = None,
     limit: int | None = None,
     repeats: int = 1,
     min_coverage: float = 0.95,
     max_abstained: float = 0.2,
-) -> Suite:
+) -> tuple[Suite, list[Gate]]:
     made = [build(scorer, {}) if isinstance(scorer, str) else scorer for scorer in scorers]
     by_metric = {metric_name(scorer): scorer for scorer in made}
     if len(by_metric) < len(made):
@@ -181,14 +241,14 @@ def _of_marker(
         for metric in by_metric
         if metric in lower or metric in upper
     ]
-    for threshold in thresholds:
-        _known(threshold.metric, by_metric)
+    for metric in (*(threshold.metric for threshold in thresholds), *(gate.metric for gate in gates)):
+        _known(metric, by_metric)
     found = (
         load(folder / data, columns, limit=limit)
         if isinstance(data, str | Path)
         else from_rows(data, columns, limit=limit)
     )
-    return Suite(
+    suite = Suite(
         name=name or called,
         target=_target(called),
         data=found,
@@ -198,6 +258,7 @@ def _of_marker(
         max_abstained=max_abstained,
         repeats=repeats,
     )
+    return suite, spelled(gates, found.cases)
 
 
 def _bounds(
@@ -239,12 +300,27 @@ class Judged:
         """Judge what was recorded."""
         started, clock = datetime.now(UTC), time.perf_counter()
         suites = [asyncio.run(run_suite(_ran(trial))) for trial in trials]
+        whole = {trial.suite.name: trial for trial in trials if not trial.left_out}
+        before = {name: trial.before for name, trial in whole.items() if trial.before is not None}
+        judged = tried(
+            suites,
+            {name: trial.gates for name, trial in whole.items()},
+            before,
+            named=", ".join(sorted({whole[name].against for name in before})),
+            min_coverage={name: trial.suite.min_coverage for name, trial in whole.items()},
+            figures={
+                (name, metric): scorer
+                for name, trial in whole.items()
+                for metric, scorer in trial.suite.scorers.items()
+                if isinstance(scorer, SuiteMetric)
+            },
+        )
         partial = {
             trial.suite.name: (len(trial.cases) - trial.left_out, len(trial.cases))
             for trial in trials
             if trial.left_out
         }
-        report = Report(tuple(suites), started, time.perf_counter() - clock, content=content)
+        report = Report(judged, started, time.perf_counter() - clock, content=content)
         return cls(report, partial)
 
     @property

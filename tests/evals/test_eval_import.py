@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
 from support.scripted_server import Scripted, ScriptedServer
+
+import trilith_evals
 
 SCRIPT = """
 import json, sys
@@ -24,6 +27,12 @@ def test_the_import_loads_few_modules_and_none_that_is_heavy() -> None:
     found = json.loads(done.stdout)
     assert found["heavy"] == []
     assert found["modules"] < 450
+
+
+def test_no_name_of_the_face_is_a_modules_name_too() -> None:
+    # Importing a module puts it into its package under its own name, over whatever was there.
+    modules = {module.name for module in pkgutil.iter_modules(trilith_evals.__path__)}
+    assert not modules & set(trilith_evals.__all__)
 
 
 ALONE = """

@@ -270,7 +270,9 @@ async def test_with_faults_of_every_kind_each_row_has_a_value_or_a_reason_and_no
     with ScriptedServer(kinds * 4) as server:
         async with AsyncClient(server.url, "k", max_retries=0) as client:
             scorer = JudgeScorer("judge", RUBRIC, client=client, timeout_s=0.3)
-            (suite,) = (await evals.arun(lambda given: "x", rows, [scorer], concurrency=1)).suites
+            once = evals.Means(max_retries=0)
+            report = await evals.arun(lambda given: "x", rows, [scorer], concurrency=1, means=once)
+            (suite,) = report.suites
         priced = sum("x-trilith-cost-usd" in kinds[at % 15].headers for at in range(len(server.received)))
     scores = [row.scores["judge"] for row in suite.rows]
     assert all(score.reason for score in scores if score.state is not State.SCORED)

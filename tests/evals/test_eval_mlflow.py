@@ -40,7 +40,7 @@ def test_a_suite_becomes_a_run_with_figures_interval_and_report(report: evals.Re
         "report.md",
     }
     (given,) = run.inputs.dataset_inputs
-    assert (given.dataset.name, given.dataset.digest) == ("rows", report.suites[0].digest[:36])
+    assert (given.dataset.name, given.dataset.digest) == ("rows", report.suites[0].content_digest[:36])
     assert list(tmp_path.glob("artifacts/*/artifacts/report.json"))  # and not in the current folder
 
 

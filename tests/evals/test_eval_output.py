@@ -5,6 +5,10 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -17,8 +21,9 @@ from trilith_evals import Report, Threshold
 from trilith_evals.output.console import Meter, table
 from trilith_evals.output.file import write_json
 from trilith_evals.output.junit import junit
+from trilith_evals.output.markdown import markdown
 from trilith_evals.output.page import page, scale
-from trilith_evals.report import Spend
+from trilith_evals.report import JudgeMark, Spend
 
 NASTY = "<script>alert(1)</script> & \x00\x1b[31m \ud800 ]]> {{ 7 * 7 }}"
 
@@ -182,3 +187,129 @@ def test_a_figure_its_interval_and_its_threshold_share_one_line(report: Report) 
     assert placed.ticks == (90.0,)
     assert placed.low is not None
     assert placed.low < placed.value < placed.low + (placed.width or 0)
+
+
+def full(content: bool = True) -> Report:
+    """Return a run of which everything that any output shows is known."""
+    rows = [{"id": f"row-{i}", "input": i, "expected": str(i)} for i in range(20)]
+    turn = iter(range(1000))
+
+    def wavering(value: int) -> str:
+        if value == 0:
+            raise ValueError("no")
+        return str(value) if value % 2 or next(turn) % 2 else "wrong"
+
+    (suite,) = evals.run(wavering, rows, ["exact"], repeats=2, k={"exact": 2}, name="bot").suites
+    (figure,) = suite.figures
+    assert figure.estimate is not None
+    told = replace(
+        suite,
+        figures=(replace(figure, uncorrected=replace(figure.estimate, value=0.987)),),
+        judges=(
+            JudgeMark("exact", "judge-1", False, "never held against people"),
+            JudgeMark("other", "judge-2", True, "kappa 0.81"),
+        ),
+        split="test",
+        held_out=True,
+        looks=3,
+        releases=("0123456789ab",),
+        spend=Spend(cap_pico_usd=10**12, scorers_pico_usd=25 * 10**10, calls=7),
+        planned_rows=90,
+    )
+    return Report((told,), datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC), 1.0, content=content)
+
+
+def plain(text: str) -> str:
+    return unescape(text).replace("\n", " ")
+
+
+@pytest.mark.parametrize("shown", [page, markdown, junit])
+def test_every_output_says_what_the_figures_are_to_be_read_with(shown: Callable[[Report], str]) -> None:
+    told = plain(shown(full()))
+    for words in (
+        "exact was given by judge-1, which nobody has held against people's verdicts",
+        "kappa 0.81",
+        "the judge alone says 0.987",
+        "whatever the 2 unscored rows are worth",
+        "stopped when decided, after 40 of 90 rows",
+        "of the cases waver",
+        "exact pass@2",
+        "split test; held out, looked at 3 times; release 0123456789ab",
+        "$0.25 judges",
+    ):
+        assert words in told
+
+
+def test_the_table_says_what_the_figures_are_to_be_read_with() -> None:
+    told = table(full())
+    for words in (
+        "NOT CALIBRATED judge of exact",
+        "without 0.987",
+        "stopped when decided, after 40 of 90 rows",
+        "of the cases waver",
+        "exact pass@2",
+        "release 0123456789ab",
+        "$0.25 judges",
+    ):
+        assert words in told
+
+
+_AMOUNT, _COUNT = r"[0-9]+(\.[0-9]+)?", r"[0-9]+"
+_TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}"
+_RESULT: tuple[dict[str, str], set[str], list[str], str] = ({"message": ".*", "type": ".*"}, set(), [], "")
+SCHEMA: dict[str, tuple[dict[str, str], set[str], list[str], str]] = {
+    "testsuites": (
+        {"name": ".*", "time": _AMOUNT, "tests": _COUNT, "failures": _COUNT, "errors": _COUNT},
+        set(),
+        ["testsuite"],
+        "",
+    ),
+    "testsuite": (
+        {
+            "name": ".+",
+            "tests": _COUNT,
+            "failures": _COUNT,
+            "errors": _COUNT,
+            "skipped": _COUNT,
+            "time": _AMOUNT,
+            "timestamp": _TIME,
+        },
+        {"name", "tests", "failures", "errors"},
+        ["properties", "testcase", "system-out", "system-err"],
+        "properties",
+    ),
+    "properties": ({}, set(), ["property"], ""),
+    "property": ({"name": ".+", "value": ".*"}, {"name", "value"}, [], ""),
+    "testcase": (
+        {"name": ".+", "classname": ".+", "time": _AMOUNT},
+        {"name", "classname"},
+        ["skipped", "error", "failure", "system-out", "system-err"],
+        "",
+    ),
+    **dict.fromkeys(("skipped", "error", "failure"), _RESULT),
+    "system-out": ({}, set(), [], ""),
+}
+"""By element: attributes with their pattern, those that must be there, children in their order, and the child
+that comes once at most. These are the rules of the Jenkins xUnit plugin's junit-10.xsd, with the timestamp as
+in Ant's JUnit.xsd, which knows no offset from UTC."""
+
+
+def breaches(element: ElementTree.Element) -> list[str]:
+    attributes, needed, children, once = SCHEMA[element.tag]
+    found = [f"{element.tag} lacks {name}" for name in needed - set(element.keys())]
+    for name, value in element.items():
+        if not re.fullmatch(attributes.get(name, "(?!)"), value, re.DOTALL):
+            found.append(f"{element.tag} has {name}={value!r}")
+    order = [children.index(child.tag) if child.tag in children else -1 for child in element]
+    if -1 in order or order != sorted(order) or order.count(0) > 1 and once:
+        found.append(f"{element.tag} has {[child.tag for child in element]}")
+    return found + [breach for child in element for breach in breaches(child)]
+
+
+def test_junit_keeps_to_its_schema(report: Report) -> None:
+    def down(value: int) -> str:
+        raise APIConnectionError(NASTY)
+
+    unreached = evals.run(down, [{"input": 1}], ["exact"], name=NASTY)
+    for one in (report, full(), full(content=False), unreached):
+        assert breaches(ElementTree.fromstring(junit(one))) == []

@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import scipy.special  # noqa: F401  # pytester forgets what its sessions load, and numpy cannot be loaded twice
 
 import trilith_evals as evals
+import trilith_evals.trialled  # pytester forgets what its sessions load; the purse must be one
 
 pytest_plugins = ["pytester"]
 
@@ -181,3 +183,113 @@ def test_the_plugin_loads_nothing_of_ours_until_a_test_is_marked(tmp_path: Path)
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path
     )
     assert done.stdout.strip() == "['trilith_evals', 'trilith_evals.plugin']"
+
+
+GATED = """\
+suites:
+  - name: bot
+    target: {model: m}
+    data: many.jsonl
+    scorers: [{scorer: exact}]
+    gates:
+      - {metric: exact, %s}
+"""
+ASKED = """
+import pytest
+
+@pytest.mark.trilith_eval(suite="evals.yaml"%s)
+def test_bot(case):
+    return "no" if case.input in %s else str(case.input)
+"""
+
+
+def gated(session: pytest.Pytester, gate: str, wrong: set[int], *arguments: str, marker: str = "") -> Any:
+    rows = (json.dumps({"id": f"q{i}", "input": i, "expected": str(i)}) for i in range(60))
+    session.makefile(".jsonl", many="\n".join(rows))
+    session.makefile(".yaml", evals=GATED % gate)
+    session.makepyfile(ASKED % (marker, sorted(wrong)))
+    return session.runpytest_inprocess(*PLUGIN, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status", "told"),
+    [(0, 0, "*pass*exact >= 0.8*"), (14, 1, "*no evidence*exact >= 0.8*"), (40, 1, "*FAIL*exact >= 0.8*")],
+)
+def test_a_suites_gates_are_tried(session: pytest.Pytester, wrong: int, status: int, told: str) -> None:
+    result = gated(session, "min: 0.8", set(range(wrong)))
+    assert result.ret == status
+    result.stdout.fnmatch_lines([told])
+
+
+def test_a_gate_against_the_run_before_is_tried(session: pytest.Pytester) -> None:
+    gated(session, "min: 0.8", set(), "--eval-json", "main.json")
+    gate = "not_worse_by: 0.1"
+    assert gated(session, gate, {3}, marker=', against="main.json"').ret == 0
+    result = gated(session, gate, set(range(30)), "--eval-against", "main.json")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*FAIL*exact is not worse by more than 0.1*"])
+
+
+def test_a_gate_against_a_run_that_nobody_names_is_refused(session: pytest.Pytester) -> None:
+    result = gated(session, "not_worse_by: 0.1", set())
+    assert result.ret != 0
+    result.stdout.fnmatch_lines(["*a gate is against the run before*--eval-against*"])
+
+
+def test_a_run_that_is_held_against_another_without_gates_is_compared(session: pytest.Pytester) -> None:
+    gated(session, "min: 0.1", set(), "--eval-json", "main.json")
+    result = gated(session, "min: 0.1", set(range(30)), "--eval-against", "main.json")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*pass*exact >= 0.1*", "*FAIL*exact is not worse*"])
+
+
+def test_a_part_of_the_cases_is_not_held_against_anything(session: pytest.Pytester) -> None:
+    gated(session, "min: 0.8", set(), "--eval-json", "main.json")
+    result = gated(session, "better: true", set(), "--eval-against", "main.json", "-k", "q1")
+    assert result.ret == 0
+
+
+def test_two_functions_of_one_name_are_two_suites(session: pytest.Pytester) -> None:
+    test = TEST.format(marker="min_coverage=0.9, gates=[Gate('exact', min=%s)]", wrong=0)
+    test = "from trilith_evals import Gate\n" + test
+    session.makepyfile(test_one=test % 0.1, test_two=test % 0.99)
+    result = session.runpytest_inprocess(*PLUGIN, "--eval-json", "out.json")
+    assert result.ret == 1
+    one, two = json.loads((session.path / "out.json").read_text("utf-8"))["suites"]
+    assert (one["name"], two["name"]) == ("test_bot", "test_bot (test_two.py::test_bot)")
+    assert (one["outcome"], two["outcome"]) == ("pass", "no evidence")
+
+
+def test_cases_spread_over_processes_are_refused(session: pytest.Pytester) -> None:
+    # What pytest-xdist sets in its workers.
+    session.makeconftest("def pytest_configure(config):\n    config.workerinput = {'workerid': 'gw0'}\n")
+    result = ran(session)
+    assert result.ret != 0
+    result.stdout.fnmatch_lines(["*needs all cases in one process; run with -n0*"])
+
+
+def test_judges_are_capped_and_their_answers_kept(session: pytest.Pytester) -> None:
+    session.makepyfile("""
+        import pytest
+        from trilith_evals import Paid, paid
+
+        async def judge(case, output):
+            async def call():
+                print("asked", case.id)
+                return Paid(1, 10**10)
+            return (await paid(["judge", output.text], call)).value
+
+        @pytest.mark.trilith_eval(data="cases.jsonl", scorers=[judge])
+        def test_bot(case):
+            return str(case.input)
+        """)
+    options = [*PLUGIN, "--eval-cache", "kept", "-s", "--eval-max-cost"]
+    result = session.runpytest_inprocess(*options, "0.05")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*cost cap of 0.05 USD*"])
+    bought = str(result.stdout).count("asked q")
+    assert 0 < bought <= 5
+    result = session.runpytest_inprocess(*options, "1")
+    assert result.ret == 0
+    assert str(result.stdout).count("asked q") == len(ROWS) - bought
+    assert session.runpytest_inprocess(*options, "much").ret != 0

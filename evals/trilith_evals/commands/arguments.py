@@ -47,3 +47,10 @@ def named(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("the name is empty, expected that of a run, such as main")
     return text
+
+
+def usd(text: str) -> int:
+    """Read an amount of US dollars above 0, as pico-USD (10^-12 USD)."""
+    from trilith.money import PICO_PER_USD
+
+    return int(dollars(text) * PICO_PER_USD)

@@ -18,10 +18,12 @@ from trilith_evals.judging import calibration, pairwise
 from trilith_evals.judging.calibration import Calibration, Judged
 from trilith_evals.judging.certificate import Certificate
 from trilith_evals.judging.document import JudgeFile, LabelledSettings
-from trilith_evals.judging.judge import Judge
+from trilith_evals.judging.judge import Judge, Judgement
 from trilith_evals.judging.material import human, material, step
 from trilith_evals.judging.pairwise import Choice, JudgedPair, PairwiseCalibration
 from trilith_evals.judging.prompt import text
+from trilith_evals.purse import place
+from trilith_evals.spend import Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,11 @@ class Hearing:
     problems: Mapping[str, int]
     """Why there is no verdict on some rows, with counts."""
     cost_pico_usd: int
-    """Of the calls that were made now (10^-12 USD)."""
+    """Of the calls (10^-12 USD), those in the journal included."""
     aside: str
     """What the judge's own repeats and panel say of it, in a line; may be empty."""
+    infrastructure: int = 0
+    """Rows without a verdict that may well have one next time."""
 
     def certificate(self, agreement: str) -> Certificate:
         """Return the judge's certificate.
@@ -65,6 +69,7 @@ class _Said:
     values: tuple[float | None, ...]
     problem: str = ""
     cost_pico_usd: int = 0
+    infrastructure: bool = False
 
 
 def labelled(file: JudgeFile, *, limit: int | None = None) -> Dataset:
@@ -98,6 +103,8 @@ async def hold(file: JudgeFile, data: Dataset, judge: Judge | None, *, concurren
 
     Raises:
         SettingsError: verdicts are neither recorded nor to be had.
+        CapReached: the next call might exceed the cap of the purse that is open.
+        CostUntold: there is a cap, and nobody tells prices.
         DataError: a label or a recorded verdict is not on the scale, or no row has both label and verdict.
     """
     told = _told(file)
@@ -122,6 +129,7 @@ async def hold(file: JudgeFile, data: Dataset, judge: Judge | None, *, concurren
         dict(problems.most_common()),
         sum(one.cost_pico_usd for one in said),
         judge.tally.text if judge else "",
+        sum(one.infrastructure for one in said),
     )
 
 
@@ -144,20 +152,34 @@ def _names(given: str | Sequence[str] | None) -> list[str]:
 
 async def _asked(file: JudgeFile, cases: Sequence[Case], judge: Judge, concurrency: int) -> list[_Said]:
     told, gate = _told(file), asyncio.Semaphore(concurrency)
+    ended: list[Refused] = []
 
     async def one(case: Case) -> _Said:
         async with gate:
-            if isinstance(told.output, tuple):
-                answers = case.fields[told.output[0]], case.fields[told.output[1]]
-                found = await judge.pair(case.id, material(case, Output(), file.settings), answers)
-                return _Said(found.orders, _unless(found.orders, found.problem), found.cost_pico_usd)
-            output = Output(text=text(case.fields[told.output]))
-            found = await judge.answer(case.id, material(case, output, file.settings))
-            return _Said((found.value,), _unless((found.value,), found.problem), found.cost_pico_usd)
+            if ended:
+                return _Said(())
+            try:
+                with place(case.id, 0):
+                    found = await _judged(case, file, told, judge)
+            except Refused as error:  # rows under way are paid for, and come to their end
+                ended.append(error)
+                return _Said(())
+        values = found.orders if isinstance(told.output, tuple) else (found.value,)
+        return _Said(values, _unless(values, found.problem), found.cost_pico_usd, found.infrastructure)
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(case)) for case in cases]
+    if ended:
+        raise ended[0]
     return [task.result() for task in tasks]
+
+
+async def _judged(case: Case, file: JudgeFile, told: LabelledSettings, judge: Judge) -> Judgement:
+    if isinstance(told.output, tuple):
+        answers = case.fields[told.output[0]], case.fields[told.output[1]]
+        return await judge.pair(case.id, material(case, Output(), file.settings), answers)
+    output = Output(text=text(case.fields[told.output]))
+    return await judge.answer(case.id, material(case, output, file.settings))
 
 
 def _unless(values: Sequence[float | None], problem: str) -> str:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import pvariance, variance
+from typing import TypeVar
 
 from trilith.telemetry import names, span
 from trilith.types import Json
 from trilith_evals.judging import prompt
 from trilith_evals.judging.asking import Asker, Sample
 from trilith_evals.judging.settings import JudgeSettings
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,7 @@ class Judge:
                 prompt.messages(self._opening, {**material, "first answer": one, "second answer": other})
                 for one, other in (answers, answers[::-1])
             )
-            forward, backward = await asyncio.gather(*(self._samples(messages) for messages in asked))
+            forward, backward = await _all(self._samples(messages, at) for at, messages in enumerate(asked))
             found = self._both(forward, backward)
             if found.value is not None:
                 current.set_attribute(names.EVALUATION_SCORE, found.value)
@@ -151,14 +154,12 @@ class Judge:
     def _attributes(self, case_id: str) -> dict[str, str]:
         return {names.EVALUATION_NAME: "judge", names.EVAL_CASE_ID: case_id}
 
-    async def _samples(self, messages: list[dict[str, str]]) -> list[Sample]:
-        scale = self._rubric.scale
-        return await asyncio.gather(
-            *(
-                self._asker.sample(model, messages, scale, options)
-                for model in self.settings.models
-                for options in self._options
-            )
+    async def _samples(self, messages: list[dict[str, str]], order: int = 0) -> list[Sample]:
+        scale, models = self._rubric.scale, self.settings.models
+        return await _all(
+            self._asker.sample(model, messages, scale, options, (order, models[:seat].count(model), at))
+            for seat, model in enumerate(models)
+            for at, options in enumerate(self._options)
         )
 
     def _both(self, forward: Sequence[Sample], backward: Sequence[Sample]) -> Judgement:
@@ -207,6 +208,15 @@ class Judge:
             split = "the panel is split" if len(by_model) > 1 else "the repeats are split"
             return Judgement(None, split, True, tuple(samples), within, between)
         return Judgement(value, samples=tuple(samples), within=within, between=between)
+
+
+async def _all(asked: Iterable[Awaitable[T]]) -> list[T]:
+    """Await all, and only then raise: an answer that is on its way is paid for, and is kept for later."""
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    for one in found:
+        if isinstance(one, BaseException):
+            raise one
+    return [one for one in found if not isinstance(one, BaseException)]
 
 
 def _majority(values: Sequence[float]) -> float | None:

@@ -44,7 +44,7 @@ class JudgeSettings(BaseModel):
     parameters: dict[str, Any] = {}
     """Sent with every call; the temperature is 0 where none is given."""
     timeout_s: float = Field(60.0, gt=0)
-    """Longest time for one call, its retries included (seconds)."""
+    """Longest time for one call (seconds); a run's `timeout_s` bounds the call with its retries."""
 
     @model_validator(mode="after")
     def _fits(self) -> JudgeSettings:

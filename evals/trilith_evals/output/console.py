@@ -13,7 +13,7 @@ from trilith.money import format_usd
 from trilith_evals import repeat
 from trilith_evals.figure import Figure, brief
 from trilith_evals.gate import Outcome
-from trilith_evals.output.telling import harmless
+from trilith_evals.output.telling import harmless, spent
 from trilith_evals.report import JudgeMark, Report, Spend, SuiteReport
 from trilith_evals.score import State
 
@@ -120,7 +120,8 @@ def _suite(suite: SuiteReport, *, content: bool) -> list[str]:
     checks = [f"  {_MARKS[check.outcome]:<13} {check.name}: {check.message}" for check in suite.checks]
     repeats = [f"  repeats       {line}" for line in repeat.table(suite.repeated)]
     examples = _examples(suite) if content else []
-    return [*head, *_aligned(rows), *repeats, *checks, *examples, *_worse_slices(suite)]
+    cost = [f"  spent         {spent(suite.spend)}"] if suite.spend else []
+    return [*head, *_aligned(rows), *repeats, *checks, *examples, *_worse_slices(suite), *cost]
 
 
 def _examples(suite: SuiteReport) -> list[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC
 from pathlib import Path
 from xml.etree import ElementTree
 
 from trilith_evals.gate import Check, Outcome
 from trilith_evals.output.file import write_text
+from trilith_evals.output.telling import notes, opinion, spent
 from trilith_evals.report import Report, SuiteReport
 from trilith_evals.score import State
 
@@ -28,6 +30,7 @@ def junit(report: Report) -> str:
     for suite in report.suites:
         root.append(_suite(suite, report))
     _count(root)
+    del root.attrib["skipped"]  # the schema has it on a suite only
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
@@ -38,8 +41,13 @@ def write_junit(report: Report, path: Path) -> None:
 
 
 def _suite(suite: SuiteReport, report: Report) -> ElementTree.Element:
-    element = ElementTree.Element("testsuite", name=suite.name, time=f"{suite.duration_s:.3f}")
-    element.set("timestamp", report.started.isoformat(timespec="seconds"))
+    element = ElementTree.Element("testsuite", name=_clean(suite.name), time=f"{suite.duration_s:.3f}")
+    # The schema knows no offset: the time is in UTC.
+    element.set("timestamp", f"{report.started.astimezone(UTC):%Y-%m-%dT%H:%M:%S}")
+    if told := _properties(suite):
+        properties = ElementTree.SubElement(element, "properties")
+        for name, value in told:
+            ElementTree.SubElement(properties, "property", name=name, value=_clean(value))
     for check in suite.checks:
         element.append(_check(suite, check, content=report.content))
     for line in suite.lines:
@@ -55,6 +63,15 @@ def _suite(suite: SuiteReport, report: Report) -> ElementTree.Element:
         element.append(case)
     _count(element)
     return element
+
+
+def _properties(suite: SuiteReport) -> list[tuple[str, str]]:
+    """Return what stands beside the checks; of judges, first those that nobody has calibrated."""
+    told = [("uncalibrated judge", opinion(mark)) for mark in suite.judges if not mark.calibrated]
+    told += [("judge", f"{mark.metric}: {mark.agreement}") for mark in suite.judges if mark.calibrated]
+    told += [("rests on", suite.rests_on)] if suite.rests_on else []
+    told += [("note", note) for note in notes(suite)]
+    return told + ([("spent", spent(suite.spend))] if suite.spend else [])
 
 
 def _unscored(suite: SuiteReport) -> Counter[str]:

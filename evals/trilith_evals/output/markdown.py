@@ -10,7 +10,7 @@ from trilith_evals.figure import Figure
 from trilith_evals.gate import Outcome
 from trilith_evals.output.file import write_text
 from trilith_evals.output.page import said, text_of
-from trilith_evals.output.telling import flaky, spent
+from trilith_evals.output.telling import flaky, notes, opinion, spent
 from trilith_evals.report import Report, Row, SuiteReport
 
 _WORST = 3
@@ -55,20 +55,18 @@ def differences(lines: list[Line] | tuple[Line, ...], names: tuple[str, str]) ->
 
 def _suite(suite: SuiteReport, *, content: bool) -> str:
     times = f" × {suite.repeats}" if suite.repeats > 1 else ""
-    held = ", held out" if suite.held_out else ""
     split = f" / {suite.split}" if suite.split else ""
     parts = [
         f"### {_MARKS[suite.outcome]}: {_plain(suite.name)}\n",
         f"{_plain(suite.target)} ({suite.task}), {suite.cases} cases{times} of "
-        f"{_plain(suite.data + split)} `{suite.digest[:12]}`{held}\n",
+        f"{_plain(suite.data + split)} `{suite.digest[:12]}`\n",
     ]
+    if suite.rests_on:
+        parts.append(f"{_plain(suite.rests_on)}\n")
     if suite.stopped:
         parts.append(f"The run was given up: {_plain(suite.stopped.told(content=content))}\n")
     parts += [
-        f"> **Uncalibrated judge**: {_plain(mark.metric)} was given by {_plain(mark.judge)}, which "
-        "nobody has held against people's verdicts.\n"
-        for mark in suite.judges
-        if not mark.calibrated
+        f"> **Uncalibrated judge**: {_plain(opinion(mark))}\n" for mark in suite.judges if not mark.calibrated
     ]
     parts.append("| | check | found |\n| --- | --- | --- |")
     checks = sorted(suite.checks, key=lambda check: check.outcome is Outcome.PASS)
@@ -82,7 +80,13 @@ def _suite(suite: SuiteReport, *, content: bool) -> str:
             f"| {_plain(_line_message(line))} |"
             for line in suite.lines
         ]
-    parts.append(_folded("Figures", _figures([*suite.figures, *suite.slices])))
+    passes = [figure for one in suite.repeated for figure in one.figures]
+    parts.append(_folded("Figures", _figures([*suite.figures, *passes, *suite.slices])))
+    known = [
+        f"judge of {mark.metric} is calibrated: {mark.agreement}" for mark in suite.judges if mark.calibrated
+    ]
+    if lines := [*notes(suite), *known]:
+        parts.append("\n".join(f"- {_plain(line)}" for line in lines) + "\n")
     worst = [row for row in suite.rows if _below(row, suite)][:_WORST]
     if worst:
         parts.append(_folded("Worst cases", "\n".join(_case(row, suite, content=content) for row in worst)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -15,6 +14,7 @@ from trilith.extras import need
 from trilith_evals.output.markdown import markdown
 from trilith_evals.output.page import page
 from trilith_evals.report import Report, SuiteReport, suite_json
+from trilith_evals.tracked import mlflow_input
 
 EXPERIMENT = "trilith-evals"
 
@@ -83,7 +83,7 @@ def _log_suite(client: Any, experiment: str, suite: SuiteReport, report: Report)
         client.log_metric(run_id, _NOT_ALLOWED.sub("_", key), value)
     for key, value in _tags(suite).items():
         client.set_tag(run_id, key, value)
-    client.log_inputs(run_id, datasets=[_dataset(suite)])
+    client.log_inputs(run_id, datasets=[mlflow_input(suite)])
     alone = replace(report, suites=(suite,))
     client.log_dict(run_id, suite_json(suite, content=report.content), "report.json")
     client.log_text(run_id, page(alone), "report.html")
@@ -112,6 +112,8 @@ def _further(suite: SuiteReport) -> dict[str, float]:
 
 def _tags(suite: SuiteReport) -> dict[str, str]:
     told = {"outcome": suite.outcome.value, "held_out": str(suite.held_out).lower()}
+    if suite.rests_on:
+        told["rests_on"] = suite.rests_on
     if suite.baseline:
         told["baseline"] = suite.baseline
     uncalibrated = [mark.metric for mark in suite.judges if not mark.calibrated]
@@ -131,15 +133,3 @@ def _commit() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def _dataset(suite: SuiteReport) -> Any:
-    """Return the dataset as MLflow's input; its digest is the first 36 characters of ours, MLflow's most."""
-    entities = need("mlflow.entities", extra="evals")
-    name = f"{suite.data}/{suite.split}" if suite.split else suite.data
-    source = json.dumps({"uri": suite.data, "sha256": suite.digest})
-    profile = json.dumps({"num_rows": suite.cases})
-    made = entities.Dataset(
-        name=name, digest=suite.digest[:36], source_type="local", source=source, profile=profile
-    )
-    return entities.DatasetInput(made, [entities.InputTag("mlflow.data.context", "evaluation")])

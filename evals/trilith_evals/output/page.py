@@ -15,7 +15,7 @@ from trilith_evals.contest import Line
 from trilith_evals.figure import Figure, brief
 from trilith_evals.gate import Outcome, Threshold
 from trilith_evals.output.file import write_text
-from trilith_evals.output.telling import flaky, rests_on, spent
+from trilith_evals.output.telling import flaky, notes, opinion, rests_on, spent
 from trilith_evals.report import Report, Row, SuiteReport
 from trilith_evals.score import Score
 
@@ -90,8 +90,9 @@ def _suite(suite: SuiteReport, *, content: bool) -> dict[str, Any]:
         ],
         "figures": [{"told": f, "scale": scale(f, suite.thresholds)} for f in suite.figures],
         "rests": rests_on(suite),
-        "uncalibrated": [judge for judge in suite.judges if not judge.calibrated],
+        "uncalibrated": [opinion(judge) for judge in suite.judges if not judge.calibrated],
         "flaky": flaky(suite),
+        "notes": notes(suite),
         "spend": spent(suite.spend) if suite.spend else "",
         "slices": [{"told": f, "scale": scale(f, ())} for f in suite.slices],
         "lines": [line_told(line) for line in suite.lines],

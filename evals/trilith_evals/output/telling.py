@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from trilith_evals import repeat
+from trilith_evals.figure import brief
 from trilith_evals.gate import Outcome
-from trilith_evals.report import Spend, SuiteReport
+from trilith_evals.report import JudgeMark, Spend, SuiteReport
 
 _PICO = 10**12
 
@@ -38,6 +40,33 @@ def spent(spend: Spend) -> str:
     if spend.unpriced:
         parts.append(f"{spend.unpriced:,} without a price: the sum is too low")
     return ", ".join(parts)
+
+
+def notes(suite: SuiteReport) -> list[str]:
+    """Say in lines what must be known beside the figures: what they leave out, and what they were made by."""
+    told = []
+    if len(suite.rows) < suite.planned_rows:
+        told.append(f"stopped when decided, after {len(suite.rows):,} of {suite.planned_rows:,} rows")
+    for figure in suite.figures:
+        if figure.uncorrected is not None:
+            alone = brief(figure.uncorrected.value)
+            told.append(f"{figure.metric} is corrected by people's labels; the judge alone says {alone}")
+        if figure.bounds is not None:
+            low, high = map(brief, figure.bounds)
+            told.append(
+                f"{figure.metric} lies from {low} to {high}, whatever the {figure.unscored:,} unscored rows "
+                "are worth"
+            )
+    return told + repeat.table(suite.repeated)
+
+
+def opinion(mark: JudgeMark) -> str:
+    """Say of a judge that nobody has calibrated what it is."""
+    why = f" ({mark.agreement})" if mark.agreement else ""
+    return (
+        f"{mark.metric} was given by {mark.judge}, which nobody has held against people's verdicts{why}: "
+        "read it as an opinion."
+    )
 
 
 def flaky(suite: SuiteReport) -> int | None:

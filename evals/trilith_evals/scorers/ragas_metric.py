@@ -12,6 +12,7 @@ import asyncio
 import inspect
 import math
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,9 +21,11 @@ from typing import Any, Literal, TypeAlias
 from trilith.errors import MissingExtra, SettingsError, TrilithError
 from trilith.extras import need
 from trilith_evals.case import Case, Output
+from trilith_evals.purse import place, under_purse
 from trilith_evals.score import Score, scored, unscored
 from trilith_evals.scorer import require
-from trilith_evals.scorers.ragas_model import Embeddings, Endpoint, metered, of_infrastructure
+from trilith_evals.scorers.ragas_model import Embeddings, Endpoint, of_infrastructure
+from trilith_evals.scorers.ragas_wire import metered
 from trilith_evals.scorers.semantic import TextEmbedder
 
 RagasMetric: TypeAlias = Literal[
@@ -87,7 +90,8 @@ class Ragas:
     `response` is the answer (or what it cites), `reference` the first expected answer, `user_input` the
     case's input, `retrieved_contexts` the citations' quotes, `reference_contexts` a column of the dataset.
     Metrics with a language model ask it through any OpenAI-compatible server, the gateway among them; what
-    the gateway says that a call cost is counted on the row. Embeddings are MiniLM's.
+    the gateway says that a call cost is counted on the row. Within a run every call is under the run's cap,
+    pace and retries, and in its journal and cache. Embeddings are MiniLM's.
     """
 
     def __init__(
@@ -120,8 +124,10 @@ class Ragas:
             base_url: Its server; TRILITH_BASE_URL when None.
             api_key_env: Environment variable with the key.
             concurrency: Rows under way at a time.
-            timeout_s: Longest time for one row, its retries included, and for one call (seconds).
-            max_retries: Tries of one call after the first that failed on the network or with 429 or 5xx.
+            timeout_s: Longest time for one row, its retries included, and for one call (seconds); within a
+                run, for one call.
+            max_retries: Tries of one call after the first that failed on the network or with 429 or 5xx;
+                within a run, the run's.
             max_tokens: Longest answer of the judge; one cut short is no valid JSON and is asked again.
             embedder: Anything that embeds, instead of MiniLM.
         """
@@ -149,6 +155,11 @@ class Ragas:
         """The metric's name, `ragas:` before ragas's own."""
         return f"ragas:{self._metric}"
 
+    def connect(self, base_url: str | None, api_key: str | None) -> None:
+        """Say where the run's server is, for a judge of which no server is named."""
+        if self._endpoint is not None and self._endpoint.base_url is None:
+            self._endpoint = replace(self._endpoint, base_url=base_url, api_key=api_key)
+
     def score_all(self, pairs: Sequence[tuple[Case, Output]]) -> list[Score]:
         """Score all cases on an event loop of their own, `concurrency` at a time."""
         judge, wanted = self._load()
@@ -156,26 +167,35 @@ class Ragas:
         if self._embeddings is not None:
             texts = (sample.get(key) for sample in samples for key in ("response", "reference", "user_input"))
             self._embeddings.prepare([text for text in texts if isinstance(text, str) and text])
+        places = _places(pairs)
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return asyncio.run(self._each(judge, samples, wanted))
+            return asyncio.run(self._each(judge, samples, wanted, places))
         with ThreadPoolExecutor(1) as pool:  # called from a loop, in a notebook: that one is left alone
-            return pool.submit(asyncio.run, self._each(judge, samples, wanted)).result()
+            return pool.submit(asyncio.run, self._each(judge, samples, wanted, places)).result()
 
     async def _each(
-        self, judge: Judge, samples: Sequence[dict[str, Any]], wanted: frozenset[str]
+        self,
+        judge: Judge,
+        samples: Sequence[dict[str, Any]],
+        wanted: frozenset[str],
+        places: Sequence[tuple[str, int]],
     ) -> list[Score]:
-        places = asyncio.Semaphore(self._concurrency)
+        free = asyncio.Semaphore(self._concurrency)
+        # A run bounds every call, without the wait for its turn, which may be long.
+        timeout_s = None if under_purse() else self._timeout_s
 
-        async def one(sample: dict[str, Any]) -> Score:
-            async with places:
-                with metered() as meter:
-                    score = await _judged(judge, sample, wanted, self._timeout_s)
+        async def one(sample: dict[str, Any], at: tuple[str, int]) -> Score:
+            async with free:
+                with metered() as meter, place(*at):
+                    score = await _judged(judge, sample, wanted, timeout_s)
+                if meter.refused and score.value is None:
+                    score = unscored(str(meter.refused), infrastructure=True)
                 return replace(score, cost_pico_usd=meter.cost_pico_usd)
 
         try:
-            return list(await asyncio.gather(*map(one, samples)))
+            return list(await asyncio.gather(*map(one, samples, places)))
         finally:
             if self._client is not None:
                 await self._client.close()
@@ -229,6 +249,16 @@ class Ragas:
         return models
 
 
+def _places(pairs: Sequence[tuple[Case, Output]]) -> list[tuple[str, int]]:
+    """Return case and repeat of each row: a case that comes again is its next repeat."""
+    seen: Counter[str] = Counter()
+    places = []
+    for case, _ in pairs:
+        places.append((case.id, seen[case.id]))
+        seen[case.id] += 1
+    return places
+
+
 def _ragas(module: str) -> Any:
     """Import a part of ragas.
 
@@ -252,7 +282,9 @@ def _made(metric: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
         raise TrilithError(f"ragas refused the metric's settings {own!r}: {error}") from error
 
 
-async def _judged(judge: Judge, sample: dict[str, Any], wanted: frozenset[str], timeout_s: float) -> Score:
+async def _judged(
+    judge: Judge, sample: dict[str, Any], wanted: frozenset[str], timeout_s: float | None
+) -> Score:
     missing = sorted(wanted - sample.keys())
     if missing:
         return unscored(f"ragas needs {', '.join(missing)}, which the case does not have")

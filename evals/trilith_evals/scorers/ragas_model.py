@@ -2,53 +2,16 @@
 
 from __future__ import annotations
 
-import contextvars
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from trilith.errors import SettingsError
 from trilith.extras import need
+from trilith_evals.purse import under_purse
+from trilith_evals.scorers.ragas_wire import transport
 from trilith_evals.scorers.semantic import Semantic, TextEmbedder
-
-_COST = "x-trilith-cost-usd"
-_PICO = 10**12
-
-
-@dataclass
-class Meter:
-    """What one row's calls came to, answers that ragas threw away included."""
-
-    calls: int = 0
-    cost_pico_usd: int = 0
-
-
-_METER: contextvars.ContextVar[Meter | None] = contextvars.ContextVar("ragas_meter", default=None)
-
-
-@contextmanager
-def metered() -> Iterator[Meter]:
-    """Count the calls made in this context, and in tasks that it starts."""
-    meter = Meter()
-    token = _METER.set(meter)
-    try:
-        yield meter
-    finally:
-        _METER.reset(token)
-
-
-async def _count(response: Any) -> None:
-    meter = _METER.get()
-    if meter is None:
-        return
-    meter.calls += 1
-    try:
-        meter.cost_pico_usd += int(Decimal(response.headers.get(_COST, "0")) * _PICO)
-    except InvalidOperation:
-        return
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +24,8 @@ class Endpoint:
     timeout_s: float
     max_retries: int
     max_tokens: int
+    api_key: str | None = None
+    """In place of the variable's."""
 
     def client(self) -> Any:
         """Return an `openai.AsyncOpenAI`; the caller closes it.
@@ -75,13 +40,15 @@ class Endpoint:
             )
         whole = url.rstrip("/")
         openai, httpx = need("openai", extra="evals"), need("httpx", extra="evals")
+        # Under a run the run tries again: it knows what an attempt may cost.
+        retries = 0 if under_purse() else self.max_retries
         return openai.AsyncOpenAI(
             base_url=whole if whole.endswith("/v1") else f"{whole}/v1",
-            api_key=os.environ.get(self.api_key_env) or "none",
+            api_key=self.api_key or os.environ.get(self.api_key_env) or "none",
             timeout=self.timeout_s,
-            max_retries=self.max_retries,
+            max_retries=retries,
             http_client=httpx.AsyncClient(
-                event_hooks={"response": [_count]}, timeout=self.timeout_s, follow_redirects=True
+                transport=transport(), timeout=self.timeout_s, follow_redirects=True
             ),
         )
 

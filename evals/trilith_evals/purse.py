@@ -51,6 +51,9 @@ class Late(Exception):
 async def paid(key: Json, call: Call, *, payer: Payer = "scorer") -> Paid:
     """Make a call within the run that is under way, unless its answer is kept.
 
+    May be called on another event loop than the run's, as by a batch scorer in its thread; the context must
+    be the run's (`asyncio.to_thread` and `contextvars.copy_context` keep it).
+
     Args:
         key: All that the answer depends on, as JSON: model, messages, parameters, schema, and the number of
             the try where a judge is asked several times. The case and its repeat are added here.
@@ -58,12 +61,17 @@ async def paid(key: Json, call: Call, *, payer: Payer = "scorer") -> Paid:
         payer: Whose money it is in the report.
 
     Raises:
-        CapReached: the call might exceed the cap; let it pass, the run stops.
+        Refused: the call might exceed the cap, or the run is at its end; let it pass, the run stops.
         Late: no answer in time.
         Exception: what the last attempt raised.
     """
     purse = _PURSE.get()
-    return await call() if purse is None else await purse.paid(key, call, payer)
+    return await call() if purse is None else await purse.served(key, call, payer)
+
+
+def under_purse() -> bool:
+    """Whether a run is under way here, which makes the retries of paid calls."""
+    return _PURSE.get() is not None
 
 
 class Purse:
@@ -86,6 +94,7 @@ class Purse:
         self._cache = cache
         self._max_retries = max_retries
         self._timeout_s = timeout_s
+        self._loop: asyncio.AbstractEventLoop | None = None
         if journal:
             journal.count(ledger)
 
@@ -106,15 +115,31 @@ class Purse:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
-        """Let `paid` use this purse within the block."""
+        """Let `paid` use this purse within the block, which runs on an event loop."""
+        self._loop = asyncio.get_running_loop()
         token = _PURSE.set(self)
         try:
             yield
         finally:
             _PURSE.reset(token)
 
-    async def paid(self, key: Json, call: Call, payer: Payer) -> Paid:
-        """Do what the function `paid` says."""
+    async def served(self, key: Json, call: Call, payer: Payer) -> Paid:
+        """Do what the function `paid` says, on whichever loop the caller is.
+
+        Money, pace and journal are counted on the run's own loop only; the call itself stays on the loop that
+        its connections belong to.
+        """
+        here = asyncio.get_running_loop()
+        if self._loop is None or self._loop is here:
+            return await self._paid(key, call, payer)
+
+        async def there() -> Paid:
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_made(call), here))
+
+        asked = asyncio.run_coroutine_threadsafe(self._paid(key, there, payer), self._loop)
+        return await asyncio.wrap_future(asked)
+
+    async def _paid(self, key: Json, call: Call, payer: Payer) -> Paid:
         case, repeat = _PLACE.get()
         place = digest([payer, case, repeat, key])
         if self._journal and (found := self._journal.kept(place)):
@@ -170,6 +195,10 @@ class Purse:
         self.ledger.lost(payer, held, charged=charged)
         if self._journal and self.ledger.capped:
             self._journal.end(place, payer, held if charged and known else 0)
+
+
+async def _made(call: Call) -> Paid:
+    return await call()
 
 
 def _pause_s(error: BaseException, attempt: int) -> float | None:
