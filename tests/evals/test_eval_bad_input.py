@@ -278,7 +278,7 @@ def test_a_cap_that_is_no_amount_is_refused(
     with pytest.raises(SystemExit) as left:
         run(f"--max-cost={amount}")
     assert left.value.code == 3
-    assert f"{amount} is no amount of US dollars above 0" in capsys.readouterr().err
+    assert f"{amount} is not an amount of US dollars above 0" in capsys.readouterr().err
 
 
 def test_a_margin_may_be_larger_than_one_as_it_is_in_the_metrics_unit(run: Run) -> None:

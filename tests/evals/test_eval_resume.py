@@ -280,7 +280,7 @@ def test_the_installed_command_keeps_a_cap_and_goes_on(suite: Path, shop: Shop) 
     assert shop.sold.total() == 40
     refused = installed(suite, shop, "--max-cost", "nan")
     assert refused.returncode != 0
-    assert "--max-cost is NaN, expected US dollars above 0" in refused.stderr
+    assert "nan is not an amount of US dollars above 0" in refused.stderr
     assert not capped.stderr, "the line that counts is for terminals"
 
 

@@ -38,7 +38,7 @@ def dollars(text: str) -> Decimal:
     except InvalidOperation:
         value = Decimal("NaN")
     if not (value.is_finite() and value > 0):
-        raise argparse.ArgumentTypeError(f"{text} is no amount of US dollars above 0")
+        raise argparse.ArgumentTypeError(f"{text} is not an amount of US dollars above 0")
     return value
 
 
