@@ -49,7 +49,7 @@ _KNOWN: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("ChatGPT", ("mt_bench",), "consistency", ".575"),
     ("ChatGPT", ("mt_bench",), "picks_first", ".70"),
 )
-"""Judge, sets, figure, and the value in the guide to the data. Its adversarial figures (.712, .893; .277,
+"""Judge, sets, figure, and the value known of the data. Its adversarial figures (.712, .893; .277,
 .589) are over four sets, of which two have their verdicts here; its LLaMA2 figures (.333, 83 %) are of
 FairEval, which has none."""
 
@@ -94,7 +94,7 @@ def published(folder: Path) -> str:
         rows.append(
             (judge, " + ".join(sets), figure, f"{value:.4f}", ours, known, "yes" if ours == known else "NO")
         )
-    return table(("judge", "set", "figure", "exact", "ours", "guide", "same"), rows)
+    return table(("judge", "set", "figure", "exact", "ours", "known", "same"), rows)
 
 
 def calibrations(folder: Path) -> str:
@@ -139,7 +139,7 @@ def people(folder: Path) -> str:
             found = agreement.spearman(means, [row["auto"][score] for row in kept], of)
         name = "a person with the others (ceiling)" if score == "people" else score
         rows.append((aspect, name, str(len(kept)), _cell(found), figure))
-    return table(("people's rating", "score", "answers", "Spearman", "guide"), rows)
+    return table(("people's rating", "score", "answers", "Spearman", "known"), rows)
 
 
 @dataclass
@@ -362,7 +362,9 @@ def main() -> int:
     began = time.process_time()
     print(f"Recorded verdicts, prompt {_PROMPT}; beside the published figures:\n\n{published(verdicts)}\n")
     print(f"Every judge and set, 95 % intervals by question:\n\n{calibrations(verdicts)}\n")
-    print(f"People and scores over all answers (the guide names no rows):\n\n{people(ratings)}\n")
+    print(
+        f"People and scores over all answers (which rows the known values rest on is not told):\n\n{people(ratings)}\n"
+    )
     print(f"Share of {given.draws:,} draws whose 95 % interval holds people's truth:\n")
     print(coverage(verdicts, given.draws, given.seed), "\n")
     print("The same by conversation, 20 of 60 conversations labelled:\n")
