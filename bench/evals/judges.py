@@ -363,7 +363,8 @@ def main() -> int:
     print(f"Recorded verdicts, prompt {_PROMPT}; beside the published figures:\n\n{published(verdicts)}\n")
     print(f"Every judge and set, 95 % intervals by question:\n\n{calibrations(verdicts)}\n")
     print(
-        f"People and scores over all answers (which rows the known values rest on is not told):\n\n{people(ratings)}\n"
+        "People and scores over all answers (which rows the known values rest on is not told):\n\n"
+        f"{people(ratings)}\n"
     )
     print(f"Share of {given.draws:,} draws whose 95 % interval holds people's truth:\n")
     print(coverage(verdicts, given.draws, given.seed), "\n")
