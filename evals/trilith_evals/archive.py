@@ -7,6 +7,7 @@ of the cases in a run that was written without content.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,13 @@ def _row(told: Mapping[str, Any]) -> Row:
     )
 
 
+def _usage(told: Mapping[str, Any]) -> Usage:
+    unknown = sorted(set(told) - {field.name for field in fields(Usage)})
+    if unknown:  # pydantic would leave it out, and a use that nobody knows would be none
+        raise ValueError(f"usage has the unknown key {unknown[0][:40]!r}")
+    return _USAGE.validate_python(told)
+
+
 def _output(told: Mapping[str, Any]) -> Output:
     said = told.get("output", "")
     values = said if isinstance(said, dict) else {}
@@ -121,7 +129,7 @@ def _output(told: Mapping[str, Any]) -> Output:
         values=values,
         citations=tuple(_citation(n, at) for n, at in enumerate(told.get("citations", ()), start=1)),
         tool_calls=_CALLS.validate_python(told.get("tool_calls", ())),
-        usage=_USAGE.validate_python(usage) if usage else None,
+        usage=_usage(usage) if usage else None,
         latency_s=float(told.get("latency_s", 0.0)),
         request_id=told.get("request_id"),
         cost_pico_usd=told.get("cost_pico_usd"),
