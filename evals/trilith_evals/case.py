@@ -29,6 +29,11 @@ class Case:
     """What the case belongs to, such as a language or a tenant; figures are also given by slice."""
 
     @property
+    def source(self) -> tuple[str, str]:
+        """What it stands or falls with: its cluster, else itself; repeats of a case have one source."""
+        return ("case", self.id) if self.cluster is None else ("cluster", self.cluster)
+
+    @property
     def golds(self) -> list[str]:
         """The acceptable answers as texts; empty when none is known."""
         if self.expected is None:

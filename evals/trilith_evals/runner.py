@@ -9,7 +9,6 @@ import asyncio
 import inspect
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,20 +27,19 @@ from trilith.errors import (
 )
 from trilith.telemetry import names, span
 from trilith.types import Json
-from trilith_evals import estimate, look
+from trilith_evals import look
 from trilith_evals.answer import output_json, output_of
 from trilith_evals.batch import ending, with_batches
 from trilith_evals.case import Case, Output
 from trilith_evals.dataset import Dataset
-from trilith_evals.figure import Figure
-from trilith_evals.gate import Check, Outcome, Threshold, judge
+from trilith_evals.gate import Threshold
 from trilith_evals.means import Means, identity, run_digest
 from trilith_evals.purse import Late, Paid, Purse, in_time, paid, place
-from trilith_evals.repeat import Repeated, repeated
-from trilith_evals.report import Cause, Failure, Row, SuiteReport, worst_first
-from trilith_evals.score import Score, State, scored, unscored
-from trilith_evals.scorer import AnyScorer, BatchScorer, Scorer, SuiteMetric, higher_is_better
+from trilith_evals.report import Cause, Failure, Row, SuiteReport
+from trilith_evals.score import Score, scored, unscored
+from trilith_evals.scorer import AnyScorer, BatchScorer, Scorer, SuiteMetric
 from trilith_evals.spend import Refused
+from trilith_evals.summary import summarise
 from trilith_evals.target import Target
 
 Decided = Callable[[SuiteReport], bool]
@@ -143,7 +141,7 @@ async def run_suite(
     purse.close(remove=done and suite.means.passing)
     if stopped and purse.journalled:
         stopped = replace(stopped, reason=f"{stopped.reason}; the same command goes on where it stopped")
-    found = await asyncio.to_thread(_report, suite, rows, stopped)
+    found = await asyncio.to_thread(summarise, suite, rows, stopped)
     spent = purse.ledger.spend()
     planned_rows = len(suite.data.cases) * suite.repeats if suite.decided else 0
     return replace(
@@ -177,11 +175,6 @@ async def asked(
     return await _Asking(suite, purse, progress, stop, waiting).rows()
 
 
-def report_of(suite: Suite, rows: Sequence[Row], stopped: Failure | None) -> SuiteReport:
-    """Add up rows."""
-    return _report(suite, rows, stopped)
-
-
 def planned(suite: Suite) -> list[tuple[Case, int]]:
     """Return all cases with their repeats, in the order in which they are asked."""
     if suite.decided:
@@ -193,56 +186,6 @@ def not_run(suite: Suite, case: Case, repeat: int) -> Row:
     """Return the row of a case that the run did not come to."""
     failure = Failure(Cause.INFRASTRUCTURE, "not run, as the suite was given up")
     return Row(case, repeat, None, failure, _all_unscored(suite.scorers, failure))
-
-
-def _report(suite: Suite, rows: Sequence[Row], stopped: Failure | None) -> SuiteReport:
-    rows = [_with_losses(row, suite.scorers) for row in rows]
-    figures = _figures(suite, rows)
-    several = _repeated(suite, rows) if suite.repeats > 1 else ()
-    checks = judge(
-        (*figures, *(figure for one in several for figure in one.figures)),
-        suite.thresholds,
-        min_coverage=suite.min_coverage,
-        max_abstained=suite.max_abstained,
-        stopped=stopped.reason if stopped else "",
-    )
-    releases = sorted({row.output.release for row in rows if row.output and row.output.release})
-    if len(releases) > 1 and not suite.several_releases:
-        checks = (*checks, _several(releases))
-    return SuiteReport(
-        name=suite.name,
-        target=suite.target.name,
-        task=suite.task,
-        data=suite.data.label,
-        digest=suite.data.digest,
-        judges=tuple(
-            mark(name) for name, scorer in suite.scorers.items() if (mark := getattr(scorer, "mark", None))
-        ),
-        cases=len({row.case.id for row in rows}),
-        repeats=suite.repeats,
-        thresholds=suite.thresholds,
-        figures=figures,
-        checks=checks,
-        rows=worst_first(rows, figures),
-        duration_s=0.0,
-        stopped=stopped,
-        parameters=suite.parameters,
-        slices=_slices(suite, rows),
-        repeated=several,
-        split=suite.data.split,
-        held_out=suite.data.held_out,
-        content_digest=suite.data.content_digest,
-        source=suite.data.path,
-        releases=tuple(releases),
-    )
-
-
-def _several(releases: Sequence[str]) -> Check:
-    """Return the check that fails where a figure would speak of no release in particular."""
-    found = (
-        f"{', '.join(releases)} answered, expected one; name one in target.release, or allow several_releases"
-    )
-    return Check("one release", "", Outcome.COULD_NOT_RUN, found)
 
 
 class _Asking:
@@ -320,7 +263,7 @@ class _Asking:
             return
         self._looking = True
         rows = list(self._done.values())
-        self._enough = await asyncio.to_thread(lambda: decided(_report(self._suite, rows, None)))
+        self._enough = await asyncio.to_thread(lambda: decided(summarise(self._suite, rows, None)))
         self._looking = False
 
     async def _one(self, case: Case, repeat: int) -> Row:
@@ -389,7 +332,7 @@ def _mixed(suite: Suite) -> list[tuple[Case, int]]:
     """Order rows at random, those of a cluster together: what is seen early must speak for the rest."""
     groups: dict[tuple[str, str], list[Case]] = {}
     for case in suite.data.cases:
-        groups.setdefault(_cluster(case), []).append(case)
+        groups.setdefault(case.source, []).append(case)
     order = list(groups.values())
     random.Random(suite.seed).shuffle(order)
     return [(case, repeat) for group in order for case in group for repeat in range(suite.repeats)]
@@ -434,114 +377,3 @@ async def _scored_by(scorer: Scorer, case: Case, output: Output) -> Score:
         return unscored("the judge gave no answer in time", infrastructure=True)
     except Exception as error:  # a scorer's own fault must not lose the row, nor pass as a zero
         return unscored(f"the scorer raised {type(error).__name__}", detail=str(error))
-
-
-def _with_losses(row: Row, scorers: Mapping[str, AnyScorer]) -> Row:
-    """Show per row how wrong a prediction is; the figure itself is made over all pairs."""
-    losses = {
-        name: _loss(scorer, row.case, row.output)
-        for name, scorer in scorers.items()
-        if isinstance(scorer, SuiteMetric) and row.output is not None
-    }
-    if not losses or row.output is None:
-        return row
-    pairs = {
-        name: scorer.pair(row.case, row.output)
-        for name, scorer in scorers.items()
-        if isinstance(scorer, SuiteMetric) and losses[name].state is State.SCORED
-    }
-    return replace(row, scores={**row.scores, **losses}, pairs=pairs)
-
-
-def _loss(scorer: SuiteMetric, case: Case, output: Output) -> Score:
-    try:
-        return scored(scorer.loss(*scorer.pair(case, output)))
-    except ValueError as error:
-        return unscored(str(error))
-    except Exception as error:  # as for a single row
-        return unscored(f"the scorer raised {type(error).__name__}", detail=str(error))
-
-
-def _figures(suite: Suite, rows: Sequence[Row], part: str = "") -> tuple[Figure, ...]:
-    clustered = suite.repeats > 1 or any(row.case.cluster is not None for row in rows)
-    return tuple(_figure(suite, name, rows, part, clustered=clustered) for name in suite.scorers)
-
-
-def _slices(suite: Suite, rows: Sequence[Row]) -> tuple[Figure, ...]:
-    """Return the figures of every tag's values; rows that lack a tag are in none of its slices."""
-    parts: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        for tag in row.case.tags.items():
-            parts.setdefault(tag, []).append(row)
-    found = [_figures(suite, parts[at], f"{at[0]}={at[1]}") for at in sorted(parts)]
-    return tuple(figure for figures in found for figure in figures)
-
-
-def _repeated(suite: Suite, rows: Sequence[Row]) -> tuple[Repeated, ...]:
-    clusters = {row.case.id: _cluster(row.case) for row in rows}
-    found = []
-    for name, scorer in suite.scorers.items():
-        tries: dict[str, list[float]] = {row.case.id: [] for row in rows}
-        for row in rows:
-            if (value := row.scores[name].value) is not None:
-                tries[row.case.id].append(value)
-        if not isinstance(scorer, SuiteMetric):
-            found.append(repeated(name, tries, clusters, suite.k.get(name)))
-    return tuple(one for one in found if one is not None)
-
-
-def _figure(suite: Suite, name: str, rows: Sequence[Row], part: str, *, clustered: bool) -> Figure:
-    scorer = suite.scorers[name]
-    judged = [row for row in rows if row.scores[name].state is State.SCORED]
-    # A case without a cluster of its own stands alone; its repeats do not.
-    clusters = [_cluster(row.case) for row in judged] if clustered else None
-    found, bare, problem = None, None, ""
-    if judged and isinstance(scorer, SuiteMetric):
-        truths, predictions = [row.pairs[name][0] for row in judged], [row.pairs[name][1] for row in judged]
-        try:
-            draws = 400 if part else estimate.RESAMPLES  # slices are many
-            found = estimate.bootstrap(
-                scorer.value,
-                truths,
-                predictions,
-                clusters,
-                seed=suite.seed,
-                weighted=getattr(scorer, "weighted", None),
-                resamples=draws,
-            )
-        except ValueError as error:
-            problem = str(error)
-    elif judged:
-        values = [score.value for row in judged if (score := row.scores[name]).value is not None]
-        found = estimate.mean(values, clusters)
-        # A judge that knows people's labels of some rows says what people would say of all of them.
-        if (correct := getattr(scorer, "corrected", None)) is not None:
-            try:
-                told = correct([(row.case, v) for row, v in zip(judged, values, strict=True)], clusters)
-            except ValueError as error:
-                found, problem = None, str(error)
-            else:
-                found, bare = (found, None) if told is None else (told.estimate, found)
-    missing = [row.scores[name] for row in rows if row.scores[name].state is State.UNSCORED]
-    bounds = None
-    if missing and not isinstance(scorer, SuiteMetric):
-        bounds = estimate.whatever([row.scores[name].value or 0.0 for row in judged], len(missing))
-    return Figure(
-        metric=name,
-        estimate=found,
-        scored=len(judged),
-        abstained=len(rows) - len(judged) - len(missing),
-        unscored=len(missing),
-        infrastructure=sum(score.infrastructure for score in missing),
-        reasons=dict(Counter(score.reason for score in missing).most_common()),
-        higher_is_better=higher_is_better(scorer),
-        over_suite=isinstance(scorer, SuiteMetric),
-        slice=part,
-        bounds=bounds,
-        problem=problem,
-        uncorrected=bare,
-    )
-
-
-def _cluster(case: Case) -> tuple[str, str]:
-    return ("case", case.id) if case.cluster is None else ("cluster", case.cluster)

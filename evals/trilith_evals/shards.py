@@ -18,7 +18,8 @@ from trilith.money import format_usd
 from trilith_evals.case import Case
 from trilith_evals.means import Means
 from trilith_evals.report import Cause, Failure, Row, Spend
-from trilith_evals.runner import Progress, Suite, asked, not_run, planned, report_of
+from trilith_evals.runner import Progress, Suite, asked, not_run, planned
+from trilith_evals.summary import summarise
 
 if TYPE_CHECKING:
     from trilith_evals.journal import Journal
@@ -240,7 +241,7 @@ class _Desk:
         decided, rows = self._suite.decided, list(self._done.values())
         if decided is None or self._over or not rows or len(rows) == self._total:
             return
-        self._enough = await asyncio.to_thread(lambda: decided(report_of(self._suite, rows, None)))
+        self._enough = await asyncio.to_thread(lambda: decided(summarise(self._suite, rows, None)))
         if self._enough:
             await _all_stop(workers)
 
