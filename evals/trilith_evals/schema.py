@@ -10,8 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from trilith.errors import DataError
-from trilith.extras import need
 from trilith.types import Json
+from trilith_evals.json_schema import Validator
 
 Kind = Literal["text", "integer", "number", "boolean", "list", "mapping", "any"]
 
@@ -198,18 +198,19 @@ def shown(value: object) -> str:
 
 
 def _deeper(schema: dict[str, Any]) -> Callable[[Any], list[str]]:
-    library = need("jsonschema", extra="evals")
-    made = library.validators.validator_for(schema, default=library.Draft202012Validator)
     try:
-        made.check_schema(schema)
-    except library.SchemaError as error:
-        raise DataError(f"json_schema: not a JSON Schema: {error.message}") from None
-    validator = made(schema)
+        validator = Validator(schema)
+    except ValueError as error:
+        raise DataError(f"json_schema: {error}") from None
 
     def faults(row: Any) -> list[str]:
+        try:
+            found = sorted(validator.faults(row), key=lambda e: list(map(str, e.absolute_path)))
+        except ValueError as error:
+            raise DataError(f"json_schema: {error}") from None
         return [
             f"column {'.'.join(map(str, error.absolute_path)) or '(the row)'!r}: {_cut(error.message)}"
-            for error in sorted(validator.iter_errors(row), key=lambda e: list(map(str, e.absolute_path)))
+            for error in found
         ]
 
     return faults

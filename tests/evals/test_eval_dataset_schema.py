@@ -5,15 +5,20 @@ from __future__ import annotations
 import gzip
 import importlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sdk.client.conftest import serve
+from support.scripted_server import Scripted, ScriptedServer
 
 from trilith.errors import DataError, SettingsError
 from trilith_evals import table
 from trilith_evals.dataset import Columns, from_rows, load, stream
 from trilith_evals.schema import ColumnSettings, SchemaSettings, infer
+
+__all__ = ["serve"]
 
 
 def jsonl(path: Path, *rows: dict[str, Any]) -> Path:
@@ -250,3 +255,13 @@ def test_cases_and_plain_rows_do_not_mix() -> None:
         from_rows([Case("1", "x"), {"input": "y"}])
     with pytest.raises(DataError, match="data:1: found a str, expected a mapping"):
         from_rows(["x"], Columns())  # type: ignore[list-item]
+
+
+def test_what_a_json_schema_refers_to_elsewhere_is_never_fetched(
+    tmp_path: Path, serve: Callable[..., ScriptedServer]
+) -> None:
+    server = serve(Scripted(body={"type": "object"}))
+    path = jsonl(tmp_path / "cases.jsonl", {"input": "q"})
+    with pytest.raises(DataError, match=r"json_schema: .*elsewhere\.json"):
+        load(path, schema=SchemaSettings(json_schema={"$ref": f"{server.url}/elsewhere.json"}))
+    assert server.received == []

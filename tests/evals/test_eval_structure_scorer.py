@@ -56,7 +56,7 @@ def test_a_schema_that_is_none_is_refused_when_the_scorer_is_made() -> None:
 def test_a_schema_elsewhere_is_never_fetched() -> None:
     scorer = JsonSchema({"$ref": "http://127.0.0.1:9/schema.json"})
     report = run(lambda _: "{}", [Case("1", "q")], [scorer])
-    assert dict(report.suites[0].figures[0].reasons) == {"the scorer raised _WrappedReferencingError": 1}
+    assert dict(report.suites[0].figures[0].reasons) == {"the case's schema is not whole": 1}
 
 
 def called(*calls: tuple[str, Any]) -> Output:

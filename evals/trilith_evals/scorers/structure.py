@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from trilith.extras import need
 from trilith.types import Json
 from trilith_evals.case import Case, Output, ToolCall
+from trilith_evals.json_schema import Validator
 from trilith_evals.score import Score, scored, unscored
 from trilith_evals.scorer import require
 from trilith_evals.scorers.text import normalise
@@ -39,7 +39,7 @@ class JsonSchema:
     def __post_init__(self) -> None:
         require("jsonschema")
         if self.schema is not None:
-            _validator(self.schema)
+            Validator(self.schema)
 
     def __call__(self, case: Case, output: Output) -> Score:
         """Score one case."""
@@ -52,30 +52,22 @@ class JsonSchema:
         if not isinstance(schema, dict):
             return unscored(f"the case has no schema in {self.column!r}")
         try:
-            validator = _validator(schema)
+            validator = Validator(schema)
         except ValueError as error:
             return unscored("the case's schema is not a JSON Schema", detail=str(error))
         try:
             said = json.loads(unfenced(output.text) if self.fenced else output.text, parse_constant=_refuse)
         except (ValueError, RecursionError) as error:
             return scored(0.0, detail=f"not JSON: {error}")
-        faults = sorted(f"{fault.json_path}: {fault.message}" for fault in validator.iter_errors(said))
+        try:
+            faults = sorted(f"{fault.json_path}: {fault.message}" for fault in validator.faults(said))
+        except ValueError as error:
+            return unscored("the case's schema is not whole", detail=str(error))
         return scored(not faults, detail="; ".join(faults[:10]))
 
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
-
-
-def _validator(schema: Mapping[str, Any]) -> Any:
-    library = need("jsonschema", extra="evals")
-    made = library.validators.validator_for(schema, default=library.Draft202012Validator)
-    try:
-        made.check_schema(schema)
-    except library.SchemaError as error:
-        raise ValueError(f"schema: {error.json_path}: {error.message}") from None
-    # An empty registry: a `$ref` to elsewhere is never fetched.
-    return made(schema, registry=need("referencing", extra="evals").Registry())
 
 
 @dataclass(frozen=True, slots=True)
