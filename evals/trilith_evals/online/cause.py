@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from trilith_evals.comparison import benjamini_hochberg
 from trilith_evals.online.record import Floats, Record, is_number
-from trilith_evals.online.twosample import adjusted
 
 _BLOCK = 16
 """Neighbouring rows count as one: they are alike."""
@@ -75,7 +75,7 @@ def causes(
             rows.append((field, value, part, error, inside))
     if not rows:
         return ()
-    ps = adjusted([_one_sided(part, error) for _, _, part, error, _ in rows])
+    ps = benjamini_hochberg([_one_sided(part, error) for _, _, part, error, _ in rows])
     found: list[dict[str, Any]] = [
         {
             "field": field,

@@ -9,16 +9,15 @@ as long as the window, give against the rest of it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from trilith.extras import need
 from trilith_evals.online import twosample
+from trilith_evals.online.encoder import Encoder
 from trilith_evals.online.finding import Finding, Kind
-from trilith_evals.online.record import Floats, Record, Reference, Window
+from trilith_evals.online.record import Floats, Reference, Window
 
 _DRAWS = 39
 _MOST_ROWS = 1000
@@ -39,15 +38,15 @@ class ClassifierTest:
         Raises:
             ValueError: it has too few rows, or no features.
         """
-        self._names = reference.features
-        if len(reference.records) < 4 * _FEW_ROWS or not self._names:
+        names = reference.features
+        if len(reference.records) < 4 * _FEW_ROWS or not names:
             raise ValueError(
-                f"the reference has {len(reference.records)} rows of {len(self._names)} features, "
+                f"the reference has {len(reference.records)} rows of {len(names)} features, "
                 f"expected {4 * _FEW_ROWS} rows or more with features"
             )
         self._learner, self._alpha, self._seed = learner, alpha, seed
-        self._codes: dict[str, dict[str, int]] = {name: {} for name in self._names}
-        self._rows = self._matrix(reference.records, learn=True)
+        self._encoder = Encoder(names, reference.records)
+        self._rows = self._encoder.table(reference.records)
         self._nulls: dict[int, Floats] = {}
 
     def update(self, batch: Window) -> list[Finding]:
@@ -55,7 +54,7 @@ class ClassifierTest:
         if len(batch.records) < _FEW_ROWS:
             few = f"{len(batch.records)} rows, expected {_FEW_ROWS} or more"
             return [Finding(Kind.NO_EVIDENCE, "classifier", "rows", batch.start, batch.end, few)]
-        area = self._area(self._matrix(batch.records), self._rows)
+        area = self._area(self._encoder.table(batch.records), self._rows)
         size = min(twosample.rounded(len(batch.records)), len(self._rows) // 3)
         p = twosample.tail(area, self._null(size), len(self._rows) / size)
         moved = p <= self._alpha
@@ -110,19 +109,6 @@ class ClassifierTest:
         return pipeline.make_pipeline(
             impute, scale, need("sklearn.linear_model", extra="evals").LogisticRegression()
         )
-
-    def _matrix(self, records: Sequence[Record], *, learn: bool = False) -> Floats:
-        table = np.full((len(records), len(self._names)), math.nan)
-        for row, record in enumerate(records):
-            for column, name in enumerate(self._names):
-                value = record.features.get(name)
-                if isinstance(value, int | float):
-                    table[row, column] = value
-                elif value is not None:
-                    codes = self._codes[name]
-                    code = codes.setdefault(str(value), len(codes)) if learn else codes.get(str(value), -1)
-                    table[row, column] = code
-        return table
 
 
 def _thinned(rows: Floats, most: int) -> Floats:

@@ -15,6 +15,7 @@ import numpy as np
 
 from trilith.extras import need
 from trilith_evals.estimate import t_quantile
+from trilith_evals.online.encoder import Encoder
 from trilith_evals.online.record import Floats, Record
 
 ASSUMPTION = "inputs may drift, but what follows from them has not changed (no concept drift)"
@@ -113,16 +114,14 @@ class LossModel:
         """
         blocks = _labelled(reference)
         rows = [record for block in blocks for record in block]
-        self._names = sorted({name for record in rows for name in record.features})
-        self._codes: dict[str, dict[str, int]] = {name: {} for name in self._names}
-        self._matrix(rows, learn=True)
+        self._encoder = Encoder(sorted({name for record in rows for name in record.features}), rows)
 
         def fit(records: Sequence[Record]) -> Any:
             library = need("sklearn.ensemble", extra="evals")
             model = library.HistGradientBoostingRegressor(
                 max_iter=60, max_leaf_nodes=15, min_samples_leaf=40, early_stopping=False, random_state=0
             )
-            return model.fit(self._matrix(records), [loss(record) for record in records])
+            return model.fit(self._table(records), [loss(record) for record in records])
 
         self._model = fit(rows)
         self._error = _off(blocks, fit, self._loss, loss)
@@ -135,21 +134,12 @@ class LossModel:
     def _loss(self, model: Any, records: Sequence[Record]) -> Floats:
         if not records:
             return np.array([])
-        expected: Floats = np.maximum(0.0, np.asarray(model.predict(self._matrix(records)), float))
+        expected: Floats = np.maximum(0.0, np.asarray(model.predict(self._table(records)), float))
         return expected
 
-    def _matrix(self, records: Sequence[Record], *, learn: bool = False) -> Floats:
-        table = np.full((len(records), len(self._names) + 1), np.nan)
-        for row, record in enumerate(records):
-            table[row, -1] = record.score
-            for column, name in enumerate(self._names):
-                value = record.features.get(name)
-                if isinstance(value, int | float):
-                    table[row, column] = value
-                elif value is not None:
-                    codes = self._codes[name]
-                    code = codes.setdefault(str(value), len(codes)) if learn else codes.get(str(value), -1)
-                    table[row, column] = code
+    def _table(self, records: Sequence[Record]) -> Floats:
+        scores = np.array([record.score for record in records], float)  # a missing one is NaN
+        table: Floats = np.column_stack([self._encoder.table(records), scores])
         return table
 
 

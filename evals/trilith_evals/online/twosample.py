@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from trilith_evals.comparison import benjamini_hochberg
 from trilith_evals.online.finding import Finding, Kind
 from trilith_evals.online.record import Floats, Reference, Window, as_numbers, is_number
 
@@ -133,16 +134,6 @@ def psi(expected: Any, found: Any) -> float:
     return float(((b - a) * np.log(b / a)).sum())
 
 
-def adjusted(ps: Sequence[float]) -> list[float]:
-    """Return p-values for which a cut at q keeps the false discovery rate at q (Benjamini, Hochberg 1995)."""
-    order = sorted(range(len(ps)), key=lambda at: -ps[at])
-    found, least = [1.0] * len(ps), 1.0
-    for step, at in enumerate(order):
-        least = min(least, ps[at] * len(ps) / (len(ps) - step))
-        found[at] = least
-    return found
-
-
 def pieces(count: int, size: int, draws: int, generator: np.random.Generator) -> list[slice]:
     """Return contiguous pieces of a sequence, drawn at random."""
     last = max(1, count - size + 1)
@@ -203,7 +194,9 @@ class FeatureDrift:
                 (name, statistic, self._p(name, feature, statistic, len(ranks)), feature.effect(ranks))
             )
         found = []
-        for (name, statistic, _, size), p in zip(rows, adjusted([row[2] for row in rows]), strict=True):
+        for (name, statistic, _, size), p in zip(
+            rows, benjamini_hochberg([row[2] for row in rows]), strict=True
+        ):
             moved = p <= self._fdr and size >= self._least
             found.append(
                 Finding(

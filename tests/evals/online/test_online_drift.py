@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
+from trilith_evals.comparison import benjamini_hochberg
 from trilith_evals.online.finding import Kind
 from trilith_evals.online.multivariate import Mmd, embeddings
 from trilith_evals.online.record import Record, Reference, Window
-from trilith_evals.online.twosample import FeatureDrift, adjusted, psi
+from trilith_evals.online.twosample import FeatureDrift, psi
 
 
 def autocorrelated(generator: np.random.Generator, rows: int, shift: float = 0.0) -> list[float]:
@@ -87,7 +88,7 @@ def test_too_few_rows_are_no_evidence() -> None:
 
 def test_false_discoveries_are_adjusted_as_benjamini_and_hochberg_do() -> None:
     # .01 * 4/1, .02 * 4/2, .03 * 4/3, .5 * 4/4, made monotone from the right
-    assert adjusted([0.01, 0.02, 0.03, 0.5]) == pytest.approx([0.04, 0.04, 0.04, 0.5])
+    assert benjamini_hochberg([0.01, 0.02, 0.03, 0.5]) == pytest.approx([0.04, 0.04, 0.04, 0.5])
 
 
 def test_the_stability_index_of_the_same_shares_is_zero() -> None:
