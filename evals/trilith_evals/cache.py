@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from trilith.errors import SettingsError
+from trilith_evals import atomic
 
 
 class Cache:
@@ -30,12 +30,8 @@ class Cache:
         Raises:
             SettingsError: the folder cannot be written; no fault of the target, whose answer it is.
         """
-        path = self._path(key)
-        unfinished = path.with_suffix(f".{os.getpid()}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_bytes(json.dumps(value, separators=(",", ":")).encode())
-            unfinished.replace(path)
+            atomic.write(self._path(key), json.dumps(value, separators=(",", ":")).encode())
         except OSError as error:
             raise SettingsError(
                 f"cannot keep answers in {self._folder}: {(error.strerror or str(error)).lower()}; "

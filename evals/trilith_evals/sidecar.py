@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from trilith_evals import table
+from trilith_evals import atomic, table
 from trilith_evals.document import read
 from trilith_evals.schema import SchemaSettings
 from trilith_evals.split import Split, parts
@@ -111,5 +111,5 @@ def write_sidecar(path: Path, sidecar: Sidecar) -> Path:
     # `${` would be filled in from the environment when the file is read again.
     text = need("yaml", extra="evals").safe_dump(told, sort_keys=False, allow_unicode=True, width=110)
     written = beside(path)
-    written.write_text(text.replace("${", "$${"), encoding="utf-8")
+    atomic.write(written, text.replace("${", "$${"))
     return written

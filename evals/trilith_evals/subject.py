@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from trilith.errors import DataError
-from trilith_evals import table
+from trilith_evals import atomic, table
 
 COLUMN = "subjects"
 """The column of the hashes."""
@@ -89,11 +89,7 @@ def replace(path: Path, text: str) -> None:
     Raises:
         DataError: it cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        atomic.write(path, text)
     except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
         raise DataError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error

@@ -84,10 +84,10 @@ def _difference(arguments: argparse.Namespace, report: Any) -> None:
 
         write_difference(before, report, lines, names, arguments.html)
     if arguments.markdown:
-        from trilith_evals.output.file import write_text
+        from trilith_evals.atomic import write
         from trilith_evals.output.markdown import differences
 
-        write_text(arguments.markdown, differences(lines, names))
+        write(arguments.markdown, differences(lines, names))
     if not (arguments.html or arguments.markdown):
         print(contest.table(lines))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trilith.errors import DataError
+from trilith_evals import atomic
 from trilith_evals.report import JudgeMark
 
 _FORM = 1
@@ -37,7 +38,7 @@ class Certificate:
     def write(self, path: Path) -> None:
         """Write it as JSON."""
         told = {"form": _FORM, **asdict(self)}
-        path.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        atomic.write(path, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
 
 
 def read(path: Path) -> Certificate:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from pathlib import Path
 
 from pydantic import Field
 
 from trilith.errors import DataError
+from trilith_evals import atomic
 from trilith_evals.document import read
 from trilith_evals.online import source
 from trilith_evals.online.finding import Finding, Kind
@@ -155,7 +155,7 @@ class Watching:
         # The reference is most of the state and never changes: it is written once, and before what names it.
         if not self._kept_reference and (reference := self._monitor.reference()) is not None:
             text = json.dumps(reference)
-            replaced(self._reference_file, text)
+            atomic.write(self._reference_file, text, durable=True)
             self._kept_reference = _digest(text)
         state = {
             "form": _FORM,
@@ -166,7 +166,7 @@ class Watching:
             "reference": self._kept_reference,
             "monitor": self._monitor.state(reference=False),
         }
-        replaced(self._state, json.dumps(state))
+        atomic.write(self._state, json.dumps(state), durable=True)
 
     def _restored(self) -> Monitor | None:
         if not self._state.exists():
@@ -209,7 +209,7 @@ class Watching:
                 **self._counts,
             }
             text = exposition(self._file.name, counts, list(self._last.values()))
-            replaced(self._folder / self._file.prometheus, text)
+            atomic.write(self._folder / self._file.prometheus, text)
 
 
 def exposition(monitor: str, counts: dict[str, float], findings: list[Finding]) -> str:
@@ -227,17 +227,6 @@ def exposition(monitor: str, counts: dict[str, float], findings: list[Finding]) 
                 labels = f'{own},source="{finding.source}",subject="{_escaped(finding.subject)}"'
                 lines.append(f"trilith_monitor_{name}{{{labels}}} {value:g}")
     return "\n".join(lines) + "\n"
-
-
-def replaced(path: Path, text: str) -> None:
-    """Write a file so that a kill leaves the old one or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(path.name + ".new")
-    with new.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
 
 
 def _digest(text: str) -> str:

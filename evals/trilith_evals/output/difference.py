@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trilith_evals.atomic import write
 from trilith_evals.contest import Line
 from trilith_evals.figure import brief
-from trilith_evals.output.file import write_text
 from trilith_evals.output.page import line_told, said, templates, text_of
 from trilith_evals.report import Report, Row, SuiteReport
 from trilith_evals.score import State
@@ -147,7 +147,7 @@ def write_difference(
     before: Report, after: Report, lines: Sequence[Line], names: tuple[str, str], path: Path
 ) -> None:
     """Write the comparison as one HTML file."""
-    write_text(path, difference_page(before, after, lines, names))
+    write(path, difference_page(before, after, lines, names))
 
 
 def _suite_told(

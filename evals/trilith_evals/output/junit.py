@@ -9,8 +9,8 @@ from datetime import UTC
 from pathlib import Path
 from xml.etree import ElementTree
 
+from trilith_evals.atomic import write
 from trilith_evals.gate import Check, Outcome
-from trilith_evals.output.file import write_text
 from trilith_evals.output.telling import notes, opinion, spent
 from trilith_evals.report import Report, SuiteReport
 from trilith_evals.score import State
@@ -37,7 +37,7 @@ def junit(report: Report) -> str:
 
 def write_junit(report: Report, path: Path) -> None:
     """Write the report as JUnit XML."""
-    write_text(path, junit(report))
+    write(path, junit(report))
 
 
 def _suite(suite: SuiteReport, report: Report) -> ElementTree.Element:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from trilith_evals.atomic import write
 from trilith_evals.contest import Line
 from trilith_evals.figure import Figure
 from trilith_evals.gate import Outcome
-from trilith_evals.output.file import write_text
 from trilith_evals.output.page import said, text_of
 from trilith_evals.output.telling import flaky, notes, opinion, spent
 from trilith_evals.report import Report, Row, SuiteReport
@@ -39,7 +39,7 @@ def markdown(report: Report) -> str:
 
 def write_markdown(report: Report, path: Path) -> None:
     """Write the report as Markdown."""
-    write_text(path, markdown(report))
+    write(path, markdown(report))
 
 
 def differences(lines: list[Line] | tuple[Line, ...], names: tuple[str, str]) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 
 from trilith.extras import need
 from trilith.types import Json
+from trilith_evals.atomic import write
 from trilith_evals.comparison import Comparison
 from trilith_evals.contest import Line
 from trilith_evals.figure import Figure, brief
 from trilith_evals.gate import Outcome, Threshold
-from trilith_evals.output.file import write_text
 from trilith_evals.output.telling import flaky, notes, opinion, rests_on, spent
 from trilith_evals.report import Report, Row, SuiteReport
 from trilith_evals.score import Score
@@ -74,7 +74,7 @@ def templates() -> Any:
 
 def write_page(report: Report, path: Path) -> None:
     """Write the report as one HTML file."""
-    write_text(path, page(report))
+    write(path, page(report))
 
 
 def _suite(suite: SuiteReport, *, content: bool) -> dict[str, Any]:
