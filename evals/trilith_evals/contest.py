@@ -21,7 +21,7 @@ from trilith_evals.estimate import Estimate
 from trilith_evals.figure import brief
 from trilith_evals.gate import Check, Outcome
 from trilith_evals.recorded import RecordedMetric, RecordedSuite, common, part
-from trilith_evals.scorer import SuiteMetric, build
+from trilith_evals.scorer import AnyScorer, SuiteMetric, build
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,16 @@ FEWEST = 20
 
 _SMALLEST_P = 0.001
 """Smaller ones are not told apart, as a p value of 0.000 would promise what no test can."""
+
+
+def figures_of(scorers: Mapping[str, Mapping[str, AnyScorer]]) -> Figures:
+    """Return how figures over all pairs are made, by suite and metric, of each suite's scorers by metric."""
+    return {
+        (suite, metric): scorer
+        for suite, by_metric in scorers.items()
+        for metric, scorer in by_metric.items()
+        if isinstance(scorer, SuiteMetric)
+    }
 
 
 def against(

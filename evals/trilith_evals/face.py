@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trilith.errors import DataError
+from trilith_evals import contest
 from trilith_evals.case import Case
 from trilith_evals.dataset import Columns, Dataset, from_rows, load
 from trilith_evals.gate import Gate, Threshold, refuse_intervals
@@ -19,7 +20,7 @@ from trilith_evals.recorded import RecordedSuite, read, taken
 from trilith_evals.repeat import passes
 from trilith_evals.report import Report, suite_json
 from trilith_evals.runner import Suite, run_suite
-from trilith_evals.scorer import AnyScorer, SuiteMetric, build, metric_name
+from trilith_evals.scorer import AnyScorer, build, connect, metric_name
 from trilith_evals.split import Split
 from trilith_evals.target import CallableTarget, ModelTarget, Target, Task, shown
 from trilith_evals.trial import decided, refuse_early, spelled, tried
@@ -106,7 +107,6 @@ async def arun(
     before = _before(against, name)
     cases = _dataset(data, columns, limit, split)
     every = spelled(gates, cases.cases)
-    figures = {(name, m): scorer for m, scorer in built.items() if isinstance(scorer, SuiteMetric)}
     if stop_early:
         refuse_early({m: built.get(m) for m in (gate.metric for gate in gates)})
         refuse_intervals(thresholds)
@@ -136,9 +136,8 @@ async def arun(
         means=means or Means(),
     )
     started, clock = datetime.now(UTC), time.perf_counter()
-    for scorer in built.values():
-        if isinstance(target, str) and (connect := getattr(scorer, "connect", None)) is not None:
-            connect(base_url, api_key)
+    if isinstance(target, str):
+        connect(built.values(), base_url, api_key)
     try:
         found = await run_suite(suite)
     finally:
@@ -150,7 +149,7 @@ async def arun(
         before,
         named=str(against) if isinstance(against, Path) else "the run before",
         min_coverage={name: min_coverage},
-        figures=figures,
+        figures=contest.figures_of({name: built}),
     )
     return Report(judged, started, time.perf_counter() - clock)
 

@@ -94,17 +94,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _wishes(config: pytest.Config) -> Wishes:
-    from decimal import Decimal, InvalidOperation
+    from argparse import ArgumentTypeError
 
+    from trilith_evals.commands.arguments import usd
     from trilith_evals.trialled import Wishes
 
-    told, cap = config.getoption("--eval-max-cost"), None
+    told = config.getoption("--eval-max-cost")
     try:
-        cap = None if told is None else Decimal(told)
-    except InvalidOperation:
-        cap = Decimal(0)
-    if cap is not None and not (cap.is_finite() and cap > 0):
-        raise pytest.UsageError(f"--eval-max-cost is {told}, expected US dollars above 0")
+        cap = None if told is None else usd(told)
+    except ArgumentTypeError as error:
+        raise pytest.UsageError(f"--eval-max-cost: {error}") from None
     against = config.getoption("--eval-against") or ""
     return Wishes(against, config.getoption("--eval-runs"), config.getoption("--eval-cache"), cap)
 
@@ -142,14 +141,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     trials = [trial for trial in session.config.stash[_TRIALS].values() if trial.begun]
     if not trials:
         return
+    from trilith_evals.output.form import write
     from trilith_evals.trialled import Judged
 
     judged = Judged.of(trials, content=not session.config.getoption("--eval-no-content"))
     session.config.stash[_JUDGED] = judged
-    for name in _OPTIONS:
-        path = session.config.getoption(f"--eval-{name}")
-        if path is not None:
-            judged.write(name, path)
+    write(judged.report, {name: session.config.getoption(f"--eval-{name}") for name in _OPTIONS})
     if session.exitstatus == 0 and judged.failed:
         session.exitstatus = _FAILED
 

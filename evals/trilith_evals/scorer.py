@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import inspect
 import typing
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -155,6 +155,13 @@ def metric_name(scorer: AnyScorer) -> str:
 def higher_is_better(scorer: AnyScorer) -> bool:
     """Say whether a larger score is a better one."""
     return bool(getattr(scorer, "higher_is_better", True))
+
+
+def connect(scorers: Iterable[AnyScorer], base_url: str | None, api_key: str | None) -> None:
+    """Tell the scorers that ask models where the run's target is; they ask there unless told otherwise."""
+    for scorer in scorers:
+        if (tell := getattr(scorer, "connect", None)) is not None:
+            tell(base_url, api_key)
 
 
 def require(*modules: str) -> None:

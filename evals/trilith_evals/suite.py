@@ -280,17 +280,17 @@ class Plan:
             means=means or self.means(),
         )
 
-    def means(self, max_cost_usd: Decimal | None = None, executor: str | None = None) -> Means:
+    def means(self, max_cost_pico_usd: int | None = None, executor: str | None = None) -> Means:
         """Return what the file allows, with another cap or executor where one is given.
 
         Raises:
             MissingExtra: the executor is Ray, which is not installed.
         """
         s = self.settings
-        cap = max_cost_usd or s.max_cost_usd
-        ceiling = s.max_call_cost_usd
+        cap, ceiling = s.max_cost_usd, s.max_call_cost_usd
+        own = None if cap is None else int(cap * PICO_PER_USD)
         return Means(
-            max_cost_pico_usd=None if cap is None else int(cap * PICO_PER_USD),
+            max_cost_pico_usd=max_cost_pico_usd or own,
             max_call_cost_pico_usd=None if ceiling is None else math.ceil(ceiling * PICO_PER_USD),
             requests_per_minute=s.requests_per_minute,
             max_retries=s.max_retries,

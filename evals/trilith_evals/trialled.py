@@ -7,11 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from trilith.money import PICO_PER_USD
+from trilith_evals import contest
 from trilith_evals.case import Case, Output, as_output
 from trilith_evals.dataset import Columns, from_rows, load
 from trilith_evals.gate import Gate, Outcome, Threshold
@@ -19,7 +18,7 @@ from trilith_evals.means import Means
 from trilith_evals.recorded import RecordedSuite
 from trilith_evals.report import Report
 from trilith_evals.runner import Suite, run_suite
-from trilith_evals.scorer import AnyScorer, SuiteMetric, build, metric_name
+from trilith_evals.scorer import AnyScorer, build, metric_name
 from trilith_evals.suite import read_plans
 from trilith_evals.target import Target
 from trilith_evals.trial import spelled, tried
@@ -149,8 +148,8 @@ class Wishes:
     """Where kept runs are."""
     cache: Path | None = None
     """Folder of the judges' answers by content."""
-    max_cost_usd: Decimal | None = None
-    """Most that the judges of one function may cost."""
+    max_cost_pico_usd: int | None = None
+    """Most that the judges of one function may cost (10^-12 USD)."""
 
 
 def trial(
@@ -196,9 +195,8 @@ def _before(named: Any, folder: Path, runs: Path, name: str) -> tuple[RecordedSu
 
 
 def _means(means: Means, wishes: Wishes) -> Means:
-    cap = wishes.max_cost_usd
-    pico = means.max_cost_pico_usd if cap is None else int(cap * PICO_PER_USD)
-    return replace(means, max_cost_pico_usd=pico, cache=wishes.cache)
+    cap = wishes.max_cost_pico_usd or means.max_cost_pico_usd
+    return replace(means, max_cost_pico_usd=cap, cache=wishes.cache)
 
 
 def _of_file(
@@ -308,12 +306,7 @@ class Judged:
             before,
             named=", ".join(sorted({whole[name].against for name in before})),
             min_coverage={name: trial.suite.min_coverage for name, trial in whole.items()},
-            figures={
-                (name, metric): scorer
-                for name, trial in whole.items()
-                for metric, scorer in trial.suite.scorers.items()
-                if isinstance(scorer, SuiteMetric)
-            },
+            figures=contest.figures_of({name: trial.suite.scorers for name, trial in whole.items()}),
         )
         partial = {
             trial.suite.name: (len(trial.cases) - trial.left_out, len(trial.cases))
@@ -341,18 +334,6 @@ class Judged:
             for name, (ran, all_) in self.partial.items()
         ]
         return [*table(self.report).splitlines(), *told]
-
-    def write(self, form: str, path: Path) -> None:
-        """Write the report as html, json, markdown or junit."""
-        if form == "html":
-            from trilith_evals.output.page import write_page as write
-        elif form == "json":
-            from trilith_evals.output.file import write_json as write
-        elif form == "markdown":
-            from trilith_evals.output.markdown import write_markdown as write
-        else:
-            from trilith_evals.output.junit import write_junit as write
-        write(self.report, path)
 
 
 def _ran(trial: Trial) -> Suite:

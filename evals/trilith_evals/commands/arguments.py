@@ -31,15 +31,17 @@ def chance(text: str) -> float:
     return value
 
 
-def dollars(text: str) -> Decimal:
-    """Read an amount of US dollars above 0."""
+def usd(text: str) -> int:
+    """Read an amount of US dollars above 0, as pico-USD (10^-12 USD)."""
+    from trilith.money import PICO_PER_USD
+
     try:
         value = Decimal(text)
     except InvalidOperation:
         value = Decimal("NaN")
     if not (value.is_finite() and value > 0):
         raise argparse.ArgumentTypeError(f"{text} is not an amount of US dollars above 0")
-    return value
+    return int(value * PICO_PER_USD)
 
 
 def named(text: str) -> str:
@@ -47,10 +49,3 @@ def named(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("the name is empty, expected that of a run, such as main")
     return text
-
-
-def usd(text: str) -> int:
-    """Read an amount of US dollars above 0, as pico-USD (10^-12 USD)."""
-    from trilith.money import PICO_PER_USD
-
-    return int(dollars(text) * PICO_PER_USD)

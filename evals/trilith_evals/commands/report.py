@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trilith.errors import TrilithError
-
 
 def configure(actions: Any) -> None:
     """Add the action and its arguments."""
@@ -32,43 +30,28 @@ def configure(actions: Any) -> None:
 
 def act(arguments: argparse.Namespace) -> int:
     """Show the run; showing a failed run is no failure."""
-    try:
-        _act(arguments)
-    except OSError as error:
-        raise TrilithError(
-            f"cannot write {error.filename}: {(error.strerror or str(error)).lower()}"
-        ) from error
-    return 0
-
-
-def _act(arguments: argparse.Namespace) -> None:
+    from trilith_evals.output import form
     from trilith_evals.output.console import table
     from trilith_evals.published import report_of
 
     report = report_of(arguments.run)
     report = replace(report, content=report.content and not arguments.no_content)
+    paths = {"html": arguments.html, "markdown": arguments.markdown}
     if arguments.against:
-        _difference(arguments, report)
+        try:
+            _difference(arguments, report)
+        except OSError as error:
+            raise form.unwritable(error) from error
     else:
-        if not (arguments.html or arguments.markdown or arguments.junit):
+        if not (any(paths.values()) or arguments.junit):
             print(table(report))
-        if arguments.html:
-            from trilith_evals.output.page import write_page
-
-            write_page(report, arguments.html)
-        if arguments.markdown:
-            from trilith_evals.output.markdown import write_markdown
-
-            write_markdown(report, arguments.markdown)
-    if arguments.junit:
-        from trilith_evals.output.junit import write_junit
-
-        write_junit(report, arguments.junit)
+        form.write(report, paths)
+    form.write(report, {"junit": arguments.junit})
     if arguments.github:
-        from trilith_evals.output.github import append_summary, commands
+        from trilith_evals.output.github import tell
 
-        append_summary(report)
-        print(commands(report))
+        tell(report)
+    return 0
 
 
 def _difference(arguments: argparse.Namespace, report: Any) -> None:

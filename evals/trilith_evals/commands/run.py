@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trilith.errors import SettingsError, TrilithError
-from trilith_evals.commands.arguments import dollars, named, size
+from trilith_evals.commands.arguments import named, size, usd
 
 if TYPE_CHECKING:
     from trilith_evals.gate import Gate
@@ -92,7 +92,7 @@ def configure(actions: Any) -> None:
     )
     run.add_argument("--fresh", action="store_true", help="forget what the journal has")
     run.add_argument(
-        "--max-cost", type=dollars, metavar="USD", help="stop each suite before it costs more than this"
+        "--max-cost", type=usd, metavar="USD", help="stop each suite before it costs more than this"
     )
     run.add_argument("--cache", type=Path, metavar="DIR", help="keep answers by content between runs")
     run.add_argument(
@@ -145,8 +145,8 @@ async def _judged(arguments: argparse.Namespace) -> Report:
     import time
     from datetime import UTC, datetime
 
+    from trilith_evals import contest
     from trilith_evals.report import Report
-    from trilith_evals.scorer import SuiteMetric
     from trilith_evals.suite import read_plans
     from trilith_evals.trial import tried
 
@@ -168,12 +168,7 @@ async def _judged(arguments: argparse.Namespace) -> Report:
         named=arguments.against or "",
         margin=arguments.margin,
         min_coverage={plan.settings.name: plan.settings.min_coverage for plan in plans},
-        figures={
-            (plan.settings.name, metric): scorer
-            for plan in plans
-            for metric, scorer in plan.scorers.items()
-            if isinstance(scorer, SuiteMetric)
-        },
+        figures=contest.figures_of({plan.settings.name: plan.scorers for plan in plans}),
     )
     return Report(judged, started, time.perf_counter() - clock, content=not arguments.no_content)
 
@@ -222,12 +217,11 @@ async def _asked(
     from trilith import AsyncClient
     from trilith_evals.output.console import Meter
     from trilith_evals.runner import run_suite
+    from trilith_evals.scorer import connect
     from trilith_evals.target import ModelTarget
 
     settings = plan.settings
-    for scorer in plan.scorers.values():
-        if (connect := getattr(scorer, "connect", None)) is not None:
-            connect(arguments.base_url, arguments.api_key)
+    connect(plan.scorers.values(), arguments.base_url, arguments.api_key)
     client = AsyncClient(arguments.base_url, arguments.api_key, timeout_s=settings.timeout_s)
     target = ModelTarget(
         client,
@@ -272,35 +266,16 @@ def _interruptible(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Iter
 
 
 def _written(report: Report, arguments: argparse.Namespace) -> None:
+    from trilith_evals.output import form
     from trilith_evals.output.console import table
 
     print(table(report))
-    try:
-        if arguments.json:
-            from trilith_evals.output.file import write_json
+    paths = {"json": arguments.json, "junit": arguments.junit, "html": arguments.report}
+    form.write(report, {**paths, "markdown": arguments.markdown})
+    if arguments.github or os.environ.get("GITHUB_ACTIONS") == "true":
+        from trilith_evals.output.github import tell
 
-            write_json(report, arguments.json)
-        if arguments.junit:
-            from trilith_evals.output.junit import write_junit
-
-            write_junit(report, arguments.junit)
-        if arguments.report:
-            from trilith_evals.output.page import write_page
-
-            write_page(report, arguments.report)
-        if arguments.markdown:
-            from trilith_evals.output.markdown import write_markdown
-
-            write_markdown(report, arguments.markdown)
-        if arguments.github or os.environ.get("GITHUB_ACTIONS") == "true":
-            from trilith_evals.output.github import append_summary, commands
-
-            append_summary(report)
-            print(commands(report, arguments.file))
-    except OSError as error:
-        raise TrilithError(
-            f"cannot write {error.filename}: {(error.strerror or str(error)).lower()}"
-        ) from error
+        tell(report, arguments.file)
     if arguments.mlflow:
         from trilith_evals.output.mlflow_log import log
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from trilith_evals.gate import Check, Outcome
+from trilith_evals.output.form import unwritable
 from trilith_evals.output.markdown import markdown
 from trilith_evals.report import Report
 
@@ -100,3 +101,12 @@ def _data(text: str) -> str:
 
 def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def tell(report: Report, file: Path | None = None) -> None:
+    """Annotate on standard output, and append to the job's summary."""
+    try:
+        append_summary(report)
+    except OSError as error:
+        raise unwritable(error) from error
+    print(commands(report, file))
