@@ -19,7 +19,7 @@ from trilith.money import PICO_PER_USD
 from trilith.settings.document import Document
 from trilith.settings.fault import refusal
 from trilith_evals.dataset import Columns, Dataset, load
-from trilith_evals.document import fault as _fault
+from trilith_evals.document import fault as fault_at
 from trilith_evals.document import read
 from trilith_evals.gate import Gate, Threshold, refuse_intervals
 from trilith_evals.means import Executor, Means
@@ -334,7 +334,7 @@ def read_plans(path: Path, only: Sequence[str] = ()) -> list[Plan]:
 
 def _plan(suite: SuiteSettings, number: int, document: Document, path: Path) -> Plan:
     def fault(at: tuple[str | int, ...], message: str) -> SettingsError:
-        return refusal([_fault(("suites", number, *at), message, document, path)])
+        return refusal([fault_at(("suites", number, *at), message, document, path)])
 
     known = known_parameters(suite.task)
     for key in suite.parameters:

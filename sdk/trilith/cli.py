@@ -11,6 +11,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import Protocol
 
@@ -125,3 +126,14 @@ def _overview(commands: dict[str, EntryPoint]) -> str:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+
+def moment(text: str) -> datetime:
+    """Read an argument that is a time: ISO 8601, UTC where it says no zone."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time, expected one such as 2026-11-01T08:00"
+        ) from None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)

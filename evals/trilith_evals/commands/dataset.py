@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from trilith.cli import moment
 from trilith.errors import DataError
 from trilith_evals.trace import Opinions, Order, Stratum
 
@@ -49,8 +49,8 @@ def _configure_traces(inner: Any) -> None:
     traces.add_argument("--out", type=Path, required=True, metavar="PATH", help="the .jsonl to write")
     for name in ("model", "release", "team"):
         traces.add_argument(f"--{name}", action="append", default=[], metavar="NAME", help="only these")
-    traces.add_argument("--since", type=_when, metavar="WHEN", help="only from then on (ISO 8601)")
-    traces.add_argument("--until", type=_when, metavar="WHEN", help="only before then")
+    traces.add_argument("--since", type=moment, metavar="WHEN", help="only from then on (ISO 8601)")
+    traces.add_argument("--until", type=moment, metavar="WHEN", help="only before then")
     traces.add_argument(
         "--feedback", choices=get_args(Opinions), default="any", help="only with such feedback"
     )
@@ -118,16 +118,6 @@ def _columns(arguments: argparse.Namespace) -> Columns:
     given = tuple(arguments.input)
     input = given if len(given) > 1 else given[0] if given else "input"
     return Columns(input, arguments.expected, arguments.id, arguments.cluster)
-
-
-def _when(text: str) -> datetime:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no time, expected one such as 2026-11-01T08:00"
-        ) from None
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def _from_traces(arguments: argparse.Namespace) -> int:

@@ -6,22 +6,23 @@ All come from the confusion matrix, whose cells are sums over the rows. Classes 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from trilith_evals.case import Case, Output
-from trilith_evals.scorers.predictor import _Figure, _label
-from trilith_evals.scorers.weighing import Summed, Weigher, numbers
+from trilith_evals.scorers.predictor import PredictorMetric
+from trilith_evals.scorers.weighing import Weigher, Weighted, numbers
 
 
 @dataclass(frozen=True, slots=True)
-class _Confusion(Summed, _Figure):
+class _Confusion(Weighted, PredictorMetric):
     higher_is_better: ClassVar[bool] = True
 
     def pair(self, case: Case, output: Output) -> tuple[str, str]:
         """Return the expected and the predicted class."""
-        return _label(case.expected, "expected answer"), _label(self._predicted(output), "prediction")
+        return self._classes(case, output)
 
     def loss(self, truth: str, predicted: str) -> float:
         """Return 1 for a wrong class."""
@@ -42,9 +43,9 @@ class _Confusion(Summed, _Figure):
 
         return weigh
 
+    @abstractmethod
     def _of(self, matrices: Any, classes: Sequence[str]) -> Any:
         """Return the figures from matrices `(resamples, truth, predicted)`."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)

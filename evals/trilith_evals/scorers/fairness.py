@@ -7,21 +7,22 @@ worst group's own figure). With groups of a few rows the largest gap is mostly n
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from trilith_evals.case import Case, Output
-from trilith_evals.scorers.predictor import _Figure, _label
-from trilith_evals.scorers.weighing import Summed, Weigher, numbers
+from trilith_evals.scorers.predictor import PredictorMetric
+from trilith_evals.scorers.weighing import Weigher, Weighted, numbers
 
 Truth = tuple[str, str]
 """Group and expected class."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Gap(Summed, _Figure):
+class _Gap(Weighted, PredictorMetric):
     by: str = ""
     """The tag with the group."""
     positive: str = "1"
@@ -33,7 +34,7 @@ class _Gap(Summed, _Figure):
     undefined: ClassVar[str] = "a group has no row that the rate is a share of"  # type: ignore[misc]
 
     def __post_init__(self) -> None:
-        _Figure.__post_init__(self)
+        PredictorMetric.__post_init__(self)
         if not self.by:
             raise ValueError("by is missing, expected the name of a tag")
         if self.min_group < 1:
@@ -48,16 +49,16 @@ class _Gap(Summed, _Figure):
         """Return group and expected class, and the predicted class."""
         if self.by not in case.tags:
             raise ValueError(f"the case has no tag {self.by!r}")
-        truth = _label(case.expected, "expected answer")
-        return (case.tags[self.by], truth), _label(self._predicted(output), "prediction")
+        truth, said = self._classes(case, output)
+        return (case.tags[self.by], truth), said
 
     def loss(self, truth: Truth, predicted: str) -> float:
         """Return 1 for a wrong class."""
         return float(truth[1] != predicted)
 
+    @abstractmethod
     def rates(self, n: Any, said: Any, wanted: Any, hits: Any) -> Sequence[tuple[Any, Any]]:
         """Return pairs of how many and of how many, each `(resamples, groups)`."""
-        raise NotImplementedError
 
     def gap(self, rates: Sequence[Any]) -> Any:
         """Return the figures from rates `(resamples, groups)`: the largest difference."""

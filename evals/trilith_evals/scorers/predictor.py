@@ -15,7 +15,9 @@ from trilith_evals.scorers.weighing import Averaged, Summed, Weigher, numbers
 
 
 @dataclass(frozen=True, slots=True)
-class _Figure:
+class PredictorMetric:
+    """A figure over a predictor's outputs."""
+
     output: str | None = None
     """Which of the predictor's outputs; None takes the first."""
 
@@ -33,8 +35,13 @@ class _Figure:
         single: Json = value[0] if isinstance(value, list) and len(value) == 1 else value
         return single
 
+    def _classes(self, case: Case, output: Output) -> tuple[str, str]:
+        """Return the expected and the predicted class, compared as text (1 and 1.0 are one class)."""
+        said = class_label(self._predicted(output), "prediction")
+        return class_label(case.expected, "expected answer"), said
 
-class _Regression(_Figure):
+
+class RegressionMetric(PredictorMetric):
     """Truth and prediction are numbers."""
 
     __slots__ = ()
@@ -48,7 +55,7 @@ class _Regression(_Figure):
         return abs(truth - predicted)
 
 
-class Mae(Averaged, _Regression):
+class Mae(Averaged, RegressionMetric):
     """Mean absolute error, in the target's unit."""
 
     __slots__ = ()
@@ -62,10 +69,10 @@ class Mae(Averaged, _Regression):
 
     def value(self, truths: Sequence[float], predictions: Sequence[float]) -> float:
         """Return the figure."""
-        return float(_sklearn().mean_absolute_error(truths, predictions))
+        return float(sklearn_metrics().mean_absolute_error(truths, predictions))
 
 
-class Rmse(Averaged, _Regression):
+class Rmse(Averaged, RegressionMetric):
     """Root of the mean squared error, in the target's unit."""
 
     __slots__ = ()
@@ -83,10 +90,10 @@ class Rmse(Averaged, _Regression):
 
     def value(self, truths: Sequence[float], predictions: Sequence[float]) -> float:
         """Return the figure."""
-        return float(_sklearn().root_mean_squared_error(truths, predictions))
+        return float(sklearn_metrics().root_mean_squared_error(truths, predictions))
 
 
-class R2(Summed, _Regression):
+class R2(Summed, RegressionMetric):
     """Share of the truth's variance that the predictions explain."""
 
     __slots__ = ()
@@ -110,10 +117,10 @@ class R2(Summed, _Regression):
         """Return the figure."""
         if len(set(truths)) < 2:
             raise ValueError("R2 is undefined when all expected values are the same")
-        return float(_sklearn().r2_score(truths, predictions))
+        return float(sklearn_metrics().r2_score(truths, predictions))
 
 
-class Accuracy(Averaged, _Figure):
+class Accuracy(Averaged, PredictorMetric):
     """Share of the predicted classes that are right."""
 
     __slots__ = ()
@@ -126,7 +133,7 @@ class Accuracy(Averaged, _Figure):
 
     def pair(self, case: Case, output: Output) -> tuple[str, str]:
         """Return the expected and the predicted class, compared as text (1 and 1.0 are one class)."""
-        return _label(case.expected, "expected answer"), _label(self._predicted(output), "prediction")
+        return self._classes(case, output)
 
     def loss(self, truth: str, predicted: str) -> float:
         """Return 1 for a wrong class."""
@@ -134,11 +141,11 @@ class Accuracy(Averaged, _Figure):
 
     def value(self, truths: Sequence[str], predictions: Sequence[str]) -> float:
         """Return the figure."""
-        return float(_sklearn().accuracy_score(truths, predictions))
+        return float(sklearn_metrics().accuracy_score(truths, predictions))
 
 
 @dataclass(frozen=True, slots=True)
-class RocAuc(_Figure):
+class RocAuc(PredictorMetric):
     """Area under the ROC curve of the positive class's score; the expected answer is 0 or 1."""
 
     column: int = 1
@@ -166,7 +173,7 @@ class RocAuc(_Figure):
         """Return the figure."""
         if len(set(truths)) < 2:
             raise ValueError("ROC AUC is undefined when only one class is expected")
-        return float(_sklearn().roc_auc_score(truths, predictions))
+        return float(sklearn_metrics().roc_auc_score(truths, predictions))
 
     def weighted(self, truths: Sequence[int], predictions: Sequence[float]) -> Weigher:
         """Return the figure as a function of the rows' weights; a tied pair is half right."""
@@ -197,7 +204,12 @@ def _number(value: Json, what: str) -> float:
     return number
 
 
-def _label(value: Json, what: str) -> str:
+def class_label(value: Json, what: str) -> str:
+    """Return a class as text, as figures of classes compare them; `what` it is stands in the error.
+
+    Raises:
+        ValueError: it is none.
+    """
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, bool):
@@ -207,5 +219,6 @@ def _label(value: Json, what: str) -> str:
     raise ValueError(f"the {what} is not a class")
 
 
-def _sklearn() -> Any:
+def sklearn_metrics() -> Any:
+    """Return `sklearn.metrics`."""
     return need("sklearn.metrics", extra="evals")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from trilith_evals.case import Case, Output
-from trilith_evals.scorers.predictor import RocAuc, _Figure
+from trilith_evals.scorers.predictor import PredictorMetric, RocAuc
 from trilith_evals.scorers.weighing import Averaged, Summed, Weigher, defined, numbers
 
 
@@ -95,7 +95,7 @@ class CalibrationError(Summed, _Probability):
     higher_is_better: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _Figure.__post_init__(self)
+        PredictorMetric.__post_init__(self)
         if self.bins < 1:
             raise ValueError(f"bins is {self.bins}, expected 1 or more")
 

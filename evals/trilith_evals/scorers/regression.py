@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from trilith_evals.scorers.predictor import _Figure, _Regression, _sklearn
+from trilith_evals.scorers.predictor import PredictorMetric, RegressionMetric, sklearn_metrics
 from trilith_evals.scorers.weighing import Averaged, Weigher, numbers
 
 
-class Mape(Averaged, _Regression):
+class Mape(Averaged, RegressionMetric):
     """Mean of the absolute error as a share of the truth; undefined where a truth is 0."""
 
     __slots__ = ()
@@ -40,7 +40,7 @@ class Smape(Mape):
         return abs(truth - predicted) / numpy.where(size == 0, 1, size)
 
 
-class MedianError(_Regression):
+class MedianError(RegressionMetric):
     """Median of the absolute error, in the target's unit."""
 
     __slots__ = ()
@@ -49,7 +49,7 @@ class MedianError(_Regression):
 
     def value(self, truths: Sequence[float], predictions: Sequence[float]) -> float:
         """Return the figure."""
-        return float(_sklearn().median_absolute_error(truths, predictions))
+        return float(sklearn_metrics().median_absolute_error(truths, predictions))
 
     def weighted(self, truths: Sequence[float], predictions: Sequence[float]) -> Weigher:
         """Return the figure as a function of the rows' weights, which are whole numbers."""
@@ -69,7 +69,7 @@ class MedianError(_Regression):
 
 
 @dataclass(frozen=True, slots=True)
-class Pinball(Averaged, _Regression):
+class Pinball(Averaged, RegressionMetric):
     """Mean loss of a predicted quantile; at 0.5 it is half the mean absolute error."""
 
     quantile: float = 0.5
@@ -78,7 +78,7 @@ class Pinball(Averaged, _Regression):
     higher_is_better: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _Figure.__post_init__(self)
+        PredictorMetric.__post_init__(self)
         if not 0 < self.quantile < 1:
             raise ValueError(f"quantile is {self.quantile}, expected between 0 and 1")
 

@@ -7,6 +7,7 @@ a few sums over the rows, and all resamples' sums come out of one product.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -16,21 +17,39 @@ Weigher: TypeAlias = Callable[[Any], Any]
 """From weights `(resamples, rows)` to the figure of each resample, NaN where it is undefined."""
 
 
-class Summed:
-    """A suite metric whose figure is made of sums over the rows."""
+class Weighted(ABC):
+    """A suite metric whose figure is a function of the rows' weights."""
 
     __slots__ = ()
 
     undefined = "the figure is undefined for these rows"
     """Said when it is."""
 
+    @abstractmethod
+    def weighted(self, truths: Sequence[Any], predictions: Sequence[Any]) -> Weigher:
+        """Return the figure as a function of the rows' weights."""
+
+    def value(self, truths: Sequence[Any], predictions: Sequence[Any]) -> float:
+        """Return the figure.
+
+        Raises:
+            ValueError: it is undefined for these pairs.
+        """
+        return defined(self.weighted(truths, predictions), len(truths), self.undefined)
+
+
+class Summed(Weighted):
+    """One that is made of sums over the rows."""
+
+    __slots__ = ()
+
+    @abstractmethod
     def terms(self, truths: Sequence[Any], predictions: Sequence[Any]) -> Any:
         """Return `(rows, terms)`, what each row adds to each sum."""
-        raise NotImplementedError
 
+    @abstractmethod
     def combined(self, sums: Any) -> Any:
         """Return the figures `(resamples,)` from sums `(resamples, terms)`; NaN where undefined."""
-        raise NotImplementedError
 
     def weighted(self, truths: Sequence[Any], predictions: Sequence[Any]) -> Weigher:
         """Return the figure as a function of the rows' weights."""
@@ -43,23 +62,15 @@ class Summed:
 
         return weigh
 
-    def value(self, truths: Sequence[Any], predictions: Sequence[Any]) -> float:
-        """Return the figure.
-
-        Raises:
-            ValueError: it is undefined for these pairs.
-        """
-        return defined(self.weighted(truths, predictions), len(truths), self.undefined)
-
 
 class Averaged(Summed):
     """A suite metric that is a mean over the rows."""
 
     __slots__ = ()
 
+    @abstractmethod
     def each(self, truths: Sequence[Any], predictions: Sequence[Any]) -> Any:
         """Return what each row adds to the mean."""
-        raise NotImplementedError
 
     def terms(self, truths: Sequence[Any], predictions: Sequence[Any]) -> Any:
         """Return one, and what each row adds."""

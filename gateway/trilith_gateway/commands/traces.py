@@ -8,9 +8,10 @@ import sqlite3
 import sys
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
+from trilith.cli import moment
 from trilith.errors import DataError
 from trilith.settings.schema import Settings
 from trilith.telemetry import names
@@ -37,7 +38,7 @@ class Traces:
         )
         parser.add_argument(
             "--since",
-            type=_when,
+            type=moment,
             metavar="WHEN",
             help="export traces from then on (ISO 8601; UTC if it says no zone)",
         )
@@ -86,16 +87,6 @@ def export(settings: Settings, path: Path, to: str, since: datetime | None) -> N
     except OSError as error:
         raise DataError(f"cannot write {to}: {(error.strerror or str(error)).lower()}") from error
     print(f"{count} traces written to {to}", file=sys.stderr)
-
-
-def _when(text: str) -> datetime:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no time, expected one such as 2026-11-01T08:00"
-        ) from None
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def newest(path: Path, limit: int) -> str:
