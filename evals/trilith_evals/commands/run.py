@@ -39,71 +39,85 @@ def configure(actions: Any) -> None:
     )
     run.add_argument("--base-url", help="gateway or OpenAI-compatible server; default $TRILITH_BASE_URL")
     run.add_argument("--api-key", help="key for it; default $TRILITH_API_KEY")
-    run.add_argument("--junit", type=Path, metavar="PATH", help="write JUnit XML")
-    run.add_argument("--report", type=Path, metavar="PATH", help="write a report page (one HTML file)")
-    run.add_argument("--markdown", type=Path, metavar="PATH", help="write Markdown, for a pull request")
-    run.add_argument(
+    _add_outputs(run.add_argument_group("what is written"))
+    _add_baseline(run.add_argument_group("the run before"))
+    _add_means(run.add_argument_group("money, time and what is kept"))
+    run.set_defaults(act=act)
+
+
+def _add_outputs(report: Any) -> None:
+    report.add_argument("--junit", type=Path, metavar="PATH", help="write JUnit XML")
+    report.add_argument("--report", type=Path, metavar="PATH", help="write a report page (one HTML file)")
+    report.add_argument("--markdown", type=Path, metavar="PATH", help="write Markdown, for a pull request")
+    report.add_argument(
         "--github",
         action="store_true",
         help="annotate, and append to the job's summary; by itself in a GitHub job",
     )
-    run.add_argument("--json", type=Path, metavar="PATH", help="write everything as JSON")
-    run.add_argument(
+    report.add_argument("--json", type=Path, metavar="PATH", help="write everything as JSON")
+    report.add_argument(
+        "--mlflow", metavar="URI", help="log figures and report to this MLflow tracking server"
+    )
+    report.add_argument(
+        "--publish",
+        action="store_true",
+        help="keep the run on the gateway (needs an admin key); a failure is told, the verdict stays",
+    )
+    report.add_argument(
+        "--must-publish", action="store_true", help="the same; a run that is not kept could not run (3)"
+    )
+    report.add_argument(
+        "--no-content",
+        action="store_true",
+        help="keep inputs, answers and error messages out of the outputs",
+    )
+
+
+def _add_baseline(baseline: Any) -> None:
+    baseline.add_argument(
         "--against",
         type=named,
         metavar="RUN",
         help="hold the run against this one: a file that --json has written, a name of --save-as, a commit "
         "that git knows, or gateway:ID of one that was published",
     )
-    run.add_argument(
+    baseline.add_argument(
         "--margin",
         type=size,
         default=0.0,
         metavar="X",
         help="with --against and no gate in the file: so much worse is no harm (%(default)s)",
     )
-    run.add_argument(
+    baseline.add_argument(
         "--save-as",
         type=named,
         metavar="NAME",
         help="keep the run under this name for a later --against; HEAD keeps it under git's commit",
     )
-    run.add_argument(
+    baseline.add_argument(
         "--runs",
         type=Path,
         default=Path(".trilith/evals/runs"),
         metavar="FOLDER",
         help="where kept runs are (%(default)s)",
     )
-    run.add_argument(
-        "--publish",
-        action="store_true",
-        help="keep the run on the gateway (needs an admin key); a failure is told, the verdict stays",
+
+
+def _add_means(means: Any) -> None:
+    means.add_argument(
+        "--max-cost", type=usd, metavar="USD", help="stop each suite before it costs more than this"
     )
-    run.add_argument(
-        "--must-publish", action="store_true", help="the same; a run that is not kept could not run (3)"
-    )
-    run.add_argument("--mlflow", metavar="URI", help="log figures and report to this MLflow tracking server")
-    run.add_argument(
+    means.add_argument(
         "--journal",
         type=Path,
         metavar="PATH",
         help="keep answers here, and go on from them; default .trilith/evals beside the file, until complete",
     )
-    run.add_argument("--fresh", action="store_true", help="forget what the journal has")
-    run.add_argument(
-        "--max-cost", type=usd, metavar="USD", help="stop each suite before it costs more than this"
-    )
-    run.add_argument("--cache", type=Path, metavar="DIR", help="keep answers by content between runs")
-    run.add_argument(
+    means.add_argument("--fresh", action="store_true", help="forget what the journal has")
+    means.add_argument("--cache", type=Path, metavar="DIR", help="keep answers by content between runs")
+    means.add_argument(
         "--executor", choices=("local", "ray"), help="where cases are run, in place of what the file says"
     )
-    run.add_argument(
-        "--no-content",
-        action="store_true",
-        help="keep inputs, answers and error messages out of the outputs",
-    )
-    run.set_defaults(act=act)
 
 
 def act(arguments: argparse.Namespace) -> int:
