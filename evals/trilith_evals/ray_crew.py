@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
+import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from trilith.errors import MissingExtra
+from trilith.extras import need
 from trilith_evals.runner import Suite
 from trilith_evals.shards import Bench, Event, Part, Shards
 
@@ -23,14 +23,9 @@ def executor(workers: int | None = None) -> Shards:
     Raises:
         MissingExtra: Ray is not installed.
     """
-    try:
-        ray = importlib.import_module("ray")
-    except ModuleNotFoundError:
-        raise MissingExtra(
-            "ray is not installed, which executor: ray needs; pip install 'ray>=2.40'"
-        ) from None
-    started = not ray.is_initialized()
-    if started:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of every start
+    ray = need("ray", extra="ray")
+    if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False, logging_level="warning")
     count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
     return Shards(RayCrew(ray, count), workers=count)

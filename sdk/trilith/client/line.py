@@ -22,6 +22,9 @@ _IDLE_S = 5.0
 _PIECE = 256 * 1024
 """Bytes that wait to be read before the server is made to wait."""
 
+_RACE: dict[str, Any] = {"happy_eyeballs_delay": 0.25}
+"""Try a host's next address after so long (seconds, RFC 8305); uvloop's loops do not take it."""
+
 _Place = tuple[str, str, int]
 """Scheme, host and port."""
 
@@ -87,7 +90,7 @@ class LineTransport(httpx.AsyncBaseTransport):
                     host,
                     port,
                     ssl=self._tls if scheme == "https" else None,
-                    happy_eyeballs_delay=0.25,
+                    **(_RACE if isinstance(loop, asyncio.BaseEventLoop) else {}),
                 )
         except TimeoutError as error:
             raise httpx.ConnectTimeout(str(error)) from error
@@ -220,7 +223,7 @@ class _Line(asyncio.Protocol):
 
     async def _write(self, data: bytes, timeout_s: float | None) -> None:
         # A server may answer, and leave, before it has read everything: what it said is read then.
-        if not self._ended:
+        if not (self._ended or self._transport.is_closing()):
             self._transport.write(data)
         while self._full and not self._ended:
             self._writer = self._loop.create_future()

@@ -9,12 +9,14 @@ import gzip
 import ipaddress
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -66,6 +68,8 @@ class Server:
                 self.bodies.append(await reader.readexactly(int(size or 0)))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._over.wait(), self.delay_s)
+                if writer.is_closing():  # by the end of the test, which uvloop's transports do not overlook
+                    break
                 writer.write(self.answer)
                 await writer.drain()
                 if self.leaves:
@@ -297,3 +301,27 @@ def certified(folder: Path) -> tuple[ssl.SSLContext, Path]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, private)
     return context, certificate
+
+
+@pytest.mark.parametrize(
+    "of_asyncio",
+    [
+        test_one_connection_serves_call_after_call,
+        test_calls_at_a_time_have_connections_of_their_own,
+        test_a_connection_that_the_server_has_closed_is_not_used_again,
+        test_words_after_the_answer_end_the_connection,
+        test_an_answer_without_a_length_ends_with_its_connection,
+        test_a_server_that_is_not_there_was_sent_nothing,
+        test_a_late_answer_closes_the_connection_and_the_next_call_has_its_own,
+        test_a_cancelled_call_leaves_no_half_read_connection,
+        test_a_large_request_and_a_large_answer_arrive_whole,
+        test_a_slow_reader_makes_the_server_wait,
+        test_more_calls_than_connections_wait_their_turn_and_not_for_ever,
+        test_closing_the_client_ends_its_connections,
+    ],
+)
+def test_an_application_on_uvloop_is_served_alike(
+    of_asyncio: Callable[[], Coroutine[Any, Any, None]],
+) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(of_asyncio())
