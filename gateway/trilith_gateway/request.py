@@ -7,13 +7,13 @@ replaced in place (`splice`). So nothing is lost that a newer client sends and a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from json import JSONDecodeError, JSONDecoder
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import orjson
 
-from trilith.errors import BadRequestError
+from trilith.errors import BadRequestError, NotFoundError
 from trilith_classical.serving import wire
 
 MOST_VALUES = 10_000_000
@@ -308,6 +308,21 @@ def spans(raw: bytes) -> dict[str, tuple[int, int]]:
 def _past(what: re.Pattern[str], text: str, at: int) -> int:
     match = what.match(text, at)
     return at if match is None else match.end()
+
+
+Listed = TypeVar("Listed")
+
+
+def page_end(find: Callable[[str], Listed], after: str) -> Listed:
+    """Return the last one of the page before, which a caller names as `after`.
+
+    Raises:
+        BadRequestError: there is none of that id.
+    """
+    try:
+        return find(after)
+    except NotFoundError:
+        refuse(f"`after` is {after[:80]!r}, which is not in the list.", "after")
 
 
 def _show(value: object) -> str:

@@ -272,6 +272,17 @@ async def test_a_request_that_may_not_be_hedged_yet_is_as_soon_as_others_have_fi
     assert [task.result() for task in held] == [200] * 16
 
 
+async def test_a_request_that_may_not_be_hedged_yet_is_after_a_while_though_no_other_comes() -> None:
+    silent, well = Slow(), MemoryUpstream()
+    routed = fleet(silent, well, choose=policy.least_outstanding, hedge_share=0.1, retry_share=0)
+    for _ in range(60):
+        assert await ask(routed) == 200
+    silent.wait_s = 3600
+    held = [asyncio.create_task(ask(routed)) for _ in range(12)]  # half of them come to the silent one
+    async with asyncio.timeout(20):
+        assert await asyncio.gather(*held) == [200] * 12
+
+
 async def test_what_cannot_be_sent_is_asked_elsewhere_however_little_may_be_retried() -> None:
     away = APIConnectionError("refused", sent=False)
     routed = fleet(MemoryUpstream(fail_with=[away] * 1000), MemoryUpstream(), retry_share=0)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from trilith.errors import NotFoundError
 from trilith_gateway import request
@@ -174,7 +174,7 @@ class Shelf:
         given = (team, time.time(), *purposes)
         at, id = (-1.0, "") if oldest_first else (float("inf"), "")
         if after is not None:
-            found = page_end(self.find, after, team)
+            found = request.page_end(lambda id: self.find(id, team), after)
             at, id = found.at, found.id
         with self._connect() as connection:
             if oldest_first:
@@ -241,21 +241,6 @@ class Shelf:
                     path.unlink(missing_ok=True)
         except (FileNotFoundError, BlockingIOError):  # gone, or still coming
             return
-
-
-Listed = TypeVar("Listed")
-
-
-def page_end(find: Callable[[str, str], Listed], after: str, team: str) -> Listed:
-    """Return the last one of the page before, which a caller names as `after`.
-
-    Raises:
-        BadRequestError: the team has none of that id.
-    """
-    try:
-        return find(after, team)
-    except NotFoundError:
-        request.refuse(f"`after` is {after[:80]!r}, which is not in the list.", "after")
 
 
 def new_id() -> str:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from trilith.errors import NotFoundError
-from trilith_gateway.batch.shelf import Connect, page_end
+from trilith_gateway import request
+from trilith_gateway.batch.shelf import Connect
 from trilith_gateway.key import Key
 
 OPEN = ("validating", "in_progress", "finalizing", "cancelling")
@@ -138,7 +139,7 @@ class Batches:
         """
         at, id = float("inf"), ""
         if after is not None:
-            found = page_end(self.find, after, team)
+            found = request.page_end(lambda id: self.find(id, team), after)
             at, id = found.at, found.id
         with self._connect() as connection:
             rows = connection.execute(

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from trilith.errors import NotFoundError
 from trilith_gateway import request
 from trilith_gateway.evaluation.run import Tables
 
@@ -98,16 +99,9 @@ class Findings:
             BadRequestError: there is no finding of the id `after`.
         """
         at, id = float("inf"), ""
+        if after is not None:
+            at, id = request.page_end(self._window_end, after), after
         with self._tables.reading() as connection:
-            if after is not None:
-                row = None
-                if _ID.fullmatch(after):
-                    row = connection.execute(
-                        "select at, id from eval_findings where id = ?", (after,)
-                    ).fetchone()
-                if row is None:
-                    request.refuse(f"`after` is {after[:80]!r}, which is not in the list.", "after")
-                at, id = row["at"], row["id"]
             rows = connection.execute(
                 "select * from eval_findings where (at, id) < (?, ?)"
                 " and (cast(? as text) = '' or monitor = ?) and (cast(? as text) = '' or kind = ?)"
@@ -115,6 +109,15 @@ class Findings:
                 (at, id, monitor, monitor, kind, kind, limit + 1),
             ).fetchall()
         return [KeptFinding(*(row[name] for name in KeptFinding.__slots__)) for row in rows]
+
+    def _window_end(self, id: str) -> float:
+        row = None
+        if _ID.fullmatch(id):
+            with self._tables.reading() as connection:
+                row = connection.execute("select at from eval_findings where id = ?", (id,)).fetchone()
+        if row is None:
+            raise NotFoundError("no such finding", status_code=404)
+        return float(row["at"])
 
 
 def _read(raw: bytes) -> Iterator[Told]:

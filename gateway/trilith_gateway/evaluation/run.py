@@ -189,10 +189,7 @@ class Runs:
         """
         at, id = float("inf"), ""
         if after is not None:
-            try:
-                found = self.find(after)
-            except NotFoundError:
-                request.refuse(f"`after` is {after[:80]!r}, which is not in the list.", "after")
+            found = request.page_end(self.find, after)
             at, id = found.at, found.id
         release = wanted.release.removeprefix("sha256:")
         with self._tables.reading() as connection:

@@ -44,7 +44,7 @@ _Limit = Annotated[int, Query(ge=1, le=100)]
 _Outcome = Literal["", "pass", "fail", "no evidence", "could not run"]
 _Kind = Literal["", "quiet", "notice", "alarm", "open", "closed", "no evidence"]
 _Run = Annotated[str, Query(max_length=128)]
-_Margin = Annotated[float, Query(ge=0, lt=1)]
+_Margin = Annotated[float, Query(ge=0, allow_inf_nan=False)]
 _Alpha = Annotated[float, Query(gt=0, lt=1)]
 _T = TypeVar("_T")
 

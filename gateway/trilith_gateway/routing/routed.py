@@ -27,9 +27,11 @@ from trilith_gateway.routing.policy import Choose, Prefix
 
 _SEEN = 200
 _REST_S = 0.1
+"""How long an answer that nobody gets is waited for, once its head is there (seconds)."""
 _HEDGE_AGAIN_S = 0.05
 """How soon a request that may not be hedged now asks again whether it may (seconds)."""
-"""How long an answer that nobody gets is waited for, once its head is there (seconds)."""
+_SILENT_S = 1.0
+"""So long after it was late (seconds) a replica counts as silent, and no longer as slow."""
 _REST_BYTES = 256 * 1024
 _OWN_WORD = frozenset({"x-should-retry", "retry-after", "retry-after-ms"})
 """Headers in which an upstream itself says when to come back, or not to."""
@@ -67,9 +69,16 @@ class Allowance:
 
     def earn(self, now: float) -> None:
         """One request has come; `now` in seconds, monotonic."""
+        self._fill(now, self._share)
+
+    def wait(self, now: float) -> None:
+        """Time has passed, and no request may have come."""
+        self._fill(now, 0.0)
+
+    def _fill(self, now: float, earned: float) -> None:
         passed = 0.0 if self._at is None else now - self._at
         self._at = now
-        self._tokens = min(self._burst, self._tokens + self._share + passed * self._per_s)
+        self._tokens = min(self._burst, self._tokens + earned + passed * self._per_s)
 
     def spend(self) -> bool:
         """Take one token; false when there is none."""
@@ -122,6 +131,7 @@ class RoutedUpstream:
         self._rng = rng or random.Random()
         self._retries = Allowance(limits.retry_share, burst=10, per_s=1)
         self._hedges = Allowance(limits.hedge_share, burst=3)
+        self._rescues = Allowance(limits.hedge_share, burst=1, per_s=1)
         self._engine_load = engine_load
         self._check = check
         self._outliers = Outliers(ejection) if ejection is not None else None
@@ -309,11 +319,17 @@ class RoutedUpstream:
     ) -> bool:
         """Say whether another replica is to be asked as well; false when `first` is done before.
 
-        While the share for that is used up, the request waits for it: others fill it, and a replica that has
-        fallen silent must not keep what came to it.
+        While the share for that is used up, the request waits for it: others fill it. Where none come, one a
+        second is let go that has waited for long, as a replica that has fallen silent must not keep what came
+        to it.
         """
+        began = self._clock()
         while not first.done():
-            if self._others(call, tried) and self._hedges.spend():
+            now = self._clock()
+            self._rescues.wait(now)
+            if self._others(call, tried) and (
+                self._hedges.spend() or (now - began >= _SILENT_S and self._rescues.spend())
+            ):
                 return True
             await asyncio.wait((first,), timeout=max(after, _HEDGE_AGAIN_S))
         return False
