@@ -171,7 +171,9 @@ def test_a_margin_is_heeded(admin: httpx.Client) -> None:
     ("asked", "status"),
     [
         ({"baseline": "evalrun_none"}, 404),
-        ({"margin": "1"}, 400),
+        ({"margin": "-1"}, 400),
+        ({"margin": "inf"}, 400),
+        ({"margin": "nan"}, 400),
         ({"alpha": "0"}, 400),
         ({"alpha": "nan"}, 400),
         ({"candidate": None}, 400),
