@@ -31,7 +31,7 @@ from trilith_evals import Means
 from trilith_evals.scorer import build
 
 _TIMEOUT_S = 3.0
-"""Of a call in the runs with faults, theirs too: a judge that hangs does so for 60 s."""
+"""Of one attempt in the runs with faults, theirs too: a judge that hangs does so for 60 s."""
 
 
 @dataclass
@@ -79,7 +79,7 @@ def _ours(judge: Judge, model: str, rows: int, wide: int, name: str, means: Mean
     cases = [{"id": str(i), "input": f"{name} {i}", "expected": "yes"} for i in range(rows)]
     asked = build("judge", {"model": model, "rubric": "The answer is so.", "timeout_s": _TIMEOUT_S})
     scorers: list[Any] = [asked] if judged else ["exact"]
-    options = {"base_url": judge.url, "api_key": "k", "concurrency": wide, "timeout_s": _TIMEOUT_S}
+    options = {"base_url": judge.url, "api_key": "k", "concurrency": wide, "timeout_s": 4 * _TIMEOUT_S}
 
     def run() -> dict[str, Any]:
         report = evals.run(model, cases, scorers, means=means, **options)
@@ -162,7 +162,7 @@ def _all(judge: Judge, rows: int, wide: int, folder: Path, *, ragas: bool) -> No
         ours("target alone", judged=False),
         base,
         ours("with journal and cap", means=Means(10**15, journal=folder / "j.jsonl")),
-        ours("faults", "faulty", Means(10**15, 2 * 10**9)),
+        ours("faults", "faulty", Means(10**15, 2 * 10**9, attempt_timeout_s=_TIMEOUT_S)),
     ]
     if ragas:
         _ragas(judge, "m", 20, wide, "warm-up", patient=True)
@@ -184,6 +184,7 @@ def main() -> None:
     parser.add_argument("--without-ragas", action="store_true")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    os.environ["RAGAS_DO_NOT_TRACK"] = "true"  # else it waits for its makers' server, and times that
     if arguments.serve:
         asyncio.run(slow_judge.serve(arguments.seed))
         return

@@ -46,6 +46,8 @@ class Means:
     """Tokens, read and written, that calls may use in a minute; None: no limit."""
     max_retries: int = 2
     """Further attempts at one call, for causes that may pass."""
+    attempt_timeout_s: float | None = None
+    """Longest time for one attempt (seconds), after which another is made; None: a call's own limit alone."""
     run_timeout_s: float | None = None
     """Longest time for the whole suite (seconds); None: no limit."""
     journal: Path | None = None
@@ -78,6 +80,7 @@ class Means:
             cache=Cache(self.cache) if self.cache else None,
             max_retries=self.max_retries,
             timeout_s=timeout_s,
+            attempt_timeout_s=self.attempt_timeout_s,
         )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -47,6 +48,9 @@ Call: TypeAlias = Callable[[], Awaitable[Paid]]
 class Late(Exception):
     """The call's time is over; not a TimeoutError, which the call may raise itself."""
 
+    def __init__(self, within_s: float) -> None:
+        super().__init__(f"no answer within {within_s:g} s")
+
 
 async def paid(key: Json, call: Call, *, payer: Payer = "scorer") -> Paid:
     """Make a call within the run that is under way, unless its answer is kept.
@@ -86,14 +90,26 @@ class Purse:
         cache: Cache | None = None,
         max_retries: int = 2,
         timeout_s: float = 120.0,
+        attempt_timeout_s: float | None = None,
     ) -> None:
-        """Take the parts; `timeout_s` bounds all attempts of one call, without the wait for their turn."""
+        """Take the parts.
+
+        Args:
+            ledger: Counts the money.
+            pace: Gives turns.
+            journal: Where answers are kept for a resume.
+            cache: Where answers are kept by their content.
+            max_retries: Further attempts at one call.
+            timeout_s: Bounds all attempts of one call (seconds), without the wait for their turn.
+            attempt_timeout_s: Longest time for one of them, after which another is made; None: no limit.
+        """
         self.ledger = ledger
         self._pace = pace
         self._journal = journal
         self._cache = cache
         self._max_retries = max_retries
         self._timeout_s = timeout_s
+        self._attempt_s = math.inf if attempt_timeout_s is None else attempt_timeout_s
         self._loop: asyncio.AbstractEventLoop | None = None
         if journal:
             journal.count(ledger)
@@ -158,19 +174,25 @@ class Purse:
         for attempt in range(self._max_retries + 1):
             held = await self.ledger.reserve(payer)
             began = time.monotonic()
+            whole = left_s <= self._attempt_s  # what is too late for this attempt is so for the call
             try:
                 async with self._pace.slot():
                     if self._journal and self.ledger.capped:
                         self._journal.begin(place, payer, held if self.ledger.certain(payer) else 0)
                     began = time.monotonic()
-                    answer = await in_time(call(), left_s)
+                    answer = await in_time(
+                        call(),
+                        left_s if whole else self._attempt_s,
+                        self._timeout_s if whole else self._attempt_s,
+                    )
             except BaseException as error:
                 self._lost(place, payer, held, error)
                 left_s -= time.monotonic() - began
                 pause_s = _pause_s(error, attempt)
                 if isinstance(error, RateLimitError):
                     self._pace.slower(began, pause_s or 0.0)
-                if pause_s is None or attempt == self._max_retries or left_s <= 0:
+                over = left_s <= 0 or (whole and isinstance(error, Late))
+                if pause_s is None or attempt == self._max_retries or over:
                     raise
                 await asyncio.sleep(pause_s)
                 continue
@@ -206,24 +228,39 @@ def _pause_s(error: BaseException, attempt: int) -> float | None:
     broken = isinstance(error, APIError) and not isinstance(error, APIStatusError | APIConnectionError)
     if broken:  # an answer that is no JSON: the next one may be whole, and nobody is overloaded
         return 0.0
+    if isinstance(error, Late | TimeoutError):  # lost on its way, or its server is at its limit
+        return _jitter(attempt)
     if not isinstance(error, APIError) or not error.retryable:
         return None
     asked: float | None = error.retry_after_s if isinstance(error, APIStatusError) else None
     if asked is not None:
         return min(asked, _LONGEST_PAUSE_S)
-    # Full jitter: calls that failed together do not come back together.
+    return _jitter(attempt)
+
+
+def _jitter(attempt: int) -> float:
+    # In full: calls that failed together do not come back together.
     longest_s: float = min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S)
     return random.random() * longest_s
 
 
-async def in_time(answer: Awaitable[T], timeout_s: float) -> T:
-    """Await an answer so long; raises `Late` after it."""
+async def in_time(answer: Awaitable[T], timeout_s: float, told_s: float | None = None) -> T:
+    """Await an answer.
+
+    Args:
+        answer: What is awaited.
+        timeout_s: For how long (seconds).
+        told_s: What the error names instead, where `timeout_s` is what is left of it (seconds).
+
+    Raises:
+        Late: it did not come.
+    """
     try:
         async with asyncio.timeout(timeout_s) as deadline:
             return await answer
     except TimeoutError:
         if deadline.expired():
-            raise Late from None
+            raise Late(timeout_s if told_s is None else told_s) from None
         raise
 
 

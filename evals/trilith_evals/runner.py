@@ -344,7 +344,7 @@ def _failure(error: Exception, suite: Suite) -> Failure:
     reason, detail = f"{type(error).__name__}{status}", str(error)
     if isinstance(error, Late):
         cause = Cause.INFRASTRUCTURE if suite.target.remote else Cause.TARGET
-        return Failure(cause, f"no answer within {suite.timeout_s:g} s")
+        return Failure(cause, detail)
     if isinstance(error, Refused):
         return Failure(Cause.SETUP, str(error))
     if isinstance(error, _SETUP):

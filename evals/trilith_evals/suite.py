@@ -184,6 +184,8 @@ class SuiteSettings(_Section):
     """Calls that begin in a minute, evenly spread."""
     max_retries: int = Field(2, ge=0, le=20)
     """Further attempts at one call, for causes that may pass."""
+    attempt_timeout_s: float | None = Field(None, gt=0)
+    """Longest time for one attempt (seconds), after which another is made; `timeout_s` bounds them all."""
     tokens_per_minute: float | None = Field(None, gt=0)
     """Tokens, read and written, that calls may use in a minute, as far as answers tell them."""
     run_timeout_s: float | None = Field(None, gt=0)
@@ -294,6 +296,7 @@ class Plan:
             max_call_cost_pico_usd=None if ceiling is None else math.ceil(ceiling * PICO_PER_USD),
             requests_per_minute=s.requests_per_minute,
             max_retries=s.max_retries,
+            attempt_timeout_s=s.attempt_timeout_s,
             tokens_per_minute=s.tokens_per_minute,
             run_timeout_s=s.run_timeout_s,
             executor=_executor(executor or s.executor),

@@ -166,6 +166,15 @@ async def test_under_a_run_the_run_tries_again_and_alone_the_client_does(shop: S
     assert (suite.spend.calls, suite.spend.scorers_pico_usd) == (2, CENT)
 
 
+async def test_a_judge_that_hangs_is_asked_again_by_the_run(shop: Shop) -> None:
+    shop.answer = lambda question: json.dumps({"reasons": "", "verdict": "yes"})
+    shop.fault = lambda question, nth: "hang" if nth < 1 else None
+    async with AsyncClient(shop.url, "k") as client:
+        scorer = JudgeScorer("one", "It is right.", client=client, timeout_s=0.3)
+        (suite,) = (await evals.arun(lambda given: "x", ROWS[:1], [scorer], timeout_s=30)).suites
+    assert (shop.asked.total(), suite.figures[0].scored) == (2, 1)
+
+
 def calibrated(folder: Path, shop: Shop, *more: str) -> int:
     address = ["--base-url", shop.url, "--api-key", "k"]
     return main(["eval", "calibrate", str(folder / "judge.yaml"), *address, *more])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -52,6 +53,46 @@ def test_tokens_of_a_minute_are_kept_once_an_answer_has_told_them() -> None:
     report = evals.run(target, CASES, ["exact"], concurrency=1, means=Means(tokens_per_minute=300_000))
     assert report.exit_code == 0
     assert target.began[-1] - target.began[0] >= 11 * 0.02 - 0.002
+
+
+class Stuck(Wordy):
+    """A target that never answers the first so many attempts at a case."""
+
+    def __init__(self, attempts: int) -> None:
+        super().__init__()
+        self.attempts = attempts
+        self.asked: Counter[str] = Counter()
+
+    async def answer(self, case: Case) -> Output:
+        self.asked[case.id] += 1
+        if self.asked[case.id] <= self.attempts:
+            await asyncio.sleep(60)
+        return await super().answer(case)
+
+
+def test_an_attempt_that_hangs_is_given_up_for_another() -> None:
+    target = Stuck(1)
+    means = Means(attempt_timeout_s=0.1)
+    (found,) = evals.run(target, CASES[:2], ["exact"], timeout_s=20, means=means).suites
+    assert [row.failure for row in found.rows] == [None, None]
+    assert set(target.asked.values()) == {2}
+
+
+def test_what_hangs_at_every_attempt_is_told_with_the_time_of_one() -> None:
+    target = Stuck(9)
+    means = Means(attempt_timeout_s=0.1, max_retries=1)
+    (found,) = evals.run(target, CASES[:1], ["exact"], timeout_s=20, means=means).suites
+    assert found.figures[0].reasons == {"no answer within 0.1 s": 1}
+    assert target.asked["c0"] == 2
+
+
+@pytest.mark.parametrize("attempt_timeout_s", [None, 0.3, 9.0])
+def test_the_time_of_a_call_bounds_its_attempts(attempt_timeout_s: float | None) -> None:
+    target = Stuck(9)
+    means = Means(attempt_timeout_s=attempt_timeout_s)
+    (found,) = evals.run(target, CASES[:1], ["exact"], timeout_s=0.3, means=means).suites
+    assert found.figures[0].reasons == {"no answer within 0.3 s": 1}
+    assert target.asked["c0"] == 1
 
 
 def test_a_run_whose_time_is_over_reports_what_is_done(shop: Shop) -> None:
