@@ -61,6 +61,21 @@ class Means:
     executor: Executor | None = None
     """Where cases are run; None: in this process."""
 
+    def __post_init__(self) -> None:
+        """Check the limits.
+
+        Raises:
+            ValueError: one that nothing could be done under.
+        """
+        for name in _LIMITS:
+            given = getattr(self, name)
+            if given is not None and not given > 0:
+                raise ValueError(f"{name} is {given}, expected more than 0, or None for no limit")
+        for name in ("max_cost_pico_usd", "max_retries"):  # where nothing is left, what is free may still run
+            given = getattr(self, name)
+            if given is not None and not given >= 0:
+                raise ValueError(f"{name} is {given}, expected 0 or more")
+
     @property
     def passing(self) -> bool:
         """Whether the journal goes when the run is complete."""
@@ -82,6 +97,15 @@ class Means:
             timeout_s=timeout_s,
             attempt_timeout_s=self.attempt_timeout_s,
         )
+
+
+_LIMITS = (
+    "max_call_cost_pico_usd",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "attempt_timeout_s",
+    "run_timeout_s",
+)
 
 
 def identity(target: Target) -> Json:

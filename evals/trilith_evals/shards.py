@@ -23,6 +23,7 @@ from trilith_evals.summary import summarise
 
 if TYPE_CHECKING:
     from trilith_evals.journal import Journal
+    from trilith_evals.purse import Purse
     from trilith_evals.spend import Ledger, Payer
 
 _CAPPED = "the cost cap"
@@ -276,7 +277,7 @@ class Bench:
     async def work(self, part: Part) -> AsyncIterator[list[Event]]:
         """Do what `Worker.work` says."""
         told: asyncio.Queue[Event] = asyncio.Queue()
-        task = asyncio.create_task(self._shard(part, told))
+        task = asyncio.create_task(self._shard(part, self._purse(part, told), told))
         try:
             while True:
                 events = [await told.get()]
@@ -290,12 +291,16 @@ class Bench:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _shard(self, part: Part, told: asyncio.Queue[Event]) -> None:
+    def _purse(self, part: Part, told: asyncio.Queue[Event]) -> Purse:
         suite = self._suite
         means: Means = replace(suite.means, max_cost_pico_usd=part.share)
         journal = cast("Journal", _ToldJournal(part, told)) if part.journalled else None
         purse = means.purse("", suite.concurrency, suite.timeout_s, journal=journal)
         purse.ledger.learn(part.prices)
+        return purse
+
+    async def _shard(self, part: Part, purse: Purse, told: asyncio.Queue[Event]) -> None:
+        suite = self._suite
         failure: Failure | None = Failure(Cause.INFRASTRUCTURE, "a worker broke down")
         try:
             with purse.open():

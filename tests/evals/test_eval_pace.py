@@ -7,6 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from support.paid_server import Shop, open_shop
@@ -84,6 +85,21 @@ def test_what_hangs_at_every_attempt_is_told_with_the_time_of_one() -> None:
     (found,) = evals.run(target, CASES[:1], ["exact"], timeout_s=20, means=means).suites
     assert found.figures[0].reasons == {"no answer within 0.1 s": 1}
     assert target.asked["c0"] == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"max_retries": -1}, "max_retries is -1, expected 0 or more"),
+        ({"attempt_timeout_s": 0.0}, "attempt_timeout_s is 0.0, expected more than 0"),
+        ({"run_timeout_s": float("nan")}, "run_timeout_s is nan, expected more than 0"),
+        ({"max_cost_pico_usd": -5}, "max_cost_pico_usd is -5, expected 0 or more"),
+        ({"requests_per_minute": 0.0}, "requests_per_minute is 0.0, expected more than 0"),
+    ],
+)
+def test_limits_that_nothing_can_be_done_under_are_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Means(**given)
 
 
 @pytest.mark.parametrize("attempt_timeout_s", [None, 0.3, 9.0])

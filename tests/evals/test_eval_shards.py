@@ -120,6 +120,18 @@ def test_a_finished_journal_asks_nothing(shop: Shop, tmp_path: Path) -> None:
     assert (found.spend.kept, found.spend.calls) == (40, 0)
 
 
+def test_a_part_that_cannot_be_begun_ends_the_run_instead_of_being_waited_for(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(bench: Bench, part: Part, told: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(Bench, "_purse", refuse)
+    with pytest.raises(MemoryError, match="no room"):
+        ran(shop)
+    assert shop.asked.total() == 0
+
+
 def test_the_time_of_a_run_ends_all_workers(shop: Shop) -> None:
     shop.delay_s = 0.3
     (found,) = ran(shop, run_timeout_s=0.5).suites
