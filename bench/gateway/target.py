@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.gateway.process import ROOT, cpu_s, free_port, on_core
+from bench.gateway.process import ROOT, cpu_s, family, free_port, on_core
 
 BIN = Path(sys.executable).parent
 
@@ -105,7 +105,8 @@ class Target:
 
 
 def end(process: subprocess.Popen[bytes], stop: signal.Signals = signal.SIGKILL) -> None:
-    """End a process that leads a group of its own, and all in it."""
+    """End a process that leads a group of its own, all in it, and all below it in groups of their own."""
+    below = family(process.pid)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, stop)
     try:
@@ -113,6 +114,9 @@ def end(process: subprocess.Popen[bytes], stop: signal.Signals = signal.SIGKILL)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+    for left in below:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(left, signal.SIGKILL)
 
 
 def answers(port: int, path: str) -> bool:
