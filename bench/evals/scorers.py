@@ -119,8 +119,14 @@ def strings(data: Path, peers: Path, count: int) -> str:
 
 
 def semantic(data: Path, count: int = 60) -> str:
-    """Compare one batch of MiniLM with ragas's SemanticSimilarity over the same model, text by text."""
+    """Compare batches of MiniLM with ragas's SemanticSimilarity over the same model, text by text."""
     rows = answers(data, count)
+    short = [(" ".join(said.split()[:8]), " ".join(gold.split()[:8])) for said, gold in rows]
+    head = ("rows", "who", "CPU s", "times ours", "difference, at most")
+    return table(head, [*_semantic(rows, "whole answers"), *_semantic(short, "their first 8 words")])
+
+
+def _semantic(rows: list[tuple[str, str]], what: str) -> list[tuple[str, ...]]:
     pairs = [(Case(str(at), "q", gold), Output(text=said)) for at, (said, gold) in enumerate(rows)]
     scorer = Semantic()
     scorer.score_all([(Case("0", "q", "a"), Output(text="b"))])  # the model is loaded
@@ -149,13 +155,13 @@ def semantic(data: Path, count: int = 60) -> str:
     alone_spent, _ = _timed(lambda: asyncio.run(every()))
     torch.set_num_threads(threads)
     off = max(abs(a - max(0.0, b)) for a, b in zip(ours, theirs, strict=True))
-    rows_of_table = [
-        ("ours", f"{spent:.2f}", "", f"{off:.0e}"),
-        (f"ragas, {threads} threads (as it comes)", f"{theirs_spent:.2f}", f"{theirs_spent / spent:.1f}", ""),
-        ("ragas, one thread", f"{alone_spent:.2f}", f"{alone_spent / spent:.1f}", ""),
+    named = f"{len(rows)} {what}"
+    by_default = f"ragas, {threads} threads (as it comes)"
+    return [
+        (named, "ours", f"{spent:.2f}", "", f"{off:.0e}"),
+        (named, by_default, f"{theirs_spent:.2f}", f"{theirs_spent / spent:.1f}", ""),
+        (named, "ragas, one thread", f"{alone_spent:.2f}", f"{alone_spent / spent:.1f}", ""),
     ]
-    head = (f"{len(rows)} rows", "CPU s", "times ours", "difference, at most")
-    return table(head, rows_of_table)
 
 
 def refusal(data: Path) -> str:
