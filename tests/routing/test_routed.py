@@ -283,6 +283,32 @@ async def test_a_request_that_may_not_be_hedged_yet_is_after_a_while_though_no_o
         assert await asyncio.gather(*held) == [200] * 12
 
 
+class Uneven(MemoryUpstream):
+    """Thinks for long about some requests, and answers others meanwhile."""
+
+    long = 0
+
+    async def send(self, call: Call) -> Any:
+        if b"long" in call.body:
+            self.long += 1
+            await asyncio.sleep(2.6)
+        return await super().send(call)
+
+
+async def test_a_replica_that_is_slow_at_some_and_answers_others_is_hedged_by_the_share_alone() -> None:
+    one, other = Uneven(), Uneven()
+    routed = fleet(one, other, hedge_share=1e-6, retry_share=0)
+    for _ in range(60):
+        assert await ask(routed) == 200
+    call = replace(CALL, body=CALL.body.replace(b"hi", b"long"))
+    held = [asyncio.create_task(ask(routed, call)) for _ in range(8)]
+    while not all(task.done() for task in held):
+        assert await ask(routed) == 200
+        await asyncio.sleep(0.01)
+    assert [task.result() for task in held] == [200] * 8
+    assert one.long + other.long <= 8 + 3  # what may be hedged at once
+
+
 async def test_what_cannot_be_sent_is_asked_elsewhere_however_little_may_be_retried() -> None:
     away = APIConnectionError("refused", sent=False)
     routed = fleet(MemoryUpstream(fail_with=[away] * 1000), MemoryUpstream(), retry_share=0)

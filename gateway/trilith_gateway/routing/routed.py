@@ -31,7 +31,7 @@ _REST_S = 0.1
 _HEDGE_AGAIN_S = 0.05
 """How soon a request that may not be hedged now asks again whether it may (seconds)."""
 _SILENT_S = 1.0
-"""So long after it was late (seconds) a replica counts as silent, and no longer as slow."""
+"""So long after a request was late (seconds) its replica counts as silent, unless it has answered another."""
 _REST_BYTES = 256 * 1024
 _OWN_WORD = frozenset({"x-should-retry", "retry-after", "retry-after-ms"})
 """Headers in which an upstream itself says when to come back, or not to."""
@@ -277,7 +277,7 @@ class RoutedUpstream:
         """What the request goes on with; None: the caller has left."""
         try:
             await asyncio.wait(tasks, timeout=after)
-            if await self._may_hedge(first, call, tried, after):
+            if await self._may_hedge(endpoint, first, call, tried, after):
                 other = self._next(call, tried)
                 tried.append(other)
                 if call.trail is not None:
@@ -315,21 +315,24 @@ class RoutedUpstream:
             _tell(call, Tried(name, reply.status, await _rest(reply)))
 
     async def _may_hedge(
-        self, first: asyncio.Task[Reply], call: Call, tried: Sequence[Endpoint], after: float
+        self,
+        endpoint: Endpoint,
+        first: asyncio.Task[Reply],
+        call: Call,
+        tried: Sequence[Endpoint],
+        after: float,
     ) -> bool:
         """Say whether another replica is to be asked as well; false when `first` is done before.
 
         While the share for that is used up, the request waits for it: others fill it. Where none come, one a
-        second is let go that has waited for long, as a replica that has fallen silent must not keep what came
-        to it.
+        second is let go whose replica has fallen silent, which must not keep what came to it.
         """
-        began = self._clock()
+        late = self._clock()
         while not first.done():
             now = self._clock()
             self._rescues.wait(now)
-            if self._others(call, tried) and (
-                self._hedges.spend() or (now - began >= _SILENT_S and self._rescues.spend())
-            ):
+            silent = now - late >= _SILENT_S and endpoint.heard_at < late - after
+            if self._others(call, tried) and (self._hedges.spend() or (silent and self._rescues.spend())):
                 return True
             await asyncio.wait((first,), timeout=max(after, _HEDGE_AGAIN_S))
         return False
