@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -281,6 +282,19 @@ async def test_a_request_that_may_not_be_hedged_yet_is_after_a_while_though_no_o
     held = [asyncio.create_task(ask(routed)) for _ in range(12)]  # half of them come to the silent one
     async with asyncio.timeout(20):
         assert await asyncio.gather(*held) == [200] * 12
+
+
+async def test_a_replica_that_falls_silent_after_it_has_answered_another_keeps_nothing() -> None:
+    silent, well = Slow(), MemoryUpstream()
+    routed = fleet(silent, well, choose=policy.least_outstanding, hedge_share=1e-6, retry_share=0)
+    for _ in range(60):
+        assert await ask(routed) == 200
+    silent.wait_s = 3600
+    held = [asyncio.create_task(ask(routed)) for _ in range(8)]  # half of them come to the silent one
+    await asyncio.sleep(0)
+    routed.endpoints[0].observe(0.001, time.monotonic() + 0.1)  # the last that it answered
+    async with asyncio.timeout(20):
+        assert await asyncio.gather(*held) == [200] * 8
 
 
 class Uneven(MemoryUpstream):

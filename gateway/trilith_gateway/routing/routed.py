@@ -31,7 +31,8 @@ _REST_S = 0.1
 _HEDGE_AGAIN_S = 0.05
 """How soon a request that may not be hedged now asks again whether it may (seconds)."""
 _SILENT_S = 1.0
-"""So long after a request was late (seconds) its replica counts as silent, unless it has answered another."""
+"""After a request was late, a replica that has answered nothing for so long (seconds), nor for as long as its
+answers take, counts as silent."""
 _REST_BYTES = 256 * 1024
 _OWN_WORD = frozenset({"x-should-retry", "retry-after", "retry-after-ms"})
 """Headers in which an upstream itself says when to come back, or not to."""
@@ -331,7 +332,7 @@ class RoutedUpstream:
         while not first.done():
             now = self._clock()
             self._rescues.wait(now)
-            silent = now - late >= _SILENT_S and endpoint.heard_at < late - after
+            silent = now - max(late, endpoint.heard_at) >= max(_SILENT_S, after)
             if self._others(call, tried) and (self._hedges.spend() or (silent and self._rescues.spend())):
                 return True
             await asyncio.wait((first,), timeout=max(after, _HEDGE_AGAIN_S))
