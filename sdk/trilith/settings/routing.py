@@ -65,7 +65,7 @@ class RoutingSettings(Section):
     allowed, unless this is 0."""
     hedge_share: float = Field(0, ge=0, le=0.5)
     """Most requests that a second replica is asked for when the first is slower than 95 % of its answers. Of
-    those that hear nothing for a second more, one a second may be in any case."""
+    those whose replica answers nobody for a second more, one a second may be in any case."""
     breaker_failures: int = Field(5, ge=1)
     """After so many failures in a row a replica is left alone for a while."""
     breaker_pause_s: float = Field(1, gt=0)
