@@ -292,7 +292,7 @@ class Plan:
         cap, ceiling = s.max_cost_usd, s.max_call_cost_usd
         own = None if cap is None else int(cap * PICO_PER_USD)
         return Means(
-            max_cost_pico_usd=max_cost_pico_usd or own,
+            max_cost_pico_usd=own if max_cost_pico_usd is None else max_cost_pico_usd,
             max_call_cost_pico_usd=None if ceiling is None else math.ceil(ceiling * PICO_PER_USD),
             requests_per_minute=s.requests_per_minute,
             max_retries=s.max_retries,

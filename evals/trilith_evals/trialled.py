@@ -195,8 +195,9 @@ def _before(named: Any, folder: Path, runs: Path, name: str) -> tuple[RecordedSu
 
 
 def _means(means: Means, wishes: Wishes) -> Means:
-    cap = wishes.max_cost_pico_usd or means.max_cost_pico_usd
-    return replace(means, max_cost_pico_usd=cap, cache=wishes.cache)
+    if wishes.max_cost_pico_usd is not None:
+        means = replace(means, max_cost_pico_usd=wishes.max_cost_pico_usd)
+    return replace(means, cache=wishes.cache)
 
 
 def _of_file(

@@ -137,6 +137,11 @@ def test_a_cached_verdict_costs_nothing_and_every_sample_has_its_own(folder: Pat
     assert all("cost_pico_usd" not in row["scores"]["judge"] for row in suite["rows"])
 
 
+def test_a_cap_below_what_money_is_counted_in_is_still_a_cap(folder: Path, shop: Shop) -> None:
+    assert told(folder, shop, "--max-cost", "0.0000000000001")[0] == 3
+    assert shop.sold.total() <= 1  # the first call tells prices
+
+
 async def test_a_cap_without_prices_stops_at_the_first_verdict(shop: Shop) -> None:
     shop.price = None
     async with AsyncClient(shop.url, "k") as client:
