@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -39,7 +40,7 @@ class JsonSchema:
     def __post_init__(self) -> None:
         require("jsonschema")
         if self.schema is not None:
-            Validator(self.schema)
+            _validator(self.schema)
 
     def __call__(self, case: Case, output: Output) -> Score:
         """Score one case."""
@@ -52,7 +53,7 @@ class JsonSchema:
         if not isinstance(schema, dict):
             return unscored(f"the case has no schema in {self.column!r}")
         try:
-            validator = Validator(schema)
+            validator = _validator(schema)
         except ValueError as error:
             return unscored("the case's schema is not a JSON Schema", detail=str(error))
         try:
@@ -64,6 +65,16 @@ class JsonSchema:
         except ValueError as error:
             return unscored("the case's schema is not whole", detail=str(error))
         return scored(not faults, detail="; ".join(faults[:10]))
+
+
+def _validator(schema: Mapping[str, Any]) -> Validator:
+    return _checked(json.dumps(schema, default=str))  # its text, as mappings do not hash
+
+
+@functools.lru_cache(maxsize=256)
+def _checked(schema: str) -> Validator:
+    """Check a schema once, however many cases have it."""
+    return Validator(json.loads(schema))
 
 
 def _refuse(constant: str) -> None:
