@@ -124,10 +124,6 @@ def _overview(commands: dict[str, EntryPoint]) -> str:
     )
 
 
-if __name__ == "__main__":
-    sys.exit(main())
-
-
 def moment(text: str) -> datetime:
     """Read an argument that is a time: ISO 8601, UTC where it says no zone."""
     try:
@@ -137,3 +133,7 @@ def moment(text: str) -> datetime:
             f"{text!r} is no time, expected one such as 2026-11-01T08:00"
         ) from None
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

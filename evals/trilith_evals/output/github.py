@@ -64,6 +64,15 @@ def append_summary(report: Report, environment: Mapping[str, str] = os.environ) 
     return True
 
 
+def tell(report: Report, file: Path | None = None) -> None:
+    """Annotate on standard output, and append to the job's summary."""
+    try:
+        append_summary(report)
+    except OSError as error:
+        raise unwritable(error) from error
+    print(commands(report, file))
+
+
 def _command(level: str, suite: str, check: Check, file: Path | None, line: int | None) -> str:
     properties = {"title": f"{suite}: {check.outcome.value}: {check.name}"}
     if file is not None:
@@ -101,12 +110,3 @@ def _data(text: str) -> str:
 
 def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
-
-
-def tell(report: Report, file: Path | None = None) -> None:
-    """Annotate on standard output, and append to the job's summary."""
-    try:
-        append_summary(report)
-    except OSError as error:
-        raise unwritable(error) from error
-    print(commands(report, file))
