@@ -175,16 +175,13 @@ class Purse:
             held = await self.ledger.reserve(payer)
             began = time.monotonic()
             whole = left_s <= self._attempt_s  # what is too late for this attempt is so for the call
+            limits_s = (left_s, self._timeout_s) if whole else (self._attempt_s, self._attempt_s)
             try:
                 async with self._pace.slot():
                     if self._journal and self.ledger.capped:
                         self._journal.begin(place, payer, held if self.ledger.certain(payer) else 0)
                     began = time.monotonic()
-                    answer = await in_time(
-                        call(),
-                        left_s if whole else self._attempt_s,
-                        self._timeout_s if whole else self._attempt_s,
-                    )
+                    answer = await in_time(call(), *limits_s)
             except BaseException as error:
                 self._lost(place, payer, held, error)
                 left_s -= time.monotonic() - began
