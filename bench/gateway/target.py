@@ -106,7 +106,7 @@ class Target:
 
 def end(process: subprocess.Popen[bytes], stop: signal.Signals = signal.SIGKILL) -> None:
     """End a process that leads a group of its own, all in it, and all below it in groups of their own."""
-    below = family(process.pid)
+    below = family(process.pid)[1:]
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, stop)
     try:
