@@ -165,6 +165,7 @@ def test_a_margin_is_heeded(admin: httpx.Client) -> None:
     ids = [kept(admin, 1)["id"], kept(admin, 1, 2)["id"]]
     assert compared(admin, *ids)["outcome"] == "no evidence"
     assert compared(admin, *ids, margin=0.5)["outcome"] == "pass"
+    assert compared(admin, *ids, margin=1.5)["outcome"] == "pass"  # in the metric's unit
 
 
 @pytest.mark.parametrize(

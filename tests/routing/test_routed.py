@@ -258,14 +258,19 @@ class Slow(MemoryUpstream):
         return await super().send(call)
 
 
-async def test_a_request_that_may_not_be_hedged_yet_is_as_soon_as_others_have_filled_the_share() -> None:
-    """A replica that falls silent must not keep what came to it."""
+async def silenced(count: int, hedge_share: float) -> tuple[RoutedUpstream, list[asyncio.Task[int]]]:
+    """Send more requests than may be hedged at once; half come to a replica that has fallen silent."""
     silent, well = Slow(), MemoryUpstream()
-    routed = fleet(silent, well, choose=policy.least_outstanding, hedge_share=0.5, retry_share=0)
-    for _ in range(40):
+    routed = fleet(silent, well, choose=policy.least_outstanding, hedge_share=hedge_share, retry_share=0)
+    for _ in range(60):
         assert await ask(routed) == 200
     silent.wait_s = 3600
-    held = [asyncio.create_task(ask(routed)) for _ in range(16)]  # more than may be hedged at once
+    return routed, [asyncio.create_task(ask(routed)) for _ in range(count)]
+
+
+async def test_a_request_that_may_not_be_hedged_yet_is_as_soon_as_others_have_filled_the_share() -> None:
+    """A replica that falls silent must not keep what came to it."""
+    routed, held = await silenced(16, hedge_share=0.5)
     async with asyncio.timeout(20):
         while not all(task.done() for task in held):
             assert await ask(routed) == 200  # as others come, and the well replica has the fewest
@@ -274,23 +279,13 @@ async def test_a_request_that_may_not_be_hedged_yet_is_as_soon_as_others_have_fi
 
 
 async def test_a_request_that_may_not_be_hedged_yet_is_after_a_while_though_no_other_comes() -> None:
-    silent, well = Slow(), MemoryUpstream()
-    routed = fleet(silent, well, choose=policy.least_outstanding, hedge_share=0.1, retry_share=0)
-    for _ in range(60):
-        assert await ask(routed) == 200
-    silent.wait_s = 3600
-    held = [asyncio.create_task(ask(routed)) for _ in range(12)]  # half of them come to the silent one
+    _, held = await silenced(12, hedge_share=0.1)
     async with asyncio.timeout(20):
         assert await asyncio.gather(*held) == [200] * 12
 
 
 async def test_a_replica_that_falls_silent_after_it_has_answered_another_keeps_nothing() -> None:
-    silent, well = Slow(), MemoryUpstream()
-    routed = fleet(silent, well, choose=policy.least_outstanding, hedge_share=1e-6, retry_share=0)
-    for _ in range(60):
-        assert await ask(routed) == 200
-    silent.wait_s = 3600
-    held = [asyncio.create_task(ask(routed)) for _ in range(8)]  # half of them come to the silent one
+    routed, held = await silenced(8, hedge_share=1e-6)
     await asyncio.sleep(0)
     routed.endpoints[0].observe(0.001, time.monotonic() + 0.1)  # the last that it answered
     async with asyncio.timeout(20):
